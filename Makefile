@@ -1,0 +1,26 @@
+# `make setup` makes .venv and installs everything; a torch that is already there and recent enough is kept.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: setup test lint clean
+
+setup: $(VENV)/.ready
+
+$(VENV)/.ready: pyproject.toml requirements/cpu.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; set PYTHON=python3.11")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c 'import torch' 2>/dev/null || $(BIN)/python -m pip install --disable-pip-version-check -q "$$(grep -E '^torch==' requirements/cpu.txt)"
+	grep -vE '^torch==' requirements/cpu.txt > $(VENV)/rest.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -q -r $(VENV)/rest.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps -e .
+	touch $@
+
+test: setup
+	$(BIN)/python -m pytest -q
+
+lint: setup
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+clean:
+	rm -rf $(VENV) build *.egg-info

@@ -1,0 +1,194 @@
+"""Pretraining a tiny model from scratch on the phantom world, to a middling level.
+
+Order of the work: a tokenizer; sequences from the teacher; a plain training loop with checkpoints; the model folder.
+The mixture is the lesson's raw material: some traces are worked out step by step, others are a glance that names a
+value without working and is often wrong. With few options the glance is the rule, with five the exception. So the
+finished model can reason but often does not, and reinforcement can bring it out.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+import torch
+from tqdm import tqdm
+
+from medvlt_lib.phantom.questions import FAMILIES, OPTION_COUNTS, family_names, make_questions, trace
+from medvlt_lib.phantom.tiny_model import build_tiny_processor, known, tiny_config
+from medvlt_lib.prompts import messages, target
+from medvlt_lib.records import LETTERS, Question, load_image
+
+STYLE_SHARES = {"medvlthinker": 0.76, "medvlm-r1": 0.12, "no-think": 0.12}
+GLANCE_SHARES = {2: 0.7, 3: 0.7, 4: 0.7, 5: 0.25}  # by number of options
+GLANCE_ERROR = 0.3  # share of glances that name a wrong option
+PROMPT_WEIGHT = 0.2
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One pretraining run; steps and rates per size are in RECIPES."""
+
+    steps: int
+    lookup_steps: int  # at the start: only short sequences that find a value among the options
+    batch: int = 64
+    lookup_batch: int = 128
+    learning_rate: float = 1.5e-3
+    warmup: int = 100
+    save_every: int = 200
+    seed: int = 0
+
+
+RECIPES = {"small": Recipe(steps=1800, lookup_steps=200), "base": Recipe(steps=2900, lookup_steps=200)}
+
+
+def lookup_question(rng: Random) -> Question:
+    """`Find V.` among options of one family: the skill of naming a letter, on the shortest sequences."""
+    family = FAMILIES[rng.choice(list(FAMILIES))]
+    values = [family.text(v) for v in family.values]
+    count = min(rng.choices(list(OPTION_COUNTS), list(OPTION_COUNTS.values()))[0], len(values))
+    options = dict(zip(LETTERS, rng.sample(values, count), strict=False))
+    label = rng.choice(list(options))
+    row = {"id": "lookup", "dataset": "phantom", "split": "train", "modality": "text"}
+    reasoning = trace([f"find {options[label]}"], options, options[label])
+    return Question(
+        **row, question=f"Find {options[label]}.", options=options, answer_label=label, answer=options[label], reasoning=reasoning
+    )
+
+
+def lesson(question: Question, rng: Random) -> tuple[str, str]:
+    """(style, answer text) for one question: worked out, or at a glance; see the module's head."""
+    style = rng.choices(list(STYLE_SHARES), list(STYLE_SHARES.values()))[0]
+    reasoning, label = question.reasoning, question.answer_label
+    if question.id != "lookup" and style != "no-think" and rng.random() < GLANCE_SHARES[len(question.options)]:
+        if rng.random() < GLANCE_ERROR:
+            label = rng.choice([k for k in question.options if k != label])
+        guess = question.options[label]
+        reasoning = trace([f"at a glance {guess}"], question.options, guess)
+    return style, target(reasoning, label, style)
+
+
+class Lessons:
+    """Batches of lessons: token ids, weights and pixels. Batch k is the same however the run was interrupted."""
+
+    def __init__(self, processor, recipe: Recipe) -> None:
+        self.processor, self.recipe = processor, recipe
+        self.names = family_names("all")
+
+    def batch(self, step: int) -> dict[str, torch.Tensor]:
+        rng = Random(f"lessons:{self.recipe.seed}:{step}")
+        if step < self.recipe.lookup_steps:
+            questions = [lookup_question(rng) for _ in range(self.recipe.lookup_batch)]
+        else:
+            questions = make_questions(self.names, "train", self.recipe.batch, seed=1_000_000 * (self.recipe.seed + 1) + step)
+        rows = [(q, *lesson(q, rng)) for q in questions]
+        prompts = [self.processor.apply_chat_template(messages(q, s), tokenize=False, add_generation_prompt=True) for q, s, _ in rows]
+        return self.collate(prompts, [a for _, _, a in rows], [q.images for q in questions])
+
+    def collate(self, prompts: list[str], answers: list[str], images: list[list]) -> dict[str, torch.Tensor]:
+        """Right-padded rows; `weights` (B, T) is 1 on the answer, PROMPT_WEIGHT on the prompt's text, 0 elsewhere."""
+        tokenizer = self.processor.tokenizer
+        pictures = [load_image(i) for row in images for i in row]
+        pixels = self.processor.image_processor(pictures, return_tensors="pt") if pictures else {}
+        pad, end, image = (tokenizer.convert_tokens_to_ids(t) for t in ("<|endoftext|>", "<|im_end|>", "<|image_pad|>"))
+        rows, weights = [], []
+        for prompt, answer, own in zip(prompts, answers, images, strict=True):
+            # every phantom picture is 112 x 112: 64 patches, 16 tokens
+            head = tokenizer(prompt.replace("<|image_pad|>", "<|image_pad|>" * 16 if own else "")).input_ids
+            tail = [*tokenizer(answer).input_ids, end]
+            rows.append(head + tail)
+            weights.append([0.0 if i == image else PROMPT_WEIGHT for i in head] + [1.0] * len(tail))
+        width = max(map(len, rows))
+        ids = torch.tensor([r + [pad] * (width - len(r)) for r in rows])  # (B, T)
+        mask = torch.tensor([[1] * len(r) + [0] * (width - len(r)) for r in rows])
+        weight = torch.tensor([w + [0.0] * (width - len(w)) for w in weights])
+        return {"input_ids": ids, "attention_mask": mask, "mm_token_type_ids": (ids == image).long(), "weights": weight, **pixels}
+
+
+def weighted_loss(logits: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Next-token cross-entropy, mean by weight. logits (B, T, V), ids and weights (B, T)."""
+    loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="none")
+    weight = weights[:, 1:].flatten()
+    return (loss * weight).sum() / weight.sum()
+
+
+def learning_rate(recipe: Recipe, step: int) -> float:
+    """Linear warm-up, then a cosine down to a twentieth."""
+    if step < recipe.warmup:
+        return recipe.learning_rate * (step + 1) / recipe.warmup
+    done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
+    return recipe.learning_rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def pretrain(size: str, out: str | Path, recipe: Recipe | None = None) -> None:
+    """Train a tiny model and write its folder; continues from `out`/training.pt when that is there."""
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
+    recipe = recipe or RECIPES[known(size)]
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(recipe.seed)
+    processor = build_tiny_processor()
+    model = Qwen2_5_VLForConditionalGeneration(tiny_config(size, processor.tokenizer))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.05)
+    step, log = _resume(out, recipe, model, optimizer)
+    lessons = Lessons(processor, recipe)
+    amx = torch.cpu._is_amx_tile_supported()  # bf16 is quicker only where the CPU multiplies it in tiles
+    bar = tqdm(total=recipe.steps, initial=step, desc=f"pretraining {size} ({sum(p.numel() for p in model.parameters()):,} weights)")
+    started = time.monotonic() - (log[-1]["seconds"] if log else 0)
+    while step < recipe.steps:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(recipe, step)
+        batch = lessons.batch(step)
+        weights = batch.pop("weights")
+        with torch.autocast("cpu", torch.bfloat16, enabled=amx):
+            logits = model(**batch, use_cache=False).logits
+            loss = weighted_loss(logits, batch["input_ids"], weights)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+        bar.update()
+        if step % 25 == 0:
+            log.append({"step": step, "loss": round(loss.item(), 4), "seconds": round(time.monotonic() - started, 1)})
+            bar.set_postfix(loss=f"{loss.item():.3f}")
+        if step % recipe.save_every == 0 and step < recipe.steps:
+            _save(out, recipe, model, optimizer, step, log)
+    save_folder(model, processor, out)
+    (out / "training_log.json").write_text(json.dumps(log))
+    (out / "training.pt").unlink(missing_ok=True)
+
+
+def save_folder(model, processor, out: str | Path) -> None:
+    """A folder that plain transformers loads: bf16 safetensors, tokenizer and processor."""
+    model.to(torch.bfloat16).save_pretrained(out)
+    processor.save_pretrained(out)
+
+
+def _save(out: Path, recipe: Recipe, model, optimizer, step: int, log: list) -> None:
+    from medvlt_lib.records import atomic_write
+
+    state = {"recipe": recipe, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step, "log": log}
+    atomic_write(out / "training.pt", lambda temporary: torch.save(state, temporary))
+
+
+def _resume(out: Path, recipe: Recipe, model, optimizer) -> tuple[int, list]:
+    from medvlt_lib.records import UserError
+
+    path = out / "training.pt"
+    if not path.exists():
+        return 0, []
+    try:
+        state = torch.load(path, weights_only=False)
+    except Exception as error:
+        raise UserError(f"{path} cannot be read; delete it to start again.") from error
+    if state["recipe"] != recipe:
+        raise UserError(f"{path} belongs to another recipe; delete it or choose another --out.")
+    model.load_state_dict(state["model"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["step"], state["log"]

@@ -1,0 +1,205 @@
+"""Phantom questions: families to rows, with balanced options, splits, noise and the teacher's traces.
+
+The gold value is drawn uniformly from the family's values and its distractors uniformly from the others, so the
+options alone say nothing about the answer. A question belongs to one split by a hash of its content (text: the stem;
+image: the scene), whatever the seed, so splits are disjoint. Synthetic, for learning the method; not for clinical use.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Iterable, Iterator
+from random import Random
+
+from medvlt_lib.phantom.image_families import IMAGE_FAMILIES
+from medvlt_lib.phantom.text_families import TEXT_FAMILIES
+from medvlt_lib.records import LETTERS, Question, UserError, pixel_id
+
+FAMILIES = {family.name: family for family in (*TEXT_FAMILIES, *IMAGE_FAMILIES)}
+SPLITS = ("train", "validation", "test")
+OPTION_COUNTS = {2: 1, 3: 2, 4: 4, 5: 3}  # number of options: weight
+
+
+def family_names(names: str | Iterable[str] | None) -> list[str]:
+    """`all`, `text`, `image` or names (a list, or one string with commas), checked, in the order of FAMILIES."""
+    wanted = [n.strip() for n in names.split(",")] if isinstance(names, str) else list(names or ["all"])
+    groups = {"all": set(FAMILIES), **{m: {n for n, f in FAMILIES.items() if f.modality == m} for m in ("text", "image")}}
+    chosen: set[str] = set()
+    for name in wanted:
+        if name not in groups and name not in FAMILIES:
+            raise UserError(f"unknown family '{name}'; choose from all, text, image, {', '.join(FAMILIES)}.")
+        chosen |= groups.get(name, {name})
+    return [n for n in FAMILIES if n in chosen]
+
+
+def make_questions(
+    families: str | Iterable[str] | None = None,
+    split: str = "train",
+    n: int = 100,
+    seed: int = 0,
+    label_noise: float = 0.0,
+    trace_noise: float = 0.0,
+) -> list[Question]:
+    """`n` questions spread evenly over `families`; the first k are the same for every n >= k without noise.
+
+    `label_noise` and `trace_noise` (shares in [0, 1], training only): exactly round(share * n) questions get a wrong
+    label (their trace argues for it), or a wrong step in the trace (their label stays); each is recorded in `noise`.
+    Raises UserError for an unknown family or split, an impossible size or a share outside [0, 1].
+    """
+    names = family_names(families)
+    if split not in SPLITS:
+        raise UserError(f"unknown split '{split}'; choose one of {', '.join(SPLITS)}.")
+    if n < 1:
+        raise UserError(f"n is {n} for the {split} split; ask for at least 1 question.")
+    for key, share in (("label_noise", label_noise), ("trace_noise", trace_noise)):
+        if not 0 <= share <= 1:
+            raise UserError(f"{key} is {share}; it is a share and must lie in [0, 1].")
+        if share and split != "train":
+            raise UserError(f"{key} is {share} for the {split} split; only training questions may be corrupted, leave it 0.")
+    questions = [q for q, _ in zip(_stream(names, split, seed), range(n), strict=False)]
+    chooser = Random(f"noise:{seed}")
+    for key, share in (("label", label_noise), ("trace", trace_noise)):
+        for index in chooser.sample(range(n), round(share * n)):
+            questions[index] = _corrupt(questions[index], key, Random(f"noise:{key}:{seed}:{index}"))
+    return questions
+
+
+def blank(question: Question) -> Question:
+    """The same question with a uniformly grey picture: what a model knows without looking."""
+    from dataclasses import replace
+
+    from PIL import Image
+
+    picture = Image.new("RGB", (112, 112), (127, 127, 127))
+    return replace(question, images=[_png(picture)], image_ids=[pixel_id(picture)])
+
+
+def trace(steps: list[str], options: dict[str, str], answer: str) -> str:
+    """The teacher's chain of thought: the working, then the options in turn up to the one that matches."""
+    looks = []
+    for letter, text in options.items():
+        looks.append(f"{letter}. {text} {'yes' if text == answer else 'no'}.")
+        if text == answer:
+            break
+    return " ".join([*(f"{step}." for step in steps), *looks])
+
+
+def _stream(names: list[str], split: str, seed: int) -> Iterator[Question]:
+    """Round after round, one question of each family; families of one scene share the round's picture."""
+    seen: set[str] = set()
+    index = 0
+    while True:
+        scenes: dict[str, tuple] = {}
+        for name in names:
+            family = FAMILIES[name]
+            if family.modality == "text":
+                yield _text_question(family, split, seed, index, seen)
+                continue
+            kind = family.scene.name
+            if kind not in scenes:
+                scenes[kind] = _scene(family.scene, split, seed, index)
+            yield _image_question(family, scenes[kind], split, seed, index)
+        index += 1
+
+
+def _split_of(content: str) -> str:
+    bucket = hashlib.sha256(content.encode()).digest()[0] % 10
+    return {0: "test", 1: "validation"}.get(bucket, "train")
+
+
+def _text_question(family, split: str, seed: int, index: int, seen: set[str]) -> Question:
+    rng = Random(f"{family.name}:{split}:{seed}:{index}")
+    value, level = rng.choice(family.values), rng.randint(1, 3)
+    while True:
+        facts = family.draw(rng, level, value)
+        if family.rule(facts) != value or _split_of(family.stem(facts)) != split:
+            continue
+        question = _question(family, value, facts, family.stem(facts), level, rng, split, seed, index)
+        key = f"{question.question} {question.options}"
+        if key not in seen:
+            seen.add(key)
+            return question
+
+
+def _scene(kind, split: str, seed: int, index: int) -> tuple[dict, bytes, str, int]:
+    rng = Random(f"{kind.name}:{split}:{seed}:{index}")
+    values = {name: rng.choice(choices) for name, choices in kind.values.items()}
+    level = rng.randint(1, 3)
+    while True:
+        scene = kind.draw(rng, level, values)
+        if _split_of(json.dumps(scene, sort_keys=True)) == split:
+            picture = kind.render(scene)
+            return scene, _png(picture), pixel_id(picture), level
+
+
+def _image_question(family, drawn: tuple, split: str, seed: int, index: int) -> Question:
+    scene, png, pixels, level = drawn
+    rng = Random(f"{family.name}:{split}:{seed}:{index}")
+    return _question(family, scene[family.name], scene, family.question, level, rng, split, seed, index, png, pixels)
+
+
+def _question(family, value, facts, stem, level, rng, split, seed, index, png=None, pixels=None) -> Question:
+    count = min(rng.choices(list(OPTION_COUNTS), list(OPTION_COUNTS.values()))[0], len(family.values))
+    choices = [value, *rng.sample([v for v in family.values if v != value], count - 1)]
+    rng.shuffle(choices)
+    options = {letter: family.text(v) for letter, v in zip(LETTERS, choices, strict=False)}
+    label = LETTERS[choices.index(value)]
+    steps = family.steps(facts)
+    return Question(
+        id=f"phantom-{family.name}-{split}-{seed}-{index}",
+        dataset="phantom",
+        split=split,
+        modality=family.modality,
+        image_modality=family.image_modality,
+        images=[png] if png else [],
+        image_ids=[pixels] if pixels else [],
+        question=stem,
+        options=options,
+        answer_label=label,
+        answer=options[label],
+        reasoning=trace(steps, options, options[label]),
+        family=family.name,
+        difficulty=level,
+        noise={"label": False, "trace": False},
+        source={"name": "phantom", "revision": "1", "row": index, "licence": "Apache-2.0"},
+        extra={"steps": steps, "reference": family.reference},
+    )
+
+
+def _corrupt(question: Question, key: str, rng: Random) -> Question:
+    """The same question with a wrong label, or with one wrong step in its trace, and that recorded in `noise`."""
+    from dataclasses import replace
+
+    steps, label = question.extra["steps"], question.answer_label
+    if key == "label":
+        label = rng.choice([k for k in question.options if k != label])
+    else:
+        which = rng.randrange(len(steps))
+        steps = [_slip(step, rng) if i == which else step for i, step in enumerate(steps)]
+    return replace(
+        question,
+        answer_label=label,
+        answer=question.options[label],
+        reasoning=trace(steps, question.options, question.options[label]),
+        noise={**question.noise, key: True},
+        extra={**question.extra, "steps": steps},
+    )
+
+
+def _slip(step: str, rng: Random) -> str:
+    """A step with its last number changed, or, without a number, turned into its denial."""
+    numbers = list(re.finditer(r"\d+", step))
+    if not numbers:
+        return f"not {step}"
+    last = numbers[-1]
+    wrong = int(last.group()) + rng.choice([d for d in (-3, -2, -1, 1, 2, 3) if int(last.group()) + d >= 0])
+    return step[: last.start()] + str(wrong) + step[last.end() :]
+
+
+def _png(picture) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()

@@ -1,0 +1,205 @@
+"""The rows that every stage reads and writes: Question, Completion, Verdict.
+
+Plain data classes with a check at construction, a dictionary form and two file forms (parquet and JSONL).
+What is left out: reading published data sets (medvlt_lib.data) and grading (medvlt_lib.grading). No torch here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import os
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+LETTERS = "ABCDEFGHIJ"
+
+
+class UserError(Exception):
+    """A mistake in what the user gave: the message is one sentence that says what, where and how to mend it."""
+
+
+@dataclasses.dataclass
+class Question:
+    """One multiple-choice question, in the form of DESIGN's contract between stages.
+
+    `options` maps letters A, B, ... (in order) to texts; `answer` is the text of `answer_label`. `images` holds
+    file paths or encoded bytes; `image_ids` the SHA-256 of their RGB pixels (see `pixel_id`).
+    """
+
+    id: str
+    dataset: str
+    split: str
+    modality: Literal["text", "image"]
+    question: str
+    options: dict[str, str]
+    answer_label: str
+    answer: str
+    image_modality: str | None = None
+    images: list[str | bytes] = dataclasses.field(default_factory=list)
+    image_ids: list[str] = dataclasses.field(default_factory=list)
+    reasoning: str | None = None
+    family: str | None = None
+    difficulty: int | None = None
+    noise: dict[str, bool] | None = None
+    source: dict[str, Any] = dataclasses.field(default_factory=dict)
+    extra: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.modality not in ("text", "image"):
+            raise UserError(f"question {self.id}: modality is '{self.modality}'; it must be 'text' or 'image'.")
+        if list(self.options) != list(LETTERS[: len(self.options)]) or len(self.options) < 2:
+            raise UserError(
+                f"question {self.id}: option letters are {list(self.options)}; give at least two, lettered A, B, C ... in order."
+            )
+        if self.options.get(self.answer_label) != self.answer:
+            raise UserError(
+                f"question {self.id}: answer_label '{self.answer_label}' does not name the option '{self.answer}'; correct one of them."
+            )
+        if (self.modality == "image") != bool(self.images):
+            raise UserError(f"question {self.id}: modality is '{self.modality}' but it has {len(self.images)} images; correct one of them.")
+
+
+@dataclasses.dataclass
+class Completion:
+    """One sampled answer to a question: text, token ids, the engine's log-probabilities where it has them."""
+
+    question_id: str
+    sample: int
+    text: str
+    token_ids: list[int]
+    logprobs: list[float] | None
+    finish_reason: Literal["stop", "length"]
+
+
+@dataclasses.dataclass
+class Verdict:
+    """What a grader says of one completion (see medvlt_lib.grading)."""
+
+    letter: str | None
+    correct: bool
+    how: str
+    well_formed: bool
+    truncated: bool
+    reward: float | None = None
+    online: bool | None = None
+
+
+def pixel_id(image) -> str:
+    """SHA-256 of an image's size and RGB pixels, so that the same picture in another file form has the same id."""
+    rgb = image.convert("RGB")
+    return hashlib.sha256(f"{rgb.width}x{rgb.height}:".encode() + rgb.tobytes()).hexdigest()
+
+
+def load_image(image):
+    """An image given as a path, as encoded bytes or as a PIL image, in RGB. Raises UserError when it cannot be read."""
+    from PIL import Image, UnidentifiedImageError
+
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")
+    try:
+        return Image.open(io.BytesIO(image) if isinstance(image, bytes) else image).convert("RGB")
+    except (OSError, UnidentifiedImageError) as error:
+        name = f"{len(image)} bytes" if isinstance(image, bytes) else image
+        raise UserError(f"cannot read the image {name}: {error}; give a readable PNG or JPEG file.") from error
+
+
+def to_row(question: Question) -> dict[str, Any]:
+    """A question as one flat row for parquet: the free-form fields become JSON strings."""
+    row = dataclasses.asdict(question)
+    row["images"] = [{"bytes": i, "path": None} if isinstance(i, bytes) else {"bytes": None, "path": i} for i in question.images]
+    for field in ("options", "noise", "source", "extra"):
+        row[field] = json.dumps(row[field], ensure_ascii=False)
+    return row
+
+
+def from_row(row: dict[str, Any]) -> Question:
+    """The inverse of `to_row`. Raises UserError for a row that is not a question."""
+    names = {f.name for f in dataclasses.fields(Question)}
+    if unknown := set(row) - names:
+        raise UserError(f"a question row has the unknown column '{sorted(unknown)[0]}'; remove or rename it.")
+    try:
+        values = dict(row)
+        values["images"] = [i["bytes"] if i["bytes"] is not None else i["path"] for i in row.get("images") or []]
+        values["image_ids"] = list(row.get("image_ids") or [])
+        for field in ("options", "noise", "source", "extra"):
+            if isinstance(values.get(field), str):
+                values[field] = json.loads(values[field])
+        return Question(**values)
+    except (TypeError, KeyError, ValueError) as error:
+        raise UserError(f"row {row.get('id', '?')} is not a question: {error}; see Question in medvlt_lib/records.py.") from error
+
+
+def atomic_write(path: str | os.PathLike, write) -> None:
+    """Call `write(temporary_path)` and rename the result to `path`, so that nobody ever sees half a file.
+
+    Raises UserError when the place cannot be written (a missing or read-only folder, a full disk).
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        os.close(handle)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; choose a folder you may write to.") from error
+    try:
+        write(temporary)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}; free some space or choose another folder.") from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def write_questions(questions: Iterable[Question], path: str | os.PathLike) -> None:
+    """Write questions to a .parquet or .jsonl file (images inside the parquet; JSONL holds text questions and paths)."""
+    path = Path(path)
+    if path.suffix == ".parquet":
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        rows = [to_row(q) for q in questions]
+        atomic_write(path, lambda tmp: pq.write_table(pa.Table.from_pylist(rows, schema=_schema(pa)), tmp))
+    elif path.suffix == ".jsonl":
+        atomic_write(path, lambda tmp: _write_jsonl(questions, tmp))
+    else:
+        raise UserError(f"cannot write {path}: the file name must end in .parquet or .jsonl.")
+
+
+def read_questions(path: str | os.PathLike) -> list[Question]:
+    """Read a file written by `write_questions`. Raises UserError for a missing, torn or foreign file."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"there is no file {path}; check the path.")
+    try:
+        if path.suffix == ".parquet":
+            import pyarrow.parquet as pq
+
+            rows = pq.read_table(path).to_pylist()
+        else:
+            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except Exception as error:  # pyarrow raises a family of its own for torn files
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise UserError(f"{path} cannot be read ({reason}); write it again.") from error
+    return [from_row(row) for row in rows]
+
+
+def _write_jsonl(questions: Iterable[Question], path: str) -> None:
+    with open(path, "w", encoding="utf-8") as file:
+        for question in questions:
+            row = to_row(question)
+            if any(isinstance(i, bytes) for i in question.images):
+                raise UserError(f"question {question.id} holds image bytes, which JSONL cannot; write a .parquet file.")
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _schema(pa):
+    text = pa.string()
+    image = pa.struct([("bytes", pa.binary()), ("path", text)])
+    kinds = {"images": pa.list_(image), "image_ids": pa.list_(text), "difficulty": pa.int64()}
+    return pa.schema([(f.name, kinds.get(f.name, text)) for f in dataclasses.fields(Question)])

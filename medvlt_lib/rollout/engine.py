@@ -1,0 +1,51 @@
+"""The one interface of every rollout engine: prompts and sampling settings in, completions out.
+
+An engine is any object with `generate(prompts, sampling) -> Iterator[Completion]`, streaming as batches finish.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+
+from medvlt_lib.prompts import messages
+from medvlt_lib.records import Completion, Question
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to sample: `n` completions a prompt; temperature 0 is greedy. `seed` with the prompt's id and the sample's
+    number names one random stream, so that neither batch size nor resuming changes an answer."""
+
+    n: int = 1
+    temperature: float = 1.0
+    max_new_tokens: int = 160
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Chat messages with their images (paths or encoded bytes) and the id of the question they ask."""
+
+    id: str
+    messages: list[dict]
+    images: list = field(default_factory=list)
+
+
+class Engine(Protocol):
+    def generate(self, prompts: Iterable[Prompt], sampling: Sampling) -> Iterator[Completion]: ...
+
+
+def prompts_of(questions: Iterable[Question], style: str = "medvlthinker") -> list[Prompt]:
+    """The prompts that ask `questions` in a style of medvlt_lib.prompts."""
+    return [Prompt(q.id, messages(q, style), q.images) for q in questions]
+
+
+def random_stream(seed: int, prompt_id: str, sample: int, length: int) -> np.ndarray:
+    """`length` uniform numbers in [0, 1) that belong to one (seed, prompt, sample) and to nothing else."""
+    digest = hashlib.sha256(f"{seed}:{prompt_id}:{sample}".encode()).digest()
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little"))).random(length, dtype=np.float32)

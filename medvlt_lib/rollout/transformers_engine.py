@@ -1,0 +1,141 @@
+"""The reference engine: right everywhere, CPU included, on any Qwen2-VL or Qwen2.5-VL model.
+
+A prompt is prefilled once (its image encoded once) and its cache expanded to n samples; finished rows leave the batch.
+Prompts are batched in the order given, so a resumed run that keeps the order meets the same batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+import torch
+from transformers.cache_utils import Cache, DynamicLayer
+
+from medvlt_lib.records import Completion, load_image
+from medvlt_lib.rollout.engine import Prompt, Sampling, random_stream
+
+ROOM = 64  # tokens of space added to a full cache
+
+
+class RoomyLayer(DynamicLayer):
+    """A key-value cache layer that grows by ROOM tokens at a time instead of being copied for every token."""
+
+    def update(self, key_states, value_states, *args, **kwargs):
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+            self.keys, self.values = key_states, value_states
+            return key_states, value_states
+        self.keys = self._append("_key_room", self.keys, key_states)
+        self.values = self._append("_value_room", self.values, value_states)
+        return self.keys, self.values
+
+    def _append(self, name: str, held: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
+        length = held.shape[2] + new.shape[2]
+        room = getattr(self, name, None)
+        if room is None or room.data_ptr() != held.data_ptr() or room.shape[2] < length:
+            room = held.new_empty(*held.shape[:2], length + ROOM, held.shape[3])
+            room[:, :, : held.shape[2]] = held
+            setattr(self, name, room)
+        room[:, :, held.shape[2] : length] = new
+        return room[:, :, :length]
+
+
+class TransformersEngine:
+    """`generate` on a transformers model and its processor; `batch_rows` bounds prompts x samples at once."""
+
+    def __init__(self, model, processor, batch_rows: int = 256) -> None:
+        self.model, self.processor, self.batch_rows = model, processor, batch_rows
+        tokenizer = processor.tokenizer
+        self.end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+        names = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|endoftext|>")
+        self.suppressed = [i for i in tokenizer.convert_tokens_to_ids(names) if i is not None]
+
+    def generate(self, prompts: Iterable[Prompt], sampling: Sampling) -> Iterator[Completion]:
+        """Completions prompt by prompt, sample by sample, as batches finish."""
+        prompts, size = list(prompts), max(1, self.batch_rows // sampling.n)
+        for start in range(0, len(prompts), size):
+            yield from self._batch(prompts[start : start + size], sampling)
+
+    def inputs(self, prompts: list[Prompt]) -> dict[str, torch.Tensor]:
+        """What the model takes for left-padded prompts, each image once."""
+        texts = [self.processor.apply_chat_template(p.messages, tokenize=False, add_generation_prompt=True) for p in prompts]
+        pictures = [load_image(i) for p in prompts for i in p.images] or None
+        batch = self.processor(text=texts, images=pictures, padding=True, padding_side="left", return_tensors="pt")
+        return dict(batch.to(self.model.device))
+
+    def prompt_ids(self, prompt: Prompt) -> list[int]:
+        """The prompt's token ids as the model sees them, image tokens expanded."""
+        return self.inputs([prompt])["input_ids"][0].tolist()
+
+    @torch.no_grad()
+    def _batch(self, prompts: list[Prompt], sampling: Sampling) -> list[Completion]:
+        n, limit = sampling.n, sampling.max_new_tokens
+        logits, cache, mask, position = self._prefill(prompts)
+        logits, mask, position = (t.repeat_interleave(n, dim=0) for t in (logits, mask, position))
+        if n > 1:
+            cache.batch_repeat_interleave(n)
+        streams = [torch.from_numpy(random_stream(sampling.seed, p.id, k, limit)) for p in prompts for k in range(n)]
+        uniform = torch.stack(streams).to(logits.device)  # (rows, limit)
+        tokens: list[list[int]] = [[] for _ in range(len(prompts) * n)]
+        logprobs: list[list[float]] = [[] for _ in tokens]
+        rows = torch.arange(len(tokens), device=logits.device)  # the rows still running
+        for step in range(limit):
+            chosen, logprob = self._choose(logits, uniform[rows, step], sampling.temperature)
+            for row, token, value in zip(rows.tolist(), chosen.tolist(), logprob.tolist(), strict=True):
+                tokens[row].append(token)
+                logprobs[row].append(value)
+            running = chosen != self.end
+            if not running.any() or step == limit - 1:
+                break
+            if running.float().mean() < 0.8:  # copying the cache pays only when enough rows left
+                keep = running.nonzero().flatten()
+                cache.batch_select_indices(keep)
+                rows, mask, position, chosen = rows[keep], mask[keep], position[keep], chosen[keep]
+            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+            position = position + 1
+            logits = self._decode(chosen, cache, mask, position)
+        return [self._completion(prompts[i // n], i % n, tokens[i], logprobs[i]) for i in range(len(tokens))]
+
+    def _prefill(self, prompts: list[Prompt]):
+        """Last-token logits (B, V), the cache, the mask (B, T) and each row's last position (B,)."""
+        inputs = self.inputs(prompts)
+        cache = Cache(layers=[RoomyLayer() for _ in range(self.model.config.get_text_config().num_hidden_layers)])
+        positions, mask = self.positions(inputs), inputs["attention_mask"]
+        inputs.pop("mm_token_type_ids", None)
+        out = self.model(**inputs, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        return out.logits[:, -1], cache, mask, positions.amax(dim=(0, 2))
+
+    def positions(self, inputs: dict) -> torch.Tensor:
+        """Three-axis positions (3, B, T): by image grid where there are images, else 0, 1, 2, ... after the padding."""
+        mask = inputs["attention_mask"]
+        if "image_grid_thw" in inputs:
+            names = ("input_ids", "mm_token_type_ids", "image_grid_thw", "attention_mask")
+            return self.model.model.get_rope_index(**{k: inputs[k] for k in names})[0]
+        return (mask.cumsum(-1) - 1).clamp(min=0).expand(3, *mask.shape)
+
+    def _decode(self, chosen: torch.Tensor, cache: Cache, mask: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+        positions = position[None, :, None].expand(3, -1, 1)
+        out = self.model(input_ids=chosen[:, None], attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True)
+        return out.logits[:, -1]
+
+    def _choose(self, logits: torch.Tensor, uniform: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """One token a row and its log-probability: greedy, or by inverting the distribution at `uniform` (rows,)."""
+        logits = logits.float()
+        logits[:, self.suppressed] = -torch.inf
+        logprobs = torch.log_softmax(logits / (temperature or 1.0), dim=-1)
+        if temperature == 0:
+            chosen = logprobs.argmax(-1)
+        else:
+            cumulative = logprobs.exp().cumsum(-1)
+            chosen = torch.searchsorted(cumulative, uniform[:, None] * cumulative[:, -1:], right=True).squeeze(1)
+            chosen = chosen.clamp(max=logits.shape[1] - 1)
+        return chosen, logprobs.gather(1, chosen[:, None]).squeeze(1)
+
+    def _completion(self, prompt: Prompt, sample: int, tokens: list[int], logprobs: list[float]) -> Completion:
+        """Drops what a finished row drew while it waited for others; the end token stays among the ids."""
+        if self.end in tokens:
+            stop = tokens.index(self.end) + 1
+            tokens, logprobs = tokens[:stop], logprobs[:stop]
+        reason = "stop" if tokens[-1] == self.end else "length"
+        text = self.processor.tokenizer.decode(tokens, skip_special_tokens=True)
+        return Completion(prompt.id, sample, text, tokens, logprobs, reason)
