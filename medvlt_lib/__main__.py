@@ -19,12 +19,157 @@ app = typer.Typer(
 phantom = typer.Typer(no_args_is_help=True, help="The embedded world: synthetic questions, images and two tiny models.")
 app.add_typer(phantom, name="phantom")
 
+ProfileName = Annotated[Optional[str], typer.Option(help="tiny, tiny-qlora, qlora-3b, ...; may be left out once the run exists")]  # noqa: UP045
+RunName = Annotated[Optional[str], typer.Option(help="folder under runs/ (default: the profile's name)")]  # noqa: UP045
+Settings = Annotated[Optional[list[str]], typer.Option("--set", help="change a setting: grpo.learning_rate=1e-5")]  # noqa: UP045
+Redo = Annotated[Optional[list[str]], typer.Option(help="throw a stage (01 ... 06) away and do it again")]  # noqa: UP045
+Inputs = Annotated[Optional[list[str]], typer.Option(help="take a stage from another run: 02=runs/qlora-3b")]  # noqa: UP045
 Size = Annotated[str, typer.Option(help="small (about 1M weights) or base (3-4M)")]
 
 
 @app.callback()
 def _main() -> None:
     """Stages and tools; `medvlt COMMAND --help` teaches each."""
+
+
+def _open(profile, run, settings, redo, inputs):
+    from medvlt_lib.config import parse_settings
+    from medvlt_lib.runs import open_run
+
+    return open_run(profile, run, parse_settings(settings or []), redo, inputs)
+
+
+def _show(title: str, cells: list[tuple[str, ...]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*cells[0], title=title)
+    for row in cells[1:]:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _launched(opened, command: str) -> None:
+    """Profiles for several devices must be started by accelerate; says how."""
+    import os
+
+    launch = opened.profile.launch
+    if launch.devices > 1 and int(os.environ.get("WORLD_SIZE", "1")) != launch.devices:
+        config = Path(__file__).parent / "launch" / f"{launch.strategy}.yaml"
+        raise UserError(
+            f"profile {opened.profile.profile} trains on {launch.devices} devices; start it with `accelerate launch "
+            f"--config_file {config} --num_processes {launch.devices} -m medvlt_lib {command} --run {opened.folder.name}`."
+        )
+
+
+@app.command()
+def data(profile: ProfileName = None, run: RunName = None, set_: Settings = None, redo: Redo = None) -> None:
+    """01: gather the training, validation and test questions of a run, with a data card."""
+    from medvlt_lib.data.stage import run as work
+
+    opened = _open(profile, run, set_, redo, None)
+    metrics = work(opened)
+    _show(f"{opened.folder}/01_data", [("set", "questions"), *((k, str(v)) for k, v in metrics.items())])
+
+
+@app.command("filter")
+def filter_(profile: ProfileName = None, run: RunName = None, set_: Settings = None, redo: Redo = None, inputs: Inputs = None) -> None:
+    """02: answer every training question n times with the base model; keep the medium-hard ones."""
+    from medvlt_lib.filtering import run as work
+
+    opened = _open(profile, run, set_, redo, inputs)
+    metrics = work(opened)
+    rows = [(kind, str(metrics[f"of_{kind}"]), str(metrics[f"kept_{kind}"])) for kind in ("text", "image")]
+    _show(f"{opened.folder}/02_filtering", [("questions", "probed", "kept"), *rows])
+    _show(
+        f"questions by pass count of {metrics['samples']}",
+        [tuple(map(str, range(metrics["samples"] + 1))), tuple(map(str, metrics["pass_counts"]))],
+    )
+
+
+@app.command()
+def sft(
+    profile: ProfileName = None,
+    run: RunName = None,
+    arm: Annotated[str, typer.Option(help="sft_text or sft_image; other names need --data")] = "sft_text",
+    data: Annotated[Optional[Path], typer.Option(help="question file to train on instead of the arm's own")] = None,  # noqa: UP045
+    init: Annotated[Optional[Path], typer.Option(help="checkpoint to start from instead of the base model")] = None,  # noqa: UP045
+    set_: Settings = None,
+    redo: Redo = None,
+    inputs: Inputs = None,
+) -> None:
+    """03: fine-tune on the teacher's chains of thought."""
+    from medvlt_lib.sft import run as work
+
+    opened = _open(profile, run, set_, redo, inputs)
+    _launched(opened, f"sft --arm {arm}")
+    metrics = work(opened, arm, data, init)
+    rows = [(arm, str(metrics["steps"]), f"{metrics['first_loss']:.3f}", f"{metrics['last_loss']:.3f}")]
+    _show(f"{opened.folder}/03_sft/{arm}", [("arm", "steps", "first loss", "last loss"), *rows])
+
+
+@app.command()
+def grpo(
+    profile: ProfileName = None,
+    run: RunName = None,
+    arm: Annotated[str, typer.Option(help="rl_text, rl_image, sft_text-rl_image, rl_text-rl_image; other names need --data")] = "rl_text",
+    data: Annotated[Optional[Path], typer.Option(help="question file to train on instead of the arm's own")] = None,  # noqa: UP045
+    init: Annotated[Optional[Path], typer.Option(help="checkpoint to start from instead of the base model")] = None,  # noqa: UP045
+    set_: Settings = None,
+    redo: Redo = None,
+    inputs: Inputs = None,
+) -> None:
+    """04: reinforce with a verifiable reward (GRPO) on the kept questions."""
+    from medvlt_lib.grpo import run as work
+
+    opened = _open(profile, run, set_, redo, inputs)
+    _launched(opened, f"grpo --arm {arm}")
+    metrics = work(opened, arm, data, init)
+    rows = [(arm, str(metrics["steps"]), f"{metrics['first_reward']:.3f}", f"{metrics['last_reward']:.3f}")]
+    _show(f"{opened.folder}/04_grpo/{arm}", [("arm", "steps", "first reward", "last reward"), *rows])
+
+
+@app.command("eval")
+def eval_(
+    profile: ProfileName = None,
+    run: RunName = None,
+    arm: Annotated[Optional[str], typer.Option(help="one arm (default: base and every finished arm)")] = None,  # noqa: UP045
+    model: Annotated[Optional[Path], typer.Option(help="a checkpoint that is no arm of the run; needs --out")] = None,  # noqa: UP045
+    out: Annotated[Optional[Path], typer.Option(help="folder for the answers and scores of --model")] = None,  # noqa: UP045
+    set_: Settings = None,
+    redo: Redo = None,
+    inputs: Inputs = None,
+) -> None:
+    """05: answer the test questions with every arm and grade the answers."""
+    from medvlt_lib.evaluate import evaluate
+    from medvlt_lib.evaluate import run as work
+    from medvlt_lib.records import read_questions
+
+    opened = _open(profile, run, set_, redo, inputs)
+    if (model is None) != (out is None):
+        raise UserError("--model and --out go together: which checkpoint, and where its answers go.")
+    if model is not None:
+        out.mkdir(parents=True, exist_ok=True)
+        questions = read_questions(opened.require("01") / "test.parquet")
+        evaluate(out, questions, opened.profile, model, model.name)
+        scores = {model.name: __import__("json").loads((out / "scores.json").read_text())}
+    else:
+        scores = work(opened, arm)
+    percent = lambda x: f"{100 * x:.1f}"  # noqa: E731
+    rows = [(a, percent(s["macro"]), " to ".join(map(percent, s["interval"])), percent(s["well_formed"])) for a, s in scores.items()]
+    _show(f"{out or opened.folder / '05_eval'}", [("arm", "macro accuracy", "95 % interval", "well-formed"), *rows])
+
+
+@app.command()
+def report(profile: ProfileName = None, run: RunName = None, set_: Settings = None, redo: Redo = None) -> None:
+    """06: tables, figures and a page that compares the evaluated arms."""
+    from medvlt_lib.report import evaluated_arms, results, table
+    from medvlt_lib.report import run as work
+
+    opened = _open(profile, run, set_, redo, None)
+    work(opened)
+    _show(f"{opened.folder}/06_analysis", table(results(opened, evaluated_arms(opened))))
+    print(f"report: {opened.folder}/06_analysis/report.html")
 
 
 @phantom.command("questions")

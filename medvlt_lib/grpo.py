@@ -1,16 +1,96 @@
-"""GRPO through TRL, with completions sampled by one of our engines.
+"""Stage 04: GRPO with a verifiable reward, through TRL's GRPOTrainer.
 
 What TRL's trainer sees: conversational prompts, an `images` column that is empty for text questions (so that one batch
-may mix both), and a rollout function that samples each group once from its prompt.
+may mix both), and a rollout function that samples each group once from its prompt with our engine. Advantages, clipping
+and the KL term are TRL's; their settings are the papers', translated in the profiles.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
+from medvlt_lib import rewards
+from medvlt_lib.models import load_policy, lora_to_float32, profile_processor
 from medvlt_lib.prompts import prompt_text
-from medvlt_lib.records import Question, load_image
+from medvlt_lib.records import Question, UserError, atomic_write, load_image, read_questions
 from medvlt_lib.rollout.engine import Engine, Prompt, Sampling
+from medvlt_lib.runs import Run
+from medvlt_lib.training import arm_inputs, finish_training, shared_arguments, train_resumably
+
+
+def run(run_: Run, arm: str = "rl_text", data: Path | None = None, init: Path | None = None) -> dict:
+    """Trains one arm into 04_grpo/<arm>; returns steps and the first and last mean reward."""
+    profile = run_.profile.for_arm(arm)
+    inputs = arm_inputs(run_, arm, profile.grpo.data, data, init)
+    settings = run_.settings("model", "engine", "grpo", "launch", arm=arm)
+    return run_.perform("04", lambda folder: _work(folder, profile, inputs), settings, inputs, arm)
+
+
+def _work(folder: Path, profile, inputs: dict[str, Path]) -> dict:
+    g = profile.grpo
+    questions = read_questions(inputs["data"])
+    if len(questions) < g.prompts:
+        raise UserError(
+            f"{inputs['data']} holds {len(questions)} questions, one step needs grpo.prompts = {g.prompts}; lower it or add questions."
+        )
+    processor = profile_processor(profile)
+    trainer = make_trainer(profile, load_policy(profile, inputs.get("init"), trainable=True), processor, questions, folder)
+    train_resumably(trainer)
+    gather_samples(folder)
+    metrics = finish_training(trainer, folder)
+    means = [float(row["reward"]) for row in trainer.state.log_history if "reward" in row]
+    return {**metrics, "first_reward": means[0], "last_reward": means[-1]}
+
+
+def make_trainer(profile, model, processor, questions: list[Question], folder: Path, callbacks: list | None = None):
+    """TRL's trainer for a profile; LoRA weights, which TRL may have cast to bf16, are put back to float32."""
+    from trl import GRPOTrainer
+
+    from medvlt_lib.rollout.transformers_engine import TransformersEngine
+
+    g = profile.grpo
+    hook = None
+    if g.sampler == "engine":
+        engine = TransformersEngine(model, processor, profile.engine.batch_rows)
+        sampling = Sampling(g.group_size, g.temperature, g.max_completion_length, g.seed)
+        hook = rollout_with(engine, sampling, folder / "samples")
+    trainer = GRPOTrainer(
+        model=model,
+        reward_funcs=getattr(rewards, g.reward.replace("-", "_")),
+        args=grpo_arguments(profile, folder),
+        train_dataset=training_rows(questions, profile.engine.prompt_style),
+        processing_class=processor,
+        rollout_func=hook,
+        callbacks=callbacks,
+    )
+    lora_to_float32(trainer.model)
+    return trainer
+
+
+def grpo_arguments(profile, folder: Path):
+    """A profile's grpo section in TRL's terms (RECIPE E1): `updates` optimizer steps from one generation batch."""
+    from trl import GRPOConfig
+
+    g = profile.grpo
+    accumulation = profile.grpo_accumulation()
+    server = {"use_vllm": True, "vllm_mode": "server"} if g.sampler == "trl-vllm-server" else {}
+    return GRPOConfig(
+        **shared_arguments(profile, g, folder),
+        per_device_train_batch_size=g.micro_batch,
+        gradient_accumulation_steps=accumulation,
+        steps_per_generation=g.updates * accumulation,
+        num_generations=g.group_size,
+        max_completion_length=g.max_completion_length,
+        beta=g.beta,
+        epsilon=g.epsilon,
+        loss_type=g.loss_type,
+        scale_rewards=g.scale_rewards,
+        temperature=g.temperature,
+        num_iterations=1,
+        **server,
+    )
 
 
 def training_rows(questions: list[Question], style: str = "medvlthinker"):
@@ -31,22 +111,27 @@ def training_rows(questions: list[Question], style: str = "medvlthinker"):
     return Dataset.from_list(rows, features=features)
 
 
-def rollout_with(engine: Engine, sampling: Sampling):
-    """A TRL rollout function. TRL repeats every prompt G = sampling.n times in a row; each group is sampled once."""
+def rollout_with(engine: Engine, sampling: Sampling, samples: Path | None = None):
+    """A TRL rollout function. TRL repeats every prompt G = sampling.n times in a row; each group is sampled once.
+
+    With `samples`, the first group of every rollout is kept there, one file a step.
+    """
 
     def rollout(prompts: list, trainer) -> dict[str, list]:
-        group = sampling.n if trainer.model.training else trainer.num_generations_eval
+        step, training = trainer.state.global_step, trainer.model.training
+        group = sampling.n if training else trainer.num_generations_eval
         heads = [
-            Prompt(f"{trainer.state.global_step}:{trainer.accelerator.process_index}:{i}", messages, _images(messages))
+            Prompt(f"{step}:{trainer.accelerator.process_index}:{i}", messages, _images(messages))
             for i, messages in enumerate(prompts[::group])
         ]
-        was_training = trainer.model.training
         trainer.model.eval()
         done = list(engine.generate(heads, replace(sampling, n=group)))
-        trainer.model.train(was_training)
-        inputs = [engine.prompt_ids(head) for head in heads]
+        trainer.model.train(training)
+        if samples is not None and trainer.accelerator.is_main_process:
+            _write_samples(samples, step, prompts[0], done[:group])
+        ids = [engine.prompt_ids(head) for head in heads]
         return {
-            "prompt_ids": [ids for ids in inputs for _ in range(group)],
+            "prompt_ids": [i for i in ids for _ in range(group)],
             "completion_ids": [c.token_ids for c in done],
             "logprobs": [c.logprobs for c in done],
         }
@@ -56,3 +141,20 @@ def rollout_with(engine: Engine, sampling: Sampling):
 
 def _images(messages: list[dict]) -> list:
     return [part["image"] for turn in messages if isinstance(turn["content"], list) for part in turn["content"] if part["type"] == "image"]
+
+
+def _write_samples(folder: Path, step: int, prompt: list[dict], done: list) -> None:
+    content = prompt[-1]["content"]
+    text = content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+    row = {"step": step, "prompt": text, "completions": [c.text for c in done]}
+    line = json.dumps(row, ensure_ascii=False) + "\n"
+    atomic_write(folder / f"{step:06d}.json", lambda temporary: Path(temporary).write_text(line, encoding="utf-8"))
+
+
+def gather_samples(folder: Path) -> None:
+    """One samples.jsonl from the files of the single steps."""
+    import shutil
+
+    lines = [path.read_text(encoding="utf-8") for path in sorted((folder / "samples").glob("*.json"))]
+    atomic_write(folder / "samples.jsonl", lambda temporary: Path(temporary).write_text("".join(lines), encoding="utf-8"))
+    shutil.rmtree(folder / "samples", ignore_errors=True)

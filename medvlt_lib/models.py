@@ -1,4 +1,4 @@
-"""Processor and model for a folder or a published name.
+"""Processor, model and engine for a profile: float32, bf16, NF4, LoRA.
 
 One loader for the processor. `AutoProcessor` builds Qwen2.5-VL's processor only where torchvision loads (its video
 part needs it); a CPU build of torch cannot load the torchvision wheel. Without torchvision the same class is built on
@@ -13,6 +13,8 @@ from pathlib import Path
 
 from medvlt_lib.records import UserError
 
+# Linear layers of the language model alone: the vision blocks carry gate/up/down_proj too.
+LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 # What Qwen2-VL's video processor saves beside the image processor's own values (transformers 5.17).
 _VIDEO = {"video_processor_type": "Qwen2VLVideoProcessor", "min_frames": 4, "max_frames": 768}
 
@@ -111,6 +113,75 @@ def load_model(folder: str | Path, dtype: str = "float32", device: str = "cpu"):
     if wrong:
         raise UserError(f"the weights in {folder} do not belong to its config.json (for one, {wrong[0]}); fetch the folder again.")
     return model.to(device).eval()
+
+
+def resolve(name: str) -> str:
+    """A profile's model name as a folder or Hub name (phantom:base is the shipped larger tiny model)."""
+    from medvlt_lib.phantom.tiny_model import shipped
+
+    return str(shipped(name.removeprefix("phantom:"))) if name.startswith("phantom:") else name
+
+
+def profile_processor(profile):
+    """The processor of a profile's model, with its pixel limits in force."""
+    processor = load_processor(resolve(profile.model.name))
+    limits = {"shortest_edge": profile.model.min_pixels, "longest_edge": profile.model.max_pixels}
+    for key, value in limits.items():
+        if value is not None:
+            processor.image_processor.size[key] = value
+    return processor
+
+
+def load_policy(profile, checkpoint: Path | None = None, trainable: bool = False):
+    """A profile's model, or an arm's checkpoint of it (full weights or a LoRA adapter); with a new adapter to train.
+
+    With NF4 the vision tower and the output layer stay in full precision, which is asserted. LoRA weights are float32.
+    """
+    m = profile.model
+    adapter = checkpoint is not None and (checkpoint / "adapter_config.json").exists()
+    source = resolve(m.name) if checkpoint is None or adapter else checkpoint
+    dtype = "float32" if trainable and m.lora is None else m.dtype  # full-weight training keeps float32 master weights
+    model = load_nf4(source, m.device) if m.quantization == "nf4" else load_model(source, dtype, m.device)
+    if adapter:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, checkpoint, is_trainable=trainable)
+    elif m.lora is not None and trainable:
+        from peft import LoraConfig, get_peft_model
+
+        config = LoraConfig(r=m.lora.rank, lora_alpha=m.lora.alpha, lora_dropout=m.lora.dropout, target_modules=LORA_TARGETS)
+        model = get_peft_model(model, config)
+    lora_to_float32(model)
+    return model
+
+
+def load_nf4(source: str | Path, device: str):
+    """The model with its language layers in 4-bit NF4 (QLoRA, arXiv 2305.14314, section 3), vision in full precision."""
+    import torch
+    from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
+
+    compute = torch.float32 if device == "cpu" else torch.bfloat16
+    config = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute, llm_int8_skip_modules=["model.visual", "lm_head"]
+    )
+    model = AutoModelForImageTextToText.from_pretrained(source, quantization_config=config, dtype=compute, device_map={"": device})
+    packed = [n for n, module in model.named_modules() if type(module).__name__ == "Linear4bit"]
+    assert packed and not any("visual" in n for n in packed), "NF4 reached the vision tower; check llm_int8_skip_modules"
+    return model
+
+
+def lora_to_float32(model) -> None:
+    """LoRA weights in float32: in bf16 a small learning rate moves almost none of them."""
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.float()
+
+
+def build_engine(profile, checkpoint: Path | None = None):
+    """The rollout engine of a profile, on its base model or on an arm's checkpoint."""
+    from medvlt_lib.rollout.transformers_engine import TransformersEngine
+
+    return TransformersEngine(load_policy(profile, checkpoint).eval(), profile_processor(profile), profile.engine.batch_rows)
 
 
 def _first_line(error: Exception) -> str:

@@ -97,7 +97,7 @@ class ChestFilm:
         def sample(r: Random) -> tuple[float, float]:
             return side * half * r.randint(42, 78) / 100, r.randint(-24, 24 if side < 0 else 2)
 
-        return [[x, y, rng.randint(38, 48) / 10] for x, y in _place(rng, count, sample, 12)]
+        return [[x, y, rng.randint(46, 56) / 10] for x, y in _place(rng, count, sample, 13)]
 
     def render(self, s: Scene) -> Image.Image:
         cx, cy = 56 + s["dx"], 56 + s["dy"]
@@ -138,7 +138,7 @@ class HeadCT:
     """Axial head CT: midline shift and the kind of bleeding. The skull is white, fluid dark, blood bright."""
 
     name, modality = "head_ct", "CT"
-    SHIFTS = ("none", "6 mm left", "12 mm left", "6 mm right", "12 mm right")
+    SHIFTS = ("none", "8 mm left", "16 mm left", "8 mm right", "16 mm right")
     BLEEDS = ("none", "epidural", "subdural", "intracerebral", "intraventricular")
     values = {"midline_shift": SHIFTS, "bleed_type": BLEEDS}
 
@@ -187,7 +187,7 @@ class BrainMRI:
 
     name, modality = "brain_mri", "MRI"
     SITES = ("left frontal", "left temporal", "left occipital", "right frontal", "right temporal", "right occipital")
-    values = {"lesion_site": SITES, "lesion_size": (8, 12, 16, 20, 24)}
+    values = {"lesion_site": SITES, "lesion_size": (8, 14, 20, 26, 32)}
 
     def draw(self, rng: Random, level: int, values: dict) -> Scene:
         jitter = {"jx": rng.randint(-2, 2), "jy": rng.randint(-3, 3), "stretch": rng.randint(92, 108)}
@@ -254,7 +254,7 @@ class Histology:
     """H&E-stained tissue: how many of the nuclei are dark (hyperchromatic) among the pale ones."""
 
     name, modality = "histology", "histology"
-    values = {"dark_nuclei": (1, 2, 3, 4, 5, 6)}
+    values = {"dark_nuclei": (1, 2, 3, 4, 5)}
 
     def draw(self, rng: Random, level: int, values: dict) -> Scene:
         dark = values["dark_nuclei"]
@@ -262,8 +262,8 @@ class Histology:
         def sample(r: Random) -> tuple[int, int]:  # clear of the picture's two middle lines
             return r.choice([r.randint(8, 49), r.randint(63, 104)]), r.choice([r.randint(8, 49), r.randint(63, 104)])
 
-        points = _place(rng, dark + 5 + level, sample, 15)
-        nuclei = [[x, y, rng.randint(45, 58) / 10, rng.randint(85, 118) / 100, i < dark] for i, (x, y) in enumerate(points)]
+        points = _place(rng, dark + 3 + level, sample, 17)
+        nuclei = [[x, y, rng.randint(52, 66) / 10, rng.randint(88, 114) / 100, i < dark] for i, (x, y) in enumerate(points)]
         strands = [rng.randint(0, 112) for _ in range(10)]
         return {**_pose(rng, level, 0), **values, "nuclei": nuclei, "strands": strands}
 

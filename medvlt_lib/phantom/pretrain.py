@@ -1,6 +1,8 @@
 """Pretraining a tiny model from scratch on the phantom world, to a middling level.
 
-Order of the work: a tokenizer; sequences from the teacher; a plain training loop with checkpoints; the model folder.
+Order of the work: a tokenizer; sequences from the teacher (first to find a value among options, then to answer
+questions and describe pictures, mixed: one after the other the model forgets); a plain training loop with checkpoints;
+the model folder.
 The mixture is the lesson's raw material: some traces are worked out step by step, others are a glance that names a
 value without working and is often wrong. With few options the glance is the rule, with five the exception. So the
 finished model can reason but often does not, and reinforcement can bring it out.
@@ -18,7 +20,7 @@ from random import Random
 import torch
 from tqdm import tqdm
 
-from medvlt_lib.phantom.questions import FAMILIES, OPTION_COUNTS, family_names, make_questions, trace
+from medvlt_lib.phantom.questions import FAMILIES, OPTION_COUNTS, make_questions, trace
 from medvlt_lib.phantom.tiny_model import build_tiny_processor, known, tiny_config
 from medvlt_lib.prompts import messages, target
 from medvlt_lib.records import LETTERS, Question, load_image
@@ -27,23 +29,49 @@ STYLE_SHARES = {"medvlthinker": 0.76, "medvlm-r1": 0.12, "no-think": 0.12}
 GLANCE_SHARES = {2: 0.7, 3: 0.7, 4: 0.7, 5: 0.25}  # by number of options
 GLANCE_ERROR = 0.3  # share of glances that name a wrong option
 PROMPT_WEIGHT = 0.2
+DESCRIBE = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Describe."}]}]
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """A stretch of training with its own mixture (rows a step) and a cosine of the learning rate (SGDR, arXiv 1608.03983)."""
+
+    steps: int
+    captions: int = 24  # pictures with a description: learning to see
+    text_questions: int = 20
+    image_questions: int = 20
+    learning_rate: float = 1.5e-3
+    horizon: int | None = None  # steps the cosine is laid out for, when the next cycle begins before its end
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One pretraining run; steps and rates per size are in RECIPES."""
+    """One pretraining run. Its first steps find values among options, on short sequences: the skill of naming a letter."""
 
-    steps: int
-    lookup_steps: int  # at the start: only short sequences that find a value among the options
-    batch: int = 64
+    cycles: tuple[Cycle, ...]
+    lookup_steps: int = 200
     lookup_batch: int = 128
-    learning_rate: float = 1.5e-3
     warmup: int = 100
     save_every: int = 200
     seed: int = 0
 
+    @property
+    def steps(self) -> int:
+        return sum(cycle.steps for cycle in self.cycles)
 
-RECIPES = {"small": Recipe(steps=1800, lookup_steps=200), "base": Recipe(steps=2900, lookup_steps=200)}
+    def at(self, step: int) -> tuple[Cycle, int]:
+        """The cycle a step belongs to, and the steps since it began."""
+        for cycle in self.cycles:
+            if step < cycle.steps:
+                return cycle, step
+            step -= cycle.steps
+        return self.cycles[-1], self.cycles[-1].steps + step
+
+
+RECIPES = {
+    "small": Recipe((Cycle(1400),)),
+    "base": Recipe((Cycle(1200, horizon=2000), Cycle(1400, captions=32, text_questions=16, learning_rate=1.2e-3))),
+}
 
 
 def lookup_question(rng: Random) -> Question:
@@ -72,22 +100,39 @@ def lesson(question: Question, rng: Random) -> tuple[str, str]:
     return style, target(reasoning, label, style)
 
 
+def captions(questions: list[Question]) -> list[tuple[Question, str]]:
+    """One (question, description) a picture: the working of every question on it, one after the other."""
+    pictures: dict[str, tuple[Question, list[str]]] = {}
+    for question in questions:
+        pictures.setdefault(question.image_ids[0], (question, []))[1].extend(question.extra["steps"])
+    return [(question, ". ".join(steps) + ".") for question, steps in pictures.values()]
+
+
 class Lessons:
     """Batches of lessons: token ids, weights and pixels. Batch k is the same however the run was interrupted."""
 
     def __init__(self, processor, recipe: Recipe) -> None:
         self.processor, self.recipe = processor, recipe
-        self.names = family_names("all")
 
-    def batch(self, step: int) -> dict[str, torch.Tensor]:
-        rng = Random(f"lessons:{self.recipe.seed}:{step}")
-        if step < self.recipe.lookup_steps:
-            questions = [lookup_question(rng) for _ in range(self.recipe.lookup_batch)]
+    def batch(self, step: int) -> list[dict[str, torch.Tensor]]:
+        """The step's rows as one or two parts of like length, so that little is padding."""
+        r, rng = self.recipe, Random(f"lessons:{self.recipe.seed}:{step}")
+        seed, (cycle, _) = 1_000_000 * (r.seed + 1) + step, r.at(step)
+        if step < r.lookup_steps:
+            questions, described = [lookup_question(rng) for _ in range(r.lookup_batch)], []
         else:
-            questions = make_questions(self.names, "train", self.recipe.batch, seed=1_000_000 * (self.recipe.seed + 1) + step)
+            questions = make_questions("text", "train", cycle.text_questions, seed)
+            questions += make_questions("image", "train", cycle.image_questions, seed)
+            described = captions(make_questions("image", "train", 2 * cycle.captions, seed + 500_000))[: cycle.captions]
         rows = [(q, *lesson(q, rng)) for q in questions]
-        prompts = [self.processor.apply_chat_template(messages(q, s), tokenize=False, add_generation_prompt=True) for q, s, _ in rows]
-        return self.collate(prompts, [a for _, _, a in rows], [q.images for q in questions])
+        parts = [self.collate([self._prompt(messages(q, s)) for q, s, _ in rows], [a for _, _, a in rows], [q.images for q in questions])]
+        if described:
+            texts = [text for _, text in described]
+            parts.append(self.collate([self._prompt(DESCRIBE)] * len(texts), texts, [q.images for q, _ in described]))
+        return parts
+
+    def _prompt(self, chat: list[dict]) -> str:
+        return self.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
 
     def collate(self, prompts: list[str], answers: list[str], images: list[list]) -> dict[str, torch.Tensor]:
         """Right-padded rows; `weights` (B, T) is 1 on the answer, PROMPT_WEIGHT on the prompt's text, 0 elsewhere."""
@@ -110,18 +155,19 @@ class Lessons:
 
 
 def weighted_loss(logits: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Next-token cross-entropy, mean by weight. logits (B, T, V), ids and weights (B, T)."""
+    """Next-token cross-entropy, summed by weight. logits (B, T, V), ids and weights (B, T)."""
     loss = torch.nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten(), reduction="none")
-    weight = weights[:, 1:].flatten()
-    return (loss * weight).sum() / weight.sum()
+    return (loss * weights[:, 1:].flatten()).sum()
 
 
 def learning_rate(recipe: Recipe, step: int) -> float:
-    """Linear warm-up, then a cosine down to a twentieth."""
+    """Linear warm-up at the start of the run; in every cycle a cosine down to a twentieth."""
+    cycle, inside = recipe.at(step)
     if step < recipe.warmup:
-        return recipe.learning_rate * (step + 1) / recipe.warmup
-    done = (step - recipe.warmup) / max(1, recipe.steps - recipe.warmup)
-    return recipe.learning_rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done)))
+        return cycle.learning_rate * (step + 1) / recipe.warmup
+    warmed = recipe.warmup if cycle is recipe.cycles[0] else 0
+    done = (inside - warmed) / max(1, (cycle.horizon or cycle.steps) - warmed)
+    return cycle.learning_rate * (0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
 def pretrain(size: str, out: str | Path, recipe: Recipe | None = None) -> None:
@@ -134,7 +180,9 @@ def pretrain(size: str, out: str | Path, recipe: Recipe | None = None) -> None:
     torch.manual_seed(recipe.seed)
     processor = build_tiny_processor()
     model = Qwen2_5_VLForConditionalGeneration(tiny_config(size, processor.tokenizer))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=0.05)
+    patches = model.model.visual.patch_embed  # its convolution is one matrix product, and on a CPU quicker as that
+    patches.forward = lambda x: torch.nn.functional.linear(x, patches.proj.weight.flatten(1))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=0.05)
     step, log = _resume(out, recipe, model, optimizer)
     lessons = Lessons(processor, recipe)
     amx = torch.cpu._is_amx_tile_supported()  # bf16 is quicker only where the CPU multiplies it in tiles
@@ -143,20 +191,23 @@ def pretrain(size: str, out: str | Path, recipe: Recipe | None = None) -> None:
     while step < recipe.steps:
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, step)
-        batch = lessons.batch(step)
-        weights = batch.pop("weights")
-        with torch.autocast("cpu", torch.bfloat16, enabled=amx):
-            logits = model(**batch, use_cache=False).logits
-            loss = weighted_loss(logits, batch["input_ids"], weights)
+        parts = lessons.batch(step)
+        total = sum(part["weights"][:, 1:].sum() for part in parts)
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss = 0.0
+        for part in parts:
+            weights = part.pop("weights")
+            with torch.autocast("cpu", torch.bfloat16, enabled=amx):
+                share = weighted_loss(model(**part, use_cache=False).logits, part["input_ids"], weights) / total
+            share.backward()
+            loss += share.item()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         step += 1
         bar.update()
         if step % 25 == 0:
-            log.append({"step": step, "loss": round(loss.item(), 4), "seconds": round(time.monotonic() - started, 1)})
-            bar.set_postfix(loss=f"{loss.item():.3f}")
+            log.append({"step": step, "loss": round(loss, 4), "seconds": round(time.monotonic() - started, 1)})
+            bar.set_postfix(loss=f"{loss:.3f}")
         if step % recipe.save_every == 0 and step < recipe.steps:
             _save(out, recipe, model, optimizer, step, log)
     save_folder(model, processor, out)

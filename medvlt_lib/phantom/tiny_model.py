@@ -59,7 +59,7 @@ def known(size: str) -> str:
 def build_tokenizer():
     """A byte-level BPE tokenizer trained on the phantom world's own text."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import Qwen2Tokenizer
+    from transformers import PreTrainedTokenizerFast
 
     core = Tokenizer(models.BPE())
     pieces = pre_tokenizers.Split(Regex(PIECES), "isolated")
@@ -70,11 +70,10 @@ def build_tokenizer():
     core.train_from_iterator(_corpus(), trainer)
     core.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL])
     core.add_tokens([AddedToken(t, special=False, normalized=False) for t in WHOLE])
-    return Qwen2Tokenizer(
+    return PreTrainedTokenizerFast(  # not Qwen2Tokenizer: that one puts Qwen's own pre-tokenizer back when it loads
         tokenizer_object=core,
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",
-        unk_token=None,
         model_max_length=4096,
         padding_side="left",
         clean_up_tokenization_spaces=False,
@@ -86,7 +85,7 @@ def _corpus():
         for style in ("medvlthinker", "medvlm-r1"):
             yield prompt_text(question, style).replace(MEDVLTHINKER_INSTRUCTION, "").replace(MEDVLM_R1_TASK, "")
         yield target(question.reasoning, question.answer_label)
-        yield "At a glance. Find 1. system\nuser\nassistant\n"
+        yield "at a glance Find find Describe. system\nuser\nassistant\n"
 
 
 def build_tiny_processor():

@@ -78,19 +78,21 @@ class TransformersEngine:
         uniform = torch.stack(streams).to(logits.device)  # (rows, limit)
         tokens: list[list[int]] = [[] for _ in range(len(prompts) * n)]
         logprobs: list[list[float]] = [[] for _ in tokens]
-        rows = torch.arange(len(tokens), device=logits.device)  # the rows still running
+        rows = torch.arange(len(tokens), device=logits.device)  # the rows still in the batch
+        running = torch.ones_like(rows, dtype=torch.bool)  # those of them that have not ended
         for step in range(limit):
             chosen, logprob = self._choose(logits, uniform[rows, step], sampling.temperature)
-            for row, token, value in zip(rows.tolist(), chosen.tolist(), logprob.tolist(), strict=True):
-                tokens[row].append(token)
-                logprobs[row].append(value)
-            running = chosen != self.end
+            for row, token, value, alive in zip(rows.tolist(), chosen.tolist(), logprob.tolist(), running.tolist(), strict=True):
+                if alive:
+                    tokens[row].append(token)
+                    logprobs[row].append(value)
+            running = running & (chosen != self.end)
             if not running.any() or step == limit - 1:
                 break
-            if running.float().mean() < 0.8:  # copying the cache pays only when enough rows left
+            if running.float().mean() < 0.8:  # copying the cache pays only when enough rows leave
                 keep = running.nonzero().flatten()
                 cache.batch_select_indices(keep)
-                rows, mask, position, chosen = rows[keep], mask[keep], position[keep], chosen[keep]
+                rows, running, mask, position, chosen = (t[keep] for t in (rows, running, mask, position, chosen))
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
             position = position + 1
             logits = self._decode(chosen, cache, mask, position)
@@ -110,7 +112,8 @@ class TransformersEngine:
         mask = inputs["attention_mask"]
         if "image_grid_thw" in inputs:
             names = ("input_ids", "mm_token_type_ids", "image_grid_thw", "attention_mask")
-            return self.model.model.get_rope_index(**{k: inputs[k] for k in names})[0]
+            inner = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model  # under LoRA
+            return inner.model.get_rope_index(**{k: inputs[k] for k in names})[0]
         return (mask.cumsum(-1) - 1).clamp(min=0).expand(3, *mask.shape)
 
     def _decode(self, chosen: torch.Tensor, cache: Cache, mask: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
@@ -132,10 +135,6 @@ class TransformersEngine:
         return chosen, logprobs.gather(1, chosen[:, None]).squeeze(1)
 
     def _completion(self, prompt: Prompt, sample: int, tokens: list[int], logprobs: list[float]) -> Completion:
-        """Drops what a finished row drew while it waited for others; the end token stays among the ids."""
-        if self.end in tokens:
-            stop = tokens.index(self.end) + 1
-            tokens, logprobs = tokens[:stop], logprobs[:stop]
         reason = "stop" if tokens[-1] == self.end else "length"
         text = self.processor.tokenizer.decode(tokens, skip_special_tokens=True)
         return Completion(prompt.id, sample, text, tokens, logprobs, reason)

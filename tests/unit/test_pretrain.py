@@ -5,17 +5,28 @@ from random import Random
 import pytest
 import torch
 
-from medvlt_lib.phantom.pretrain import PROMPT_WEIGHT, Lessons, Recipe, learning_rate, lesson, lookup_question, pretrain, weighted_loss
+from medvlt_lib.phantom.pretrain import (
+    PROMPT_WEIGHT,
+    Cycle,
+    Lessons,
+    Recipe,
+    captions,
+    learning_rate,
+    lesson,
+    lookup_question,
+    pretrain,
+    weighted_loss,
+)
 from medvlt_lib.phantom.questions import make_questions
 from medvlt_lib.phantom.tiny_model import build_tiny_processor
 from medvlt_lib.records import UserError
 
-SHORT = Recipe(steps=4, lookup_steps=1, batch=16, lookup_batch=4, warmup=1, save_every=2)
+SHORT = Recipe((Cycle(4, 4, 4, 4),), lookup_steps=1, lookup_batch=4, warmup=1, save_every=2)
 
 
 def test_weights_fall_on_answer_and_prompt_text_only():
     processor = build_tiny_processor()
-    batch = Lessons(processor, SHORT).batch(2)
+    batch = Lessons(processor, SHORT).batch(2)[0]
     ids, weights = batch["input_ids"], batch["weights"]
     assert (weights[ids == processor.image_token_id] == 0).all()
     assert (weights[batch["attention_mask"] == 0] == 0).all()
@@ -28,7 +39,7 @@ def test_weights_fall_on_answer_and_prompt_text_only():
 def test_loss_is_cross_entropy_by_weight():
     logits, ids = torch.randn(1, 3, 7), torch.tensor([[1, 2, 3]])
     logp = logits.log_softmax(-1)
-    expected = -(0.2 * logp[0, 0, 2] + 1.0 * logp[0, 1, 3]) / 1.2
+    expected = -(0.2 * logp[0, 0, 2] + 1.0 * logp[0, 1, 3])
     assert weighted_loss(logits, ids, torch.tensor([[9.0, 0.2, 1.0]])).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
@@ -42,11 +53,21 @@ def test_a_glance_has_no_working():
     assert lookup.answer in lookup.question
 
 
+def test_a_caption_holds_the_working_of_every_question_on_the_picture():
+    rows = captions(make_questions("bleed_type,midline_shift,dark_nuclei", "train", 6))
+    assert len(rows) == 4
+    assert "septum" in rows[0][1]
+    assert "bleed" in rows[0][1]
+    assert "total" in rows[1][1]
+
+
 def test_learning_rate_warms_up_and_falls():
-    recipe = Recipe(steps=100, lookup_steps=0, warmup=10, learning_rate=1.0)
+    recipe = Recipe((Cycle(100, learning_rate=1.0), Cycle(50, learning_rate=0.5)), lookup_steps=0, warmup=10)
     assert learning_rate(recipe, 0) == pytest.approx(0.1)
     assert learning_rate(recipe, 10) == pytest.approx(1.0)
-    assert learning_rate(recipe, 100) == pytest.approx(0.05)
+    assert learning_rate(recipe, 55) == pytest.approx(0.525)
+    assert learning_rate(recipe, 100) == pytest.approx(0.5)
+    assert learning_rate(recipe, 150) == pytest.approx(0.025)
 
 
 def test_a_stopped_run_ends_with_the_same_weights(tmp_path, monkeypatch):
@@ -72,6 +93,6 @@ def test_a_checkpoint_of_another_recipe_is_refused(tmp_path):
     (tmp_path / "training.pt").write_bytes(b"torn")
     with pytest.raises(UserError, match="delete it"):
         pretrain("small", tmp_path, SHORT)
-    torch.save({"recipe": Recipe(steps=9, lookup_steps=9)}, tmp_path / "training.pt")
+    torch.save({"recipe": Recipe((Cycle(9),))}, tmp_path / "training.pt")
     with pytest.raises(UserError, match="another recipe"):
         pretrain("small", tmp_path, SHORT)

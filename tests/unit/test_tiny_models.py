@@ -10,7 +10,7 @@ from medvlt_lib.grading import grade
 from medvlt_lib.models import load_model, load_processor, torchvision_loads
 from medvlt_lib.phantom.questions import blank, make_questions
 from medvlt_lib.phantom.tiny_model import SIZES, SPECIAL, build_tokenizer, shipped
-from medvlt_lib.prompts import MEDVLTHINKER_INSTRUCTION, messages
+from medvlt_lib.prompts import MEDVLTHINKER_INSTRUCTION, messages, prompt_text
 from medvlt_lib.records import UserError, load_image
 from medvlt_lib.rollout.engine import Prompt, Sampling, prompts_of
 from medvlt_lib.rollout.transformers_engine import TransformersEngine
@@ -57,8 +57,10 @@ def test_weights_are_bf16_and_small():
 
 
 def test_tokenizer_is_the_one_the_code_builds_and_is_lossless():
-    tokenizer = load_processor(shipped("base")).tokenizer
-    assert tokenizer.get_vocab() == build_tokenizer().get_vocab()
+    tokenizer, built = load_processor(shipped("base")).tokenizer, build_tokenizer()
+    assert tokenizer.get_vocab() == built.get_vocab()
+    for question in make_questions("all", "test", 16):
+        assert tokenizer(prompt_text(question)).input_ids == built(prompt_text(question)).input_ids
     for text in ("A 71-year-old man, naïve to drugs: 37.5 °C ✓\n\nB. none", "<think> x </think>\n<answer> B </answer>"):
         assert tokenizer.decode(tokenizer(text).input_ids) == text
     assert len(tokenizer(MEDVLTHINKER_INSTRUCTION).input_ids) <= 5

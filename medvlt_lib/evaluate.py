@@ -1,0 +1,129 @@
+"""Stage 05: answer the test questions with an arm's model and grade the answers.
+
+Greedy by default, graded by the profile's grader (MedVLThinker: vLLM at temperature 0, re-graded). Accuracy is given by
+data set or family and as their unweighted mean; intervals are bootstrapped over images, since some carry several
+questions. answers.parquet and scores.json hold no times and no run names: the same answers give the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tqdm import tqdm
+
+from medvlt_lib.grading import grade
+from medvlt_lib.models import build_engine
+from medvlt_lib.records import Question, UserError, atomic_write, read_questions
+from medvlt_lib.rollout.engine import Sampling, prompts_of
+from medvlt_lib.runs import STAGES, Run, write_json
+from medvlt_lib.stats import accuracy_interval, macro, macro_interval
+from medvlt_lib.training import arm_stage
+
+PART = 128  # questions in one part; a killed evaluation continues after the last whole part
+
+
+def finished_arms(run_: Run) -> list[str]:
+    """base and every arm whose training has finished, in this run or those named by --inputs."""
+    found = ["base"]
+    for stage in ("03", "04"):
+        folder = run_.stage_folder(stage)
+        found += sorted(p.parent.name for p in folder.glob("*/metrics.json"))
+    return found
+
+
+def run(run_: Run, arm: str | None = None) -> dict[str, dict]:
+    """Writes 05_eval/<arm> for one arm, or for base and every finished arm; returns the scores by arm."""
+    arms = [arm] if arm else finished_arms(run_)
+    return {name: _arm(run_, name) for name in arms}
+
+
+def _arm(run_: Run, arm: str) -> dict:
+    inputs = {"test": run_.require("01") / "test.parquet"}
+    if arm != "base":
+        inputs["checkpoint"] = run_.require(arm_stage(arm), arm) / "checkpoint"
+    settings = run_.settings("model", "engine", "eval")
+    work = lambda folder: evaluate(folder, read_questions(inputs["test"]), run_.profile, inputs.get("checkpoint"), arm)  # noqa: E731
+    run_.perform("05", work, settings, inputs, arm)
+    return json.loads((run_.folder / STAGES["05"] / arm / "scores.json").read_text())
+
+
+def evaluate(folder: Path, questions: list[Question], profile, checkpoint: Path | None, name: str) -> dict:
+    """Answers and scores of one model in `folder`; returns the headline figures."""
+    import shutil
+
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    e = profile.eval
+    sampling = Sampling(e.samples, e.temperature, e.max_new_tokens, e.seed)
+    rows, engine = [], None
+    parts = [questions[i : i + PART] for i in range(0, len(questions), PART)]
+    for number, part in enumerate(tqdm(parts, desc=f"evaluating {name}", unit=f"x{PART} questions")):
+        path = folder / "parts" / f"{number:05d}.json"
+        if not path.exists():
+            engine = engine or build_engine(profile, checkpoint)
+            write_json(path, _answers(part, engine.generate(prompts_of(part, profile.engine.prompt_style), sampling), profile))
+        rows += json.loads(path.read_text())
+    atomic_write(folder / "answers.parquet", lambda temporary: pq.write_table(pa.Table.from_pylist(rows), temporary))
+    scores = score(rows)
+    write_json(folder / "scores.json", scores)
+    shutil.rmtree(folder / "parts")
+    return {"macro": scores["macro"], "questions": scores["questions"]}
+
+
+def _answers(questions: list[Question], done, profile) -> list[dict]:
+    by_id = {q.id: q for q in questions}
+    rows = []
+    for completion in done:
+        question = by_id[completion.question_id]
+        verdict = grade(completion.text, question, profile.eval.grader, profile.engine.prompt_style, completion.finish_reason)
+        rows.append(
+            {
+                "id": question.id,
+                "sample": completion.sample,
+                "dataset": question.family or question.dataset,
+                "modality": question.modality,
+                "cluster": question.image_ids[0] if question.image_ids else question.id,
+                "answer_label": question.answer_label,
+                "letter": verdict.letter,
+                "correct": verdict.correct,
+                "well_formed": verdict.well_formed,
+                "truncated": verdict.truncated,
+                "tokens": len(completion.token_ids),
+                "text": completion.text,
+            }
+        )
+    return rows
+
+
+def score(rows: list[dict]) -> dict:
+    """Accuracy by data set with Wilson intervals, and the macro mean with a bootstrap interval."""
+    if not rows:
+        raise UserError("there are no answers to score; the test set is empty.")
+    names = list(dict.fromkeys(r["dataset"] for r in rows))
+    correct, strata, clusters = ([r[k] for r in rows] for k in ("correct", "dataset", "cluster"))
+    share = lambda key: sum(bool(r[key]) for r in rows) / len(rows)  # noqa: E731
+    by_set = {}
+    for name in names:
+        own = [r["correct"] for r in rows if r["dataset"] == name]
+        by_set[name] = {"questions": len(own), "accuracy": sum(own) / len(own), "interval": accuracy_interval(sum(own), len(own))}
+    return {
+        "questions": len(rows),
+        "macro": macro(correct, strata),
+        "interval": macro_interval(correct, strata, clusters),
+        "well_formed": share("well_formed"),
+        "truncated": share("truncated"),
+        "no_answer": sum(r["letter"] is None for r in rows) / len(rows),
+        "mean_tokens": sum(r["tokens"] for r in rows) / len(rows),
+        "datasets": by_set,
+    }
+
+
+def paired(before: list[dict], after: list[dict]) -> dict:
+    """The macro difference of two arms on the same questions, with its paired interval. Raises UserError if they differ."""
+    if [(r["id"], r["sample"]) for r in before] != [(r["id"], r["sample"]) for r in after]:
+        raise UserError("the two arms answered different questions; evaluate both on the same test set.")
+    difference = [int(a["correct"]) - int(b["correct"]) for a, b in zip(after, before, strict=True)]
+    strata, clusters = [r["dataset"] for r in after], [r["cluster"] for r in after]
+    return {"difference": macro(difference, strata), "interval": macro_interval(difference, strata, clusters)}

@@ -1,0 +1,112 @@
+"""Stage 02: let the base model answer every training question n times and keep the medium-hard ones.
+
+The published probe (MedVLThinker, eval/estimate_pass_rate.sh): n = 16 at temperature 1, counted with the grade that
+inference uses, kept when the pass count lies in a band, ordered easy to hard (order_easy_to_hard.py). Beside each kept
+set stands a control set of the same size that was not filtered.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from random import Random
+
+from tqdm import tqdm
+
+from medvlt_lib.grading import grade
+from medvlt_lib.models import build_engine
+from medvlt_lib.records import Completion, Question, UserError, atomic_write, read_questions, write_questions
+from medvlt_lib.rollout.engine import Sampling, prompts_of
+from medvlt_lib.runs import Run
+
+PART = 32  # questions in one rollout file; a killed run continues after the last whole file
+
+
+def run(run_: Run) -> dict:
+    """Writes 02_filtering; returns counts of questions probed and kept."""
+    data = run_.require("01")
+    inputs = {n: data / f"{n}.parquet" for n in ("train_text", "train_image")}
+    settings = run_.settings("model", "engine", "filtering")
+    return run_.perform("02", lambda folder: _work(folder, run_, inputs), settings, inputs)
+
+
+def _work(folder: Path, run_: Run, inputs: dict[str, Path]) -> dict:
+    p = run_.profile
+    sets = {name: read_questions(path) for name, path in inputs.items()}
+    questions = [q for rows in sets.values() for q in rows]
+    sampling = Sampling(p.filtering.samples, p.filtering.temperature, p.filtering.max_new_tokens, p.filtering.seed)
+    counts = probe(folder / "rollouts", questions, p, sampling)
+    _write_counts(folder / "pass_counts.parquet", questions, counts)
+    metrics = {"questions": len(questions), "samples": p.filtering.samples, "pass_counts": _histogram(counts.values(), p.filtering.samples)}
+    for name, rows in sets.items():
+        kept = keep(rows, counts, p.filtering.keep_from, p.filtering.keep_to, p.filtering.seed)
+        if not kept:
+            raise UserError(
+                f"no question of {name} has a pass count of {p.filtering.keep_from} to {p.filtering.keep_to}; widen filtering.keep_from and keep_to."
+            )
+        kind = name.removeprefix("train_")
+        control = Random(p.filtering.seed).sample(rows, len(kept))
+        write_questions(kept, folder / f"kept_{kind}.parquet")
+        write_questions(control, folder / f"control_{kind}.parquet")
+        metrics[f"kept_{kind}"], metrics[f"of_{kind}"] = len(kept), len(rows)
+    return metrics
+
+
+def probe(folder: Path, questions: list[Question], profile, sampling: Sampling) -> dict[str, int]:
+    """Pass counts by question id; rollouts are written part by part, and parts already there are read back."""
+    folder.mkdir(exist_ok=True)
+    engine = None
+    counts: dict[str, int] = {}
+    parts = [questions[i : i + PART] for i in range(0, len(questions), PART)]
+    for number, part in enumerate(tqdm(parts, desc=f"{sampling.n} rollouts each", unit=f"x{PART} questions")):
+        path = folder / f"part-{number:05d}.jsonl"
+        if not path.exists():
+            engine = engine or build_engine(profile)
+            _write_part(path, part, engine.generate(prompts_of(part, profile.engine.prompt_style), sampling), profile, sampling)
+        for row in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
+            counts[row["id"]] = counts.get(row["id"], 0) + row["passed"]
+    return counts
+
+
+def _write_part(path: Path, questions: list[Question], done, profile, sampling: Sampling) -> None:
+    by_id = {q.id: q for q in questions}
+    lines = [json.dumps(_row(c, by_id[c.question_id], profile, sampling), ensure_ascii=False) for c in done]
+    atomic_write(path, lambda temporary: Path(temporary).write_text("\n".join(lines) + "\n", encoding="utf-8"))
+
+
+def _row(completion: Completion, question: Question, profile, sampling: Sampling) -> dict:
+    verdict = grade(completion.text, question, profile.filtering.grader, profile.engine.prompt_style, completion.finish_reason)
+    passed = verdict.correct if verdict.online is None else verdict.online
+    return {
+        "id": question.id,
+        "sample": completion.sample,
+        "passed": bool(passed),
+        "letter": verdict.letter,
+        "truncated": verdict.truncated,
+        "text": completion.text,
+        "seed": sampling.seed,
+        "model": profile.model.name,
+        "prompt_style": profile.engine.prompt_style,
+        "grader": profile.filtering.grader,
+    }
+
+
+def keep(questions: list[Question], counts: dict[str, int], low: int, high: int, seed: int) -> list[Question]:
+    """Questions with low <= pass count <= high, shuffled and then sorted easy to hard."""
+    kept = [q for q in questions if low <= counts[q.id] <= high]
+    Random(seed).shuffle(kept)
+    return sorted(kept, key=lambda q: -counts[q.id])
+
+
+def _histogram(counts, samples: int) -> list[int]:
+    tally = Counter(counts)
+    return [tally[c] for c in range(samples + 1)]
+
+
+def _write_counts(path: Path, questions: list[Question], counts: dict[str, int]) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [{"id": q.id, "dataset": q.family or q.dataset, "modality": q.modality, "pass_count": counts[q.id]} for q in questions]
+    atomic_write(path, lambda temporary: pq.write_table(pa.Table.from_pylist(rows), temporary))

@@ -1,0 +1,193 @@
+"""Run folders: where every stage's files go, what they were made from, and how a killed stage continues.
+
+A stage folder holds `stage.json` (settings and input hashes, written first), its own files, and `metrics.json`
+(written last: its presence means that the work there finished). When settings or inputs differ from what a folder was
+made with, the stage refuses and names the key and both values. No torch here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from medvlt_lib.config import Profile, load_profile
+from medvlt_lib.records import UserError, atomic_write
+
+STAGES = {"01": "01_data", "02": "02_filtering", "03": "03_sft", "04": "04_grpo", "05": "05_eval", "06": "06_analysis"}
+PACKAGES = ("medvlt", "torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate")
+
+
+def write_json(path: Path, value: Any) -> None:
+    atomic_write(path, lambda temporary: Path(temporary).write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n"))
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file's content. Raises UserError when it is missing or torn."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"there is no file {path}; run the stage that writes it.") from None
+    except ValueError:
+        raise UserError(f"{path} is not readable JSON; delete its folder and run that stage again.") from None
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, or of a folder's weights and configuration (its .safetensors and .json but metrics)."""
+    if path.is_dir():
+        names = sorted(p for p in path.iterdir() if p.suffix in (".safetensors", ".json") and p.name not in ("metrics.json", "stage.json"))
+        return hashlib.sha256("".join(p.name + file_hash(p) for p in names).encode()).hexdigest()
+    if not path.is_file():
+        raise UserError(f"there is no file {path}; run the stage that writes it.")
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass
+class Run:
+    """One run folder with its resolved profile. Make it with `open_run`."""
+
+    folder: Path
+    profile: Profile
+    redo: set[str] = field(default_factory=set)
+    inputs: dict[str, Path] = field(default_factory=dict)
+
+    def stage_folder(self, stage: str, arm: str | None = None) -> Path:
+        """The folder of a stage ('01' ... '06') and arm, in this run or in the run named by --inputs."""
+        base = self.inputs.get(stage, self.folder / STAGES[stage])
+        return base / arm if arm else base
+
+    def require(self, stage: str, arm: str | None = None) -> Path:
+        """A finished stage's folder. Raises UserError that says what to run when it is not finished."""
+        folder = self.stage_folder(stage, arm)
+        if not (folder / "metrics.json").exists():
+            command = {"01": "data", "02": "filter", "03": "sft", "04": "grpo", "05": "eval", "06": "report"}[stage]
+            what = f"medvlt {command} --run {self.folder.name}" + (f" --arm {arm}" if arm else "")
+            raise UserError(f"{folder} is missing or unfinished; run `{what}` first.")
+        return folder
+
+    def settings(self, *sections: str, arm: str | None = None) -> dict[str, Any]:
+        """Profile keys of some sections, flat, with an arm's own settings in force."""
+        profile = self.profile.for_arm(arm) if arm else self.profile
+        return {f"{s}.{k}": v for s in sections for k, v in getattr(profile, s).model_dump().items()}
+
+    def perform(
+        self, stage: str, work: Callable[[Path], dict], settings: dict[str, Any], inputs: dict[str, Path], arm: str | None = None
+    ) -> dict:
+        """Do a stage's `work(folder) -> metrics` once; finished work with the same settings and inputs is kept.
+
+        Raises UserError when the folder was made with other settings or inputs.
+        """
+        folder = self.folder / STAGES[stage] / (arm or "")
+        mark = json.loads(json.dumps({"settings": settings, "inputs": {k: file_hash(p) for k, p in inputs.items()}}))
+        if stage in self.redo and folder.exists():
+            shutil.rmtree(folder)
+        if (folder / "stage.json").exists():
+            self._same(folder, read_json(folder / "stage.json"), mark, stage)
+        elif folder.exists() and any(p.is_file() for p in folder.iterdir()):
+            raise UserError(f"{folder} holds files that this program did not put there; move them or choose another --run.")
+        if (folder / "metrics.json").exists():
+            return read_json(folder / "metrics.json")
+        write_json(folder / "stage.json", mark)
+        started = time.time()
+        self._note(stage, arm, {"state": "started"})
+        metrics = work(folder)
+        write_json(folder / "metrics.json", metrics)
+        self._note(stage, arm, {"state": "finished", "seconds": round(time.time() - started, 1)})
+        return metrics
+
+    def _same(self, folder: Path, before: dict, now: dict, stage: str) -> None:
+        for kind, noun in (("settings", ""), ("inputs", "input ")):
+            for key in sorted({*before[kind], *now[kind]}):
+                old, new = before[kind].get(key), now[kind].get(key)
+                if old != new:
+                    raise UserError(
+                        f"{folder} was made with {noun}{key} = {json.dumps(old)}, now it is {json.dumps(new)}; "
+                        f"put it back, redo the stage with --redo {stage}, or choose another --run."
+                    )
+
+    def _note(self, stage: str, arm: str | None, state: dict) -> None:
+        manifest = read_json(self.folder / "manifest.json")
+        manifest["stages"][f"{STAGES[stage]}/{arm}" if arm else STAGES[stage]] = state
+        write_json(self.folder / "manifest.json", manifest)
+
+
+def open_run(
+    profile: str | None,
+    run: str | None,
+    overrides: dict[str, Any] | None = None,
+    redo: list[str] | None = None,
+    inputs: list[str] | None = None,
+    root: Path = Path("runs"),
+) -> Run:
+    """The run folder `root`/`run` (by default named after the profile), made when it is not there yet.
+
+    `overrides` add to those the run was made with. Raises UserError for a run of another profile, a foreign folder, or
+    stages that are not 01 ... 06.
+    """
+    name = run or profile or "tiny"
+    folder = root / name
+    manifest_path = folder / "manifest.json"
+    manifest: dict[str, Any] = {}
+    if manifest_path.exists():
+        manifest = read_json(manifest_path)
+        if profile and manifest["profile"]["profile"] != profile:
+            raise UserError(f"{folder} is a run of profile {manifest['profile']['profile']}, not {profile}; choose another --run.")
+    elif folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} holds files but no manifest.json, so it is no run; choose another --run.")
+    merged = {**manifest.get("overrides", {}), **(overrides or {})}
+    resolved = load_profile(manifest["profile"]["profile"] if manifest else profile or name, merged)
+    paths = {**manifest.get("inputs", {}), **_stage_paths(inputs or [])}
+    manifest = {
+        "profile": resolved.model_dump(),
+        "overrides": merged,
+        "inputs": paths,
+        "versions": {n: _version(n) for n in PACKAGES},
+        "hardware": _hardware(),
+        "stages": manifest.get("stages", {}),
+    }
+    write_json(manifest_path, manifest)
+    return Run(folder, resolved, {_stage(s) for s in redo or []}, {k: Path(v["path"]) for k, v in paths.items()})
+
+
+def _stage(name: str) -> str:
+    if name not in STAGES:
+        raise UserError(f"'{name}' is not a stage; stages are {', '.join(STAGES)}.")
+    return name
+
+
+def _stage_paths(pairs: list[str]) -> dict[str, dict]:
+    """02=PATH to {'02': {path, hash}}; PATH is another run or its stage folder."""
+    found = {}
+    for pair in pairs:
+        stage, sign, text = pair.partition("=")
+        if not sign:
+            raise UserError(f"--inputs {pair}: write it as STAGE=PATH, for example 02=runs/qlora-3b.")
+        path = Path(text)
+        path = path / STAGES[_stage(stage)] if (path / STAGES[_stage(stage)]).is_dir() else path
+        if not path.is_dir():
+            raise UserError(f"--inputs {pair}: there is no folder {path}; name a run or one of its stage folders.")
+        files = sorted(p for p in path.rglob("*.parquet"))
+        digest = hashlib.sha256("".join(file_hash(p) for p in files).encode()).hexdigest()
+        found[stage] = {"path": str(path), "hash": digest}
+    return found
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _hardware() -> dict:
+    import os
+    import platform
+
+    return {"system": platform.system(), "machine": platform.machine(), "python": platform.python_version(), "cores": os.cpu_count()}

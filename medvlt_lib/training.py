@@ -1,0 +1,99 @@
+"""What SFT and GRPO share: arms, trainer settings, and training that survives being killed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+from medvlt_lib.records import UserError, atomic_write
+from medvlt_lib.runs import Run
+
+ARMS = ("base", "sft_text", "sft_image", "rl_text", "rl_image", "sft_text-rl_image", "rl_text-rl_image")
+
+
+def arm_stage(arm: str) -> str:
+    """'03' or '04', by an arm's last step."""
+    return "03" if arm.rpartition("-")[2].startswith("sft") else "04"
+
+
+def arm_inputs(run_: Run, arm: str, which: str, data: Path | None, init: Path | None) -> dict[str, Path]:
+    """The files an arm is trained from: its data, and the checkpoint it starts from unless that is the base model.
+
+    `which`: 'train' (01_data), 'kept' or 'control' (02_filtering). Arms outside the paper's seven need `data`.
+    """
+    before, _, last = arm.rpartition("-")
+    kind = last.partition("_")[2]
+    if data is None:
+        if arm not in ARMS or arm == "base":
+            raise UserError(f"'{arm}' is not one of the arms {', '.join(ARMS[1:])}; name its training file with --data.")
+        folder = run_.require("01") if which == "train" else run_.require("02")
+        data = folder / f"{which}_{kind}.parquet"
+    inputs = {"data": data}
+    if init is not None:
+        if not (init / "config.json").exists() and not (init / "adapter_config.json").exists():
+            raise UserError(f"--init {init} holds no model; name a folder with config.json or adapter_config.json.")
+        inputs["init"] = init
+    elif before:
+        inputs["init"] = run_.require(arm_stage(before), before) / "checkpoint"
+    return inputs
+
+
+def shared_arguments(profile, section, folder: Path) -> dict:
+    """Settings that SFTConfig and GRPOConfig name alike."""
+    cpu = profile.model.device == "cpu"
+    schedule = {"constant": "constant_with_warmup" if section.warmup_ratio else "constant"}.get(section.schedule, section.schedule)
+    return {
+        "output_dir": str(folder / "training"),
+        "learning_rate": section.learning_rate,
+        "lr_scheduler_type": schedule,
+        "warmup_steps": section.warmup_ratio,
+        "adam_beta1": section.beta1,
+        "adam_beta2": section.beta2,
+        "weight_decay": section.weight_decay,
+        "max_grad_norm": section.gradient_clip,
+        "num_train_epochs": section.epochs,
+        "max_steps": section.max_steps or -1,
+        "seed": section.seed,
+        "gradient_checkpointing": section.gradient_checkpointing,
+        "save_steps": section.save_every,
+        "save_total_limit": 1,
+        "logging_steps": 1,
+        "report_to": "none",
+        "use_cpu": cpu,
+        "bf16": profile.model.dtype == "bfloat16" and not cpu,
+        "dataloader_pin_memory": not cpu,
+        "dataloader_drop_last": True,
+    }
+
+
+def last_checkpoint(folder: Path) -> str | None:
+    """The newest whole checkpoint; torn ones (their trainer_state.json, written last, is missing or cut) are removed."""
+    whole = []
+    for path in sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2])):
+        try:
+            json.loads((path / "trainer_state.json").read_text())
+            whole.append(path)
+        except (OSError, ValueError):
+            shutil.rmtree(path)
+    return str(whole[-1]) if whole else None
+
+
+def train_resumably(trainer) -> None:
+    """Train from the newest whole checkpoint of the trainer's output folder, or from the start."""
+    trainer.train(resume_from_checkpoint=last_checkpoint(Path(trainer.args.output_dir)))
+
+
+def finish_training(trainer, folder: Path) -> dict:
+    """Write checkpoint/ and log.jsonl, drop the trainer's own folder, and return the metrics."""
+    final, temporary = folder / "checkpoint", folder / ".checkpoint"
+    for path in (final, temporary):
+        shutil.rmtree(path, ignore_errors=True)
+    trainer.save_model(str(temporary))
+    trainer.processing_class.save_pretrained(temporary)
+    temporary.rename(final)
+    rows = [json.dumps(row) for row in trainer.state.log_history]
+    atomic_write(folder / "log.jsonl", lambda tmp: Path(tmp).write_text("\n".join(rows) + "\n"))
+    shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    return {"steps": trainer.state.global_step, "first_loss": float(losses[0]), "last_loss": float(losses[-1])}

@@ -1,0 +1,150 @@
+"""What the six stages leave behind, and that a killed stage ends with what it would have ended with."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from safetensors.torch import load_file
+
+from medvlt_lib.records import read_questions
+from tests.pipeline.conftest import COMMANDS, medvlt, settings
+
+
+def test_every_stage_leaves_its_files(finished):
+    for path in (
+        "manifest.json", "01_data/test.parquet", "01_data/data_card.json", "02_filtering/pass_counts.parquet", "02_filtering/kept_text.parquet",
+        "02_filtering/control_image.parquet", "03_sft/sft_text/checkpoint/model.safetensors", "03_sft/sft_text/log.jsonl",
+        "04_grpo/rl_text/checkpoint/model.safetensors", "04_grpo/rl_text/samples.jsonl", "05_eval/base/scores.json",
+        "05_eval/rl_text/answers.parquet", "06_analysis/report.html", "06_analysis/model_card.md", "06_analysis/figures/accuracy.png",
+    ):  # fmt: skip
+        assert (finished / path).is_file(), path
+    states = json.loads((finished / "manifest.json").read_text())["stages"]
+    assert {s["state"] for s in states.values()} == {"finished"}
+    assert not list(finished.rglob("training")) and not list(finished.rglob("parts"))
+
+
+def test_counts_agree_with_the_rollouts(finished):
+    stage = finished / "02_filtering"
+    rows = [json.loads(line) for p in sorted((stage / "rollouts").glob("*.jsonl")) for line in p.read_text().splitlines()]
+    counts = {r["id"]: r["pass_count"] for r in pq.read_table(stage / "pass_counts.parquet").to_pylist()}
+    assert len(rows) == 48 * 4
+    for key, count in counts.items():
+        assert count == sum(r["passed"] for r in rows if r["id"] == key)
+    kept = read_questions(stage / "kept_text.parquet")
+    assert all(0 <= counts[q.id] <= 3 for q in kept)
+    order = [counts[q.id] for q in kept]
+    assert order == sorted(order, reverse=True)  # easy to hard
+    assert len(read_questions(stage / "control_text.parquet")) == len(kept)
+
+
+def test_scores_agree_with_the_answers(finished):
+    for arm in ("base", "sft_text", "rl_text"):
+        scores = json.loads((finished / "05_eval" / arm / "scores.json").read_text())
+        rows = pq.read_table(finished / "05_eval" / arm / "answers.parquet").to_pylist()
+        by_set = {n: [r["correct"] for r in rows if r["dataset"] == n] for n in scores["datasets"]}
+        assert scores["macro"] == pytest.approx(sum(sum(v) / len(v) for v in by_set.values()) / len(by_set))
+        assert scores["interval"][0] <= scores["macro"] <= scores["interval"][1]
+
+
+def test_training_moved_the_weights(finished):
+    from medvlt_lib.phantom.tiny_model import shipped
+
+    base = load_file(shipped("small") / "model.safetensors")
+    for arm in ("03_sft/sft_text", "04_grpo/rl_text"):
+        trained = load_file(finished / arm / "checkpoint" / "model.safetensors")
+        assert sum(not trained[k].float().equal(v.float()) for k, v in base.items()) > len(base) // 2
+
+
+def test_a_second_start_does_nothing(finished):
+    before = {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file() and p.name != "manifest.json"}
+    for command in COMMANDS:
+        assert medvlt(finished.parent.parent, command).returncode == 0
+    assert before == {p: p.stat().st_mtime_ns for p in finished.rglob("*") if p.is_file() and p.name != "manifest.json"}
+
+
+def test_chained_arms_start_from_the_earlier_arm(finished, tmp_path):
+    shutil.copytree(finished.parent, tmp_path / "runs")
+    done = medvlt(tmp_path, "grpo", "--arm", "sft_text-rl_image", "--set", "grpo.max_steps=4")
+    assert done.returncode == 0, done.stderr[-2000:]
+    stage = json.loads((tmp_path / "runs/tiny/04_grpo/sft_text-rl_image/stage.json").read_text())
+    assert set(stage["inputs"]) == {"data", "init"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["filter", "--run", "fresh", "--profile", "tiny"], ["medvlt data --run fresh"]),
+        (["grpo", "--set", "grpo.learning_rate=0.5"], ["grpo.learning_rate", "8e-05", "0.5", "--redo 04"]),
+        (["filter", "--profile", "tiny-qlora", "--run", "tiny"], ["run of profile tiny"]),
+        (["eval", "--arm", "rl_image"], ["medvlt grpo --run tiny --arm rl_image"]),
+        (["grpo", "--arm", "rl_sound"], ["rl_sound", "--data"]),
+        (["sft", "--arm", "mine", "--data", "none.parquet"], ["none.parquet"]),
+        (["grpo", "--profile", "full-3b", "--run", "big"], ["accelerate launch"]),
+        (["eval", "--model", "x"], ["--out"]),
+    ],
+)
+def test_mistakes_are_one_sentence(finished, tmp_path, arguments, words):
+    shutil.copytree(finished.parent, tmp_path / "runs")
+    done = medvlt(tmp_path, *arguments)
+    assert done.returncode == 2, done.stdout
+    assert done.stderr.startswith("error: ")
+    assert all(w in done.stderr for w in words), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_torn_inputs_are_named(finished, tmp_path):
+    shutil.copytree(finished.parent, tmp_path / "runs")
+    (tmp_path / "runs/tiny/01_data/test.parquet").write_bytes(b"PAR1")
+    done = medvlt(tmp_path, "eval", "--redo", "05")
+    assert done.returncode == 2
+    assert "test.parquet" in done.stderr and "Traceback" not in done.stderr
+
+
+def _start(folder: Path, *arguments: str) -> subprocess.Popen:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "medvlt_lib", *arguments], cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
+@pytest.mark.parametrize("command", ["filter", "sft", "grpo", "eval"])
+def test_kill_9_and_start_again_ends_the_same(finished, tmp_path, command):
+    number = {"filter": "02_filtering", "sft": "03_sft", "grpo": "04_grpo", "eval": "05_eval"}[command]
+    shutil.copytree(finished.parent, tmp_path / "runs")
+    run, kills = tmp_path / "runs" / "tiny", 0
+    shutil.rmtree(run / number)
+    chance = random.Random(number)
+    while kills < 2:
+        process = _start(tmp_path, command)
+        try:
+            process.wait(timeout=chance.uniform(5, 14))
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+            time.sleep(0.1)
+    done = medvlt(tmp_path, command)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for path in sorted((finished / number).rglob("*")):
+        twin = run / path.relative_to(finished)
+        if path.name in ("pass_counts.parquet", "answers.parquet", "scores.json") or path.name.startswith(("kept_", "control_")):
+            assert path.read_bytes() == twin.read_bytes(), path
+        elif path.suffix == ".jsonl" and "rollouts" in path.parts:
+            assert sorted(path.read_text().splitlines()) == sorted(twin.read_text().splitlines())
+        elif path.name == "model.safetensors":
+            one, two = load_file(path), load_file(twin)
+            assert all(one[k].float().sub(two[k].float()).abs().max() <= 1e-6 for k in one)
+
+
+def test_settings_helper_is_read_by_the_command_line(tmp_path):
+    assert medvlt(tmp_path, "data", "--profile", "tiny", *settings(**{"data.test_size": 3})).returncode == 0
+    assert len(read_questions(tmp_path / "runs/tiny/01_data/test.parquet")) == 3

@@ -1,0 +1,104 @@
+"""Run folders: finished work is kept, changed settings and foreign folders are refused, and --redo and --inputs do what they say."""
+
+import json
+
+import pytest
+
+from medvlt_lib.records import UserError
+from medvlt_lib.runs import open_run, read_json
+
+
+@pytest.fixture
+def run(tmp_path):
+    return open_run("tiny", None, root=tmp_path)
+
+
+def work(text):
+    def do(folder):
+        (folder / "result.txt").write_text(text)
+        return {"text": text}
+
+    return do
+
+
+def test_finished_work_is_not_done_again(run):
+    assert run.perform("01", work("a"), {"data.seed": 0}, {}) == {"text": "a"}
+    assert run.perform("01", work("b"), {"data.seed": 0}, {}) == {"text": "a"}
+    assert read_json(run.folder / "manifest.json")["stages"]["01_data"]["state"] == "finished"
+
+
+def test_unfinished_work_is_done_again(run):
+    def fail(folder):
+        (folder / "part.txt").write_text("kept")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.perform("01", fail, {}, {})
+    assert run.perform("01", lambda f: {"part": (f / "part.txt").read_text()}, {}, {}) == {"part": "kept"}
+
+
+def test_changed_settings_and_inputs_are_named(run, tmp_path):
+    source = tmp_path / "in.txt"
+    source.write_text("1")
+    run.perform("01", work("a"), {"data.seed": 0}, {"questions": source})
+    with pytest.raises(UserError, match=r"data.seed = 0, now it is 1.*--redo 01"):
+        run.perform("01", work("a"), {"data.seed": 1}, {"questions": source})
+    source.write_text("2")
+    with pytest.raises(UserError, match="input questions"):
+        run.perform("01", work("a"), {"data.seed": 0}, {"questions": source})
+
+
+def test_redo_throws_the_stage_away(run):
+    run.perform("01", work("a"), {"data.seed": 0}, {})
+    run.redo.add("01")
+    assert run.perform("01", work("b"), {"data.seed": 1}, {}) == {"text": "b"}
+
+
+def test_overrides_stay_with_the_run(tmp_path):
+    open_run("tiny", "r", {"grpo.max_steps": 3}, root=tmp_path)
+    again = open_run(None, "r", {"grpo.beta": 0.1}, root=tmp_path)
+    assert (again.profile.grpo.max_steps, again.profile.grpo.beta) == (3, 0.1)
+
+
+def test_inputs_take_another_runs_stage(tmp_path):
+    other = open_run("tiny", "other", root=tmp_path)
+    other.perform("02", work("x"), {}, {})
+    run = open_run("tiny", "mine", inputs=[f"02={other.folder}"], root=tmp_path)
+    assert run.require("02") == other.folder / "02_filtering"
+    assert "02" in json.loads((run.folder / "manifest.json").read_text())["inputs"]
+    assert open_run(None, "mine", root=tmp_path).require("02") == other.folder / "02_filtering"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ({"profile": "tiny-qlora", "run": "tiny"}, "run of profile tiny"),
+        ({"profile": "tiny", "run": "foreign"}, "no manifest"),
+        ({"profile": "tiny", "run": "torn"}, "not readable JSON"),
+        ({"profile": "tiny", "run": "tiny", "redo": ["07"]}, "not a stage"),
+        ({"profile": "tiny", "run": "tiny", "inputs": ["02"]}, "STAGE=PATH"),
+        ({"profile": "tiny", "run": "tiny", "inputs": ["02=nowhere"]}, "no folder nowhere"),
+        ({"profile": "huge", "run": "new"}, "no profile 'huge'"),
+    ],
+)
+def test_wrong_runs_are_refused(tmp_path, run, arguments, word):
+    for name, file in (("foreign", "thesis.txt"), ("torn", "manifest.json")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / file).write_text('{"half')
+    with pytest.raises(UserError, match=word):
+        open_run(**arguments, root=tmp_path)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_missing_stage_says_what_to_run(run):
+    with pytest.raises(UserError, match="medvlt filter --run tiny"):
+        run.require("02")
+
+
+def test_foreign_files_in_a_stage_folder_are_not_touched(run):
+    folder = run.folder / "01_data"
+    folder.mkdir()
+    (folder / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match="did not put there"):
+        run.perform("01", work("a"), {}, {})
+    assert (folder / "thesis.txt").read_text() == "mine"
