@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import tempfile
 import time
 from datetime import date
 from importlib.metadata import version
@@ -19,19 +20,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from trl import GRPOConfig, GRPOTrainer
 
+from medvlt_lib.config import load_profile
 from medvlt_lib.grading import grade
-from medvlt_lib.grpo import rollout_with, training_rows
+from medvlt_lib.grpo import make_trainer
 from medvlt_lib.models import load_model, load_processor
 from medvlt_lib.phantom.questions import FAMILIES, make_questions
 from medvlt_lib.phantom.tiny_model import shipped
-from medvlt_lib.rewards import published
 from medvlt_lib.rollout.engine import Sampling, prompts_of
 from medvlt_lib.rollout.transformers_engine import TransformersEngine
+from medvlt_lib.stats import macro, macro_interval
 
-TRAINED = ("curb65", "apgar", "nodule_count", "dark_nuclei")
-GROUP, PROMPTS = 16, 8
+TRAINED = ("curb65", "apgar", "nodule_count", "cup_to_disc_ratio")
 
 
 def answers(model, processor, questions) -> list:
@@ -41,21 +41,17 @@ def answers(model, processor, questions) -> list:
     return [grade(c.text, q) for c, q in zip(done, questions, strict=True)]
 
 
-def macro(right: np.ndarray, family: np.ndarray, names) -> float:
-    return float(np.mean([right[family == n].mean() for n in names]))
+def paired(before: np.ndarray, after: np.ndarray, questions: list, keep: np.ndarray) -> dict:
+    """Macro accuracy before and after on the kept questions, and the paired 95 % interval of the difference."""
+    rows = [q for q, k in zip(questions, keep, strict=True) if k]
+    strata, clusters = [q.family for q in rows], [q.image_ids[0] if q.images else q.id for q in rows]
+    low, high = macro_interval(after[keep] - before[keep], strata, clusters)
+    b, a = macro(before[keep], strata), macro(after[keep], strata)
+    return {"questions": len(rows), "before": b, "after": a, "gain": a - b, "low": low, "high": high}
 
 
-def paired(before, after, family, names, rng, rounds: int = 2000) -> dict:
-    """Macro accuracy before and after and a 95 % bootstrap interval of the difference, questions resampled by family."""
-    rows = [np.flatnonzero(family == n) for n in names]
-    draws = [np.mean([(after - before)[rng.choice(r, len(r))].mean() for r in rows]) for _ in range(rounds)]
-    low, high = np.percentile(draws, [2.5, 97.5])
-    b, a = macro(before, family, names), macro(after, family, names)
-    return {"before": b, "after": a, "gain": a - b, "low": float(low), "high": float(high)}
-
-
-def train(model, processor, seed: int, seconds: float, rate: float, folder: str) -> tuple[int, float]:
-    """GRPO for at most `seconds`; returns the steps done and the seconds used."""
+def train(model, processor, seed: int, seconds: float, rate: float) -> tuple[int, float, list[float]]:
+    """The `tiny` profile's GRPO for at most `seconds`; returns steps, seconds used and the mean reward of every step."""
     from transformers import TrainerCallback
 
     class Clock(TrainerCallback):
@@ -64,24 +60,17 @@ def train(model, processor, seed: int, seconds: float, rate: float, folder: str)
 
         def on_step_end(self, args, state, control, **_):
             self.used = time.monotonic() - self.start
-            per_step = self.used / state.global_step
-            control.should_training_stop = self.used + 1.5 * per_step > seconds
+            control.should_training_stop = self.used * (state.global_step + 1) / state.global_step > seconds
 
     clock = Clock()
-    config = GRPOConfig(
-        output_dir=folder, seed=seed, use_cpu=True, bf16=False, learning_rate=rate, lr_scheduler_type="constant_with_warmup",
-        warmup_steps=5, per_device_train_batch_size=GROUP * PROMPTS, num_generations=GROUP, max_completion_length=160,
-        max_steps=1000, beta=0.0, loss_type="dapo", save_strategy="no", logging_steps=5, report_to="none", disable_tqdm=True,
-        gradient_checkpointing=False, temperature=1.0, max_grad_norm=1.0,
-    )  # fmt: skip
+    changes = {"grpo.learning_rate": rate, "grpo.seed": seed, "grpo.max_steps": 1000, "grpo.save_every": 10_000}
+    profile = load_profile("tiny", changes)
     questions = make_questions(TRAINED, "train", 4000, seed=1000 + seed)
-    engine = TransformersEngine(model, processor)
-    trainer = GRPOTrainer(
-        model, published, config, train_dataset=training_rows(questions), processing_class=processor, callbacks=[clock],
-        rollout_func=rollout_with(engine, Sampling(n=GROUP, seed=seed)),
-    )  # fmt: skip
-    trainer.train()
-    return trainer.state.global_step, clock.used
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = make_trainer(profile, model, processor, questions, Path(folder), [clock])
+        trainer.train()
+    means = [round(float(row["reward"]), 3) for row in trainer.state.log_history if "reward" in row]
+    return trainer.state.global_step, clock.used, means
 
 
 def main() -> None:
@@ -95,32 +84,37 @@ def main() -> None:
     arguments = parser.parse_args()
     questions = make_questions("all", "test", arguments.questions * len(FAMILIES), seed=7)
     family = np.array([q.family for q in questions])
-    others = [n for n in FAMILIES if n not in TRAINED]
+    trained = np.isin(family, TRAINED)
     processor = load_processor(arguments.model)
     base = answers(load_model(arguments.model), processor, questions)
     right = lambda verdicts: np.array([v.correct for v in verdicts], dtype=float)  # noqa: E731
     runs = []
     for seed in range(arguments.seeds):
         model = load_model(arguments.model)
-        steps, used = train(model, processor, seed, arguments.seconds, arguments.rate, f"/tmp/grpo_learns_{seed}")
+        steps, used, rewards = train(model, processor, seed, arguments.seconds, arguments.rate)
         after = answers(model, processor, questions)
-        rng = np.random.default_rng(seed)
         formed = np.array([a.well_formed and b.well_formed for a, b in zip(base, after, strict=True)])
         run = {
             "seed": seed,
             "steps": steps,
             "training_seconds": round(used, 1),
-            "trained": paired(right(base), right(after), family, TRAINED, rng),
-            "trained_well_formed": paired(right(base)[formed], right(after)[formed], family[formed], TRAINED, rng),
-            "untrained": paired(right(base), right(after), family, others, rng),
+            "rewards": rewards,
+            "trained": paired(right(base), right(after), questions, trained),
+            "trained_well_formed": paired(right(base), right(after), questions, trained & formed),
+            "untrained": paired(right(base), right(after), questions, ~trained),
             "by_family": {n: [float(right(v)[family == n].mean()) for v in (base, after)] for n in FAMILIES},
         }
         runs.append(run)
-        print(json.dumps({k: v for k, v in run.items() if k != "by_family"}), flush=True)
+        print(json.dumps({k: v for k, v in run.items() if k not in ("by_family", "rewards")}), flush=True)
     record = {
         "date": date.today().isoformat(),
         "command": "python benchmarks/grpo_learns.py",
-        "settings": {**vars(arguments), "model": Path(arguments.model).name, "families": TRAINED, "group": GROUP, "prompts": PROMPTS},
+        "settings": {
+            **vars(arguments),
+            "model": Path(arguments.model).name,
+            "families": TRAINED,
+            "profile": load_profile("tiny").grpo.model_dump(),
+        },
         "machine": {"processor": platform.machine(), "cores": torch.get_num_threads()},
         "versions": {n: version(n) for n in ("torch", "transformers", "trl")},
         "mean_gain": float(np.mean([r["trained"]["gain"] for r in runs])),

@@ -42,6 +42,8 @@ class Cycle:
     image_questions: int = 20
     learning_rate: float = 1.5e-3
     horizon: int | None = None  # steps the cosine is laid out for, when the next cycle begins before its end
+    text_families: str = "text"
+    image_families: str = "image"
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,21 @@ class Recipe:
 
 
 RECIPES = {
-    "small": Recipe((Cycle(1400),)),
-    "base": Recipe((Cycle(1200, horizon=2000), Cycle(1400, captions=32, text_questions=16, learning_rate=1.2e-3))),
+    "small": Recipe((Cycle(1000),)),
+    "base": Recipe(
+        (
+            Cycle(1200, horizon=2000),
+            Cycle(800, captions=32, text_questions=16, learning_rate=1.2e-3, horizon=1400),
+            Cycle(  # practise what lags
+                200,
+                captions=8,
+                text_questions=36,
+                learning_rate=5e-4,
+                text_families="qsofa,anion_gap,shock_index",
+                image_families="cardiothoracic_ratio,dark_nuclei",
+            ),
+        )
+    ),
 }
 
 
@@ -121,8 +136,8 @@ class Lessons:
         if step < r.lookup_steps:
             questions, described = [lookup_question(rng) for _ in range(r.lookup_batch)], []
         else:
-            questions = make_questions("text", "train", cycle.text_questions, seed)
-            questions += make_questions("image", "train", cycle.image_questions, seed)
+            questions = make_questions(cycle.text_families, "train", cycle.text_questions, seed)
+            questions += make_questions(cycle.image_families, "train", cycle.image_questions, seed)
             described = captions(make_questions("image", "train", 2 * cycle.captions, seed + 500_000))[: cycle.captions]
         rows = [(q, *lesson(q, rng)) for q in questions]
         parts = [self.collate([self._prompt(messages(q, s)) for q, s, _ in rows], [a for _, _, a in rows], [q.images for q in questions])]
