@@ -35,6 +35,8 @@ def measure(folder: str | Path, per_family: int = 400, training_per_family: int 
     """All figures of the card. `per_family` validation and `training_per_family` training questions of each family."""
     if per_family < 1 or training_per_family < 1:
         raise UserError("the card needs at least 1 question a family; raise --questions.")
+    if not (Path(folder) / "config.json").is_file():
+        raise UserError(f"{folder} holds no model (no config.json); name a model folder.")
     engine = TransformersEngine(load_model(folder), load_processor(folder))
     started = time.monotonic()
     questions = make_questions("all", "validation", per_family * len(FAMILIES), seed)
