@@ -27,7 +27,7 @@ def preview(path: str, seed: int = 0, columns: int = 3) -> None:
 
 def _panel(picture, words, question: Question) -> None:
     picture.imshow(load_image(question.images[0]))
-    picture.set_title(f"{question.family}, {question.image_modality}, level {question.difficulty}", fontsize=7)
+    picture.set_title(f"{question.family}\n{question.image_modality}, level {question.difficulty}", fontsize=7)
     lines = [*textwrap.wrap(question.question, 34), ""]
     lines += [f"{'►' if k == question.answer_label else '   '} {k}. {text}" for k, text in question.options.items()]
     lines += ["", *textwrap.wrap(question.reasoning, 38)]
