@@ -24,6 +24,8 @@ RunName = Annotated[Optional[str], typer.Option(help="folder under runs/ (defaul
 Settings = Annotated[Optional[list[str]], typer.Option("--set", help="change a setting: grpo.learning_rate=1e-5")]  # noqa: UP045
 Redo = Annotated[Optional[list[str]], typer.Option(help="throw a stage (01 ... 06) away and do it again")]  # noqa: UP045
 Inputs = Annotated[Optional[list[str]], typer.Option(help="take a stage from another run: 02=runs/qlora-3b")]  # noqa: UP045
+TrainingFile = Annotated[Optional[Path], typer.Option("--data", help="question file to train on instead of the arm's own")]  # noqa: UP045
+Start = Annotated[Optional[Path], typer.Option("--init", help="checkpoint to start from instead of the base model")]  # noqa: UP045
 Size = Annotated[str, typer.Option(help="small (about 1M weights) or base (3-4M)")]
 
 
@@ -62,6 +64,17 @@ def _launched(opened, command: str) -> None:
         )
 
 
+def _train(stage: str, figure: str, work, arm: str, data, init, opened) -> None:
+    """Run stage 03 or 04 on one arm and show its steps and the first and last loss or reward."""
+    from medvlt_lib.runs import STAGES
+
+    folder = STAGES[stage]
+    _launched(opened, f"{folder.partition('_')[2]} --arm {arm}")
+    metrics = work(opened, arm, data, init)
+    row = (arm, str(metrics["steps"]), f"{metrics[f'first_{figure}']:.3f}", f"{metrics[f'last_{figure}']:.3f}")
+    _show(f"{opened.folder}/{folder}/{arm}", [("arm", "steps", f"first {figure}", f"last {figure}"), row])
+
+
 @app.command()
 def data(profile: ProfileName = None, run: RunName = None, set_: Settings = None, redo: Redo = None) -> None:
     """01: gather the training, validation and test questions of a run, with a data card."""
@@ -92,8 +105,8 @@ def sft(
     profile: ProfileName = None,
     run: RunName = None,
     arm: Annotated[str, typer.Option(help="sft_text or sft_image; other names need --data")] = "sft_text",
-    data: Annotated[Optional[Path], typer.Option(help="question file to train on instead of the arm's own")] = None,  # noqa: UP045
-    init: Annotated[Optional[Path], typer.Option(help="checkpoint to start from instead of the base model")] = None,  # noqa: UP045
+    data: TrainingFile = None,
+    init: Start = None,
     set_: Settings = None,
     redo: Redo = None,
     inputs: Inputs = None,
@@ -101,11 +114,7 @@ def sft(
     """03: fine-tune on the teacher's chains of thought."""
     from medvlt_lib.sft import run as work
 
-    opened = _open(profile, run, set_, redo, inputs)
-    _launched(opened, f"sft --arm {arm}")
-    metrics = work(opened, arm, data, init)
-    rows = [(arm, str(metrics["steps"]), f"{metrics['first_loss']:.3f}", f"{metrics['last_loss']:.3f}")]
-    _show(f"{opened.folder}/03_sft/{arm}", [("arm", "steps", "first loss", "last loss"), *rows])
+    _train("03", "loss", work, arm, data, init, _open(profile, run, set_, redo, inputs))
 
 
 @app.command()
@@ -113,8 +122,8 @@ def grpo(
     profile: ProfileName = None,
     run: RunName = None,
     arm: Annotated[str, typer.Option(help="rl_text, rl_image, sft_text-rl_image, rl_text-rl_image; other names need --data")] = "rl_text",
-    data: Annotated[Optional[Path], typer.Option(help="question file to train on instead of the arm's own")] = None,  # noqa: UP045
-    init: Annotated[Optional[Path], typer.Option(help="checkpoint to start from instead of the base model")] = None,  # noqa: UP045
+    data: TrainingFile = None,
+    init: Start = None,
     set_: Settings = None,
     redo: Redo = None,
     inputs: Inputs = None,
@@ -122,11 +131,7 @@ def grpo(
     """04: reinforce with a verifiable reward (GRPO) on the kept questions."""
     from medvlt_lib.grpo import run as work
 
-    opened = _open(profile, run, set_, redo, inputs)
-    _launched(opened, f"grpo --arm {arm}")
-    metrics = work(opened, arm, data, init)
-    rows = [(arm, str(metrics["steps"]), f"{metrics['first_reward']:.3f}", f"{metrics['last_reward']:.3f}")]
-    _show(f"{opened.folder}/04_grpo/{arm}", [("arm", "steps", "first reward", "last reward"), *rows])
+    _train("04", "reward", work, arm, data, init, _open(profile, run, set_, redo, inputs))
 
 
 @app.command("eval")
@@ -144,6 +149,7 @@ def eval_(
     from medvlt_lib.evaluate import evaluate
     from medvlt_lib.evaluate import run as work
     from medvlt_lib.records import read_questions
+    from medvlt_lib.runs import read_json
 
     opened = _open(profile, run, set_, redo, inputs)
     if (model is None) != (out is None):
@@ -152,7 +158,7 @@ def eval_(
         out.mkdir(parents=True, exist_ok=True)
         questions = read_questions(opened.require("01") / "test.parquet")
         evaluate(out, questions, opened.profile, model, model.name)
-        scores = {model.name: __import__("json").loads((out / "scores.json").read_text())}
+        scores = {model.name: read_json(out / "scores.json")}
     else:
         scores = work(opened, arm)
     percent = lambda x: f"{100 * x:.1f}"  # noqa: E731

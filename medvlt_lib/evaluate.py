@@ -7,7 +7,6 @@ questions. answers.parquet and scores.json hold no times and no run names: the s
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from tqdm import tqdm
@@ -16,7 +15,7 @@ from medvlt_lib.grading import grade
 from medvlt_lib.models import build_engine
 from medvlt_lib.records import Question, UserError, atomic_write, read_questions
 from medvlt_lib.rollout.engine import Sampling, prompts_of
-from medvlt_lib.runs import STAGES, Run, write_json
+from medvlt_lib.runs import STAGES, Run, read_json, write_json
 from medvlt_lib.stats import accuracy_interval, macro, macro_interval
 from medvlt_lib.training import arm_stage
 
@@ -45,7 +44,7 @@ def _arm(run_: Run, arm: str) -> dict:
     settings = run_.settings("model", "engine", "eval")
     work = lambda folder: evaluate(folder, read_questions(inputs["test"]), run_.profile, inputs.get("checkpoint"), arm)  # noqa: E731
     run_.perform("05", work, settings, inputs, arm)
-    return json.loads((run_.folder / STAGES["05"] / arm / "scores.json").read_text())
+    return read_json(run_.folder / STAGES["05"] / arm / "scores.json")
 
 
 def evaluate(folder: Path, questions: list[Question], profile, checkpoint: Path | None, name: str) -> dict:
@@ -64,7 +63,7 @@ def evaluate(folder: Path, questions: list[Question], profile, checkpoint: Path 
         if not path.exists():
             engine = engine or build_engine(profile, checkpoint)
             write_json(path, _answers(part, engine.generate(prompts_of(part, profile.engine.prompt_style), sampling), profile))
-        rows += json.loads(path.read_text())
+        rows += read_json(path)
     atomic_write(folder / "answers.parquet", lambda temporary: pq.write_table(pa.Table.from_pylist(rows), temporary))
     scores = score(rows)
     write_json(folder / "scores.json", scores)

@@ -20,7 +20,7 @@ from medvlt_lib.training import arm_inputs, finish_training, shared_arguments, t
 def run(run_: Run, arm: str = "sft_text", data: Path | None = None, init: Path | None = None) -> dict:
     """Trains one arm into 03_sft/<arm>; returns steps and the last loss."""
     profile = run_.profile.for_arm(arm)
-    inputs = arm_inputs(run_, arm, "kept" if profile.sft.data == "kept" else "train", data, init)
+    inputs = arm_inputs(run_, arm, profile.sft.data, data, init)
     settings = run_.settings("model", "engine", "sft", "launch", arm=arm)
     return run_.perform("03", lambda folder: _work(folder, profile, inputs), settings, inputs, arm)
 
