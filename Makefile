@@ -1,9 +1,11 @@
-# `make setup` makes .venv and installs everything; a torch that is already there and recent enough is kept.
+# `make course` runs the whole course, `make test` the tests; both set everything up in .venv first.
+# A torch that is already in .venv and recent enough is kept.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PROFILE ?= tiny
 
-.PHONY: setup test lint clean
+.PHONY: setup course lab test test-all lint clean
 
 setup: $(VENV)/.ready
 
@@ -16,7 +18,16 @@ $(VENV)/.ready: pyproject.toml requirements/cpu.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps -e .
 	touch $@
 
+course: setup
+	$(BIN)/medvlt course --profile $(PROFILE)
+
+lab: setup
+	$(BIN)/jupyter lab --notebook-dir=.
+
 test: setup
+	$(BIN)/python -m pytest -q -m "not slow"
+
+test-all: setup
 	$(BIN)/python -m pytest -q
 
 lint: setup

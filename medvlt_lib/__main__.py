@@ -51,25 +51,15 @@ def _show(title: str, cells: list[tuple[str, ...]]) -> None:
     Console().print(table)
 
 
-def _launched(opened, command: str) -> None:
-    """Profiles for several devices must be started by accelerate; says how."""
-    import os
-
-    launch = opened.profile.launch
-    if launch.devices > 1 and int(os.environ.get("WORLD_SIZE", "1")) != launch.devices:
-        config = Path(__file__).parent / "launch" / f"{launch.strategy}.yaml"
-        raise UserError(
-            f"profile {opened.profile.profile} trains on {launch.devices} devices; start it with `accelerate launch "
-            f"--config_file {config} --num_processes {launch.devices} -m medvlt_lib {command} --run {opened.folder.name}`."
-        )
-
-
 def _train(stage: str, figure: str, work, arm: str, data, init, opened) -> None:
     """Run stage 03 or 04 on one arm and show its steps and the first and last loss or reward."""
     from medvlt_lib.runs import STAGES
+    from medvlt_lib.training import launch_command
 
     folder = STAGES[stage]
-    _launched(opened, f"{folder.partition('_')[2]} --arm {arm}")
+    launch = launch_command(opened, f"{folder.partition('_')[2]} --arm {arm}")
+    if launch:
+        raise UserError(f"profile {opened.profile.profile} trains on {opened.profile.launch.devices} devices; start it with `{launch}`.")
     metrics = work(opened, arm, data, init)
     row = (arm, str(metrics["steps"]), f"{metrics[f'first_{figure}']:.3f}", f"{metrics[f'last_{figure}']:.3f}")
     _show(f"{opened.folder}/{folder}/{arm}", [("arm", "steps", f"first {figure}", f"last {figure}"), row])
@@ -139,26 +129,23 @@ def eval_(
     profile: ProfileName = None,
     run: RunName = None,
     arm: Annotated[Optional[str], typer.Option(help="one arm (default: base and every finished arm)")] = None,  # noqa: UP045
-    model: Annotated[Optional[Path], typer.Option(help="a checkpoint that is no arm of the run; needs --out")] = None,  # noqa: UP045
+    model: Annotated[
+        str | None, typer.Option(help="a model or adapter folder, or a Hub name, that is no arm of the run; needs --out")
+    ] = None,
     out: Annotated[Optional[Path], typer.Option(help="folder for the answers and scores of --model")] = None,  # noqa: UP045
     set_: Settings = None,
     redo: Redo = None,
     inputs: Inputs = None,
 ) -> None:
     """05: answer the test questions with every arm and grade the answers."""
-    from medvlt_lib.evaluate import evaluate
+    from medvlt_lib.evaluate import evaluate_checkpoint
     from medvlt_lib.evaluate import run as work
-    from medvlt_lib.records import read_questions
-    from medvlt_lib.runs import read_json
 
     opened = _open(profile, run, set_, redo, inputs)
     if (model is None) != (out is None):
         raise UserError("--model and --out go together: which checkpoint, and where its answers go.")
     if model is not None:
-        out.mkdir(parents=True, exist_ok=True)
-        questions = read_questions(opened.require("01") / "test.parquet")
-        evaluate(out, questions, opened.profile, model, model.name)
-        scores = {model.name: read_json(out / "scores.json")}
+        scores = {model: evaluate_checkpoint(out, opened, model)}
     else:
         scores = work(opened, arm)
     percent = lambda x: f"{100 * x:.1f}"  # noqa: E731
@@ -176,6 +163,46 @@ def report(profile: ProfileName = None, run: RunName = None, set_: Settings = No
     work(opened)
     _show(f"{opened.folder}/06_analysis", table(results(opened, evaluated_arms(opened))))
     print(f"report: {opened.folder}/06_analysis/report.html")
+
+
+@app.command()
+def course(
+    profile: ProfileName = None,
+    run: RunName = None,
+    first: Annotated[Optional[str], typer.Option("--from", help="first notebook, 00 ... 06")] = None,  # noqa: UP045
+    last: Annotated[Optional[str], typer.Option("--to", help="last notebook, 00 ... 06")] = None,  # noqa: UP045
+    set_: Settings = None,
+) -> None:
+    """Run the notebooks in order, without a person; started again, it goes on after the last finished one."""
+    from medvlt_lib.config import parse_settings
+    from medvlt_lib.course import run_course, summary
+    from medvlt_lib.report import evaluated_arms, results, table
+
+    settings = parse_settings(set_ or [])
+    opened = run_course(profile, run, first, last, {"SETTINGS": settings} if settings else {})
+    total, outside = summary(opened)
+    print(f"notebooks: {total / 60:.1f} min, {100 * outside:.0f} % of it outside model compute and training")
+    if (opened.folder / "05_eval").exists():
+        _show(f"{opened.folder}/05_eval", table(results(opened, evaluated_arms(opened))))
+    page = opened.folder / "06_analysis" / "report.html"
+    print(f"report: {page}" if page.exists() else f"executed notebooks: {opened.folder}/notebooks")
+
+
+@app.command("table")
+def times_table_() -> None:
+    """Print the README's table of notebooks with recorded time and memory, from results/."""
+    from medvlt_lib.course import times_table
+
+    print(times_table())
+
+
+@app.command()
+def reference() -> None:
+    """Make the small reference run that USE_REFERENCE starts from (some minutes)."""
+    from medvlt_lib.course import REFERENCE, build_reference
+
+    build_reference()
+    print(REFERENCE)
 
 
 @phantom.command("questions")

@@ -44,16 +44,19 @@ class Model(Section):
 
 
 class Data(Section):
-    """Each of the four sets is `phantom:FAMILIES` or a question file (.parquet, .jsonl); sizes count questions."""
+    """Each set is `phantom:FAMILIES`, `hub:NAME`, `split:TRAINING_SET` or a question file (.parquet, .jsonl); sizes count
+    questions. `traces_image`: image questions with chains of thought for SFT, where `train_image` has none."""
 
     train_text: str = "phantom:text"
     train_image: str = "phantom:image"
     validation: str = "phantom:all"
     test: str = "phantom:all"
+    traces_image: str | None = None
     train_text_size: int = Field(1, ge=1)
     train_image_size: int = Field(1, ge=1)
     validation_size: int = Field(1, ge=1)
     test_size: int = Field(1, ge=1)
+    traces_image_size: int = Field(1, ge=1)
     label_noise: float = Field(0.0, ge=0, le=1)
     trace_noise: float = Field(0.0, ge=0, le=1)
     seed: int = 0
@@ -155,6 +158,12 @@ class Profile(Section):
         values = self.model_dump()
         for section, keys in self.arms.get(arm, {}).items():
             values[section] = {**values[section], **keys}
+        return checked(values)
+
+    def with_model(self, name: str) -> Profile:
+        """This profile on another model."""
+        values = self.model_dump()
+        values["model"] = {**values["model"], "name": name, "revision": None}
         return checked(values)
 
     def completions(self) -> int:

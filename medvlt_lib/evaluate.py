@@ -9,17 +9,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tqdm import tqdm
-
 from medvlt_lib.grading import grade
 from medvlt_lib.models import build_engine
-from medvlt_lib.records import Question, UserError, atomic_write, read_questions
-from medvlt_lib.rollout.engine import Sampling, prompts_of
-from medvlt_lib.runs import STAGES, Run, read_json, write_json
+from medvlt_lib.records import Completion, Question, UserError, atomic_write, read_questions
+from medvlt_lib.rollout.engine import Sampling
+from medvlt_lib.rollout.parts import roll_out
+from medvlt_lib.runs import STAGES, Run, once, read_json, write_json
 from medvlt_lib.stats import accuracy_interval, macro, macro_interval
 from medvlt_lib.training import arm_stage
 
-PART = 128  # questions in one part; a killed evaluation continues after the last whole part
+PART = 128  # questions in one part
 
 
 def finished_arms(run_: Run) -> list[str]:
@@ -47,6 +46,17 @@ def _arm(run_: Run, arm: str) -> dict:
     return read_json(run_.folder / STAGES["05"] / arm / "scores.json")
 
 
+def evaluate_checkpoint(folder: Path, run_: Run, model: str) -> dict:
+    """Answers and scores in `folder` of a model that is no arm of the run: a model or adapter folder, or a Hub name."""
+    adapter = Path(model) if (Path(model) / "adapter_config.json").is_file() else None
+    profile = run_.profile if adapter else run_.profile.with_model(model)
+    inputs = {"test": run_.require("01") / "test.parquet", **({"model": Path(model)} if Path(model).is_dir() else {})}
+    settings = {**run_.settings("engine", "eval"), **{f"model.{k}": v for k, v in profile.model.model_dump().items()}}
+    work = lambda folder: evaluate(folder, read_questions(inputs["test"]), profile, adapter, Path(model).name)  # noqa: E731
+    once(folder, work, settings, inputs, "choose another --out")
+    return read_json(folder / "scores.json")
+
+
 def evaluate(folder: Path, questions: list[Question], profile, checkpoint: Path | None, name: str) -> dict:
     """Answers and scores of one model in `folder`; returns the headline figures."""
     import shutil
@@ -56,44 +66,32 @@ def evaluate(folder: Path, questions: list[Question], profile, checkpoint: Path 
 
     e = profile.eval
     sampling = Sampling(e.samples, e.temperature, e.max_new_tokens, e.seed)
-    rows, engine = [], None
-    parts = [questions[i : i + PART] for i in range(0, len(questions), PART)]
-    for number, part in enumerate(tqdm(parts, desc=f"evaluating {name}", unit=f"x{PART} questions")):
-        path = folder / "parts" / f"{number:05d}.json"
-        if not path.exists():
-            engine = engine or build_engine(profile, checkpoint)
-            write_json(path, _answers(part, engine.generate(prompts_of(part, profile.engine.prompt_style), sampling), profile))
-        rows += read_json(path)
-    atomic_write(folder / "answers.parquet", lambda temporary: pq.write_table(pa.Table.from_pylist(rows), temporary))
+    engine = lambda: build_engine(profile, checkpoint)  # noqa: E731
+    row = lambda completion, question: _row(completion, question, profile)  # noqa: E731
+    rows = roll_out(folder / "parts", questions, profile.engine.prompt_style, sampling, engine, row, PART, f"evaluating {name}")
     scores = score(rows)
+    atomic_write(folder / "answers.parquet", lambda temporary: pq.write_table(pa.Table.from_pylist(rows), temporary))
     write_json(folder / "scores.json", scores)
     shutil.rmtree(folder / "parts")
     return {"macro": scores["macro"], "questions": scores["questions"]}
 
 
-def _answers(questions: list[Question], done, profile) -> list[dict]:
-    by_id = {q.id: q for q in questions}
-    rows = []
-    for completion in done:
-        question = by_id[completion.question_id]
-        verdict = grade(completion.text, question, profile.eval.grader, profile.engine.prompt_style, completion.finish_reason)
-        rows.append(
-            {
-                "id": question.id,
-                "sample": completion.sample,
-                "dataset": question.family or question.dataset,
-                "modality": question.modality,
-                "cluster": question.image_ids[0] if question.image_ids else question.id,
-                "answer_label": question.answer_label,
-                "letter": verdict.letter,
-                "correct": verdict.correct,
-                "well_formed": verdict.well_formed,
-                "truncated": verdict.truncated,
-                "tokens": len(completion.token_ids),
-                "text": completion.text,
-            }
-        )
-    return rows
+def _row(completion: Completion, question: Question, profile) -> dict:
+    verdict = grade(completion.text, question, profile.eval.grader, profile.engine.prompt_style, completion.finish_reason)
+    return {
+        "id": question.id,
+        "sample": completion.sample,
+        "dataset": question.family or question.dataset,
+        "modality": question.modality,
+        "cluster": question.image_ids[0] if question.image_ids else question.id,
+        "answer_label": question.answer_label,
+        "letter": verdict.letter,
+        "correct": verdict.correct,
+        "well_formed": verdict.well_formed,
+        "truncated": verdict.truncated,
+        "tokens": len(completion.token_ids),
+        "text": completion.text,
+    }
 
 
 def score(rows: list[dict]) -> dict:

@@ -7,20 +7,18 @@ set stands a control set of the same size that was not filtered.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from random import Random
 
-from tqdm import tqdm
-
 from medvlt_lib.grading import grade
 from medvlt_lib.models import build_engine
 from medvlt_lib.records import Completion, Question, UserError, atomic_write, read_questions, write_questions
-from medvlt_lib.rollout.engine import Sampling, prompts_of
+from medvlt_lib.rollout.engine import Sampling
+from medvlt_lib.rollout.parts import roll_out
 from medvlt_lib.runs import Run
 
-PART = 32  # questions in one rollout file; a killed run continues after the last whole file
+PART = 32  # questions in one rollout file
 
 
 def run(run_: Run) -> dict:
@@ -54,25 +52,14 @@ def _work(folder: Path, run_: Run, inputs: dict[str, Path]) -> dict:
 
 
 def probe(folder: Path, questions: list[Question], profile, sampling: Sampling) -> dict[str, int]:
-    """Pass counts by question id; rollouts are written part by part, and parts already there are read back."""
-    folder.mkdir(exist_ok=True)
-    engine = None
-    counts: dict[str, int] = {}
-    parts = [questions[i : i + PART] for i in range(0, len(questions), PART)]
-    for number, part in enumerate(tqdm(parts, desc=f"{sampling.n} rollouts each", unit=f"x{PART} questions")):
-        path = folder / f"part-{number:05d}.jsonl"
-        if not path.exists():
-            engine = engine or build_engine(profile)
-            _write_part(path, part, engine.generate(prompts_of(part, profile.engine.prompt_style), sampling), profile, sampling)
-        for row in map(json.loads, path.read_text(encoding="utf-8").splitlines()):
-            counts[row["id"]] = counts.get(row["id"], 0) + row["passed"]
+    """Pass counts by question id, from `sampling.n` rollouts of each with the profile's base model."""
+    row = lambda completion, question: _row(completion, question, profile, sampling)  # noqa: E731
+    engine = lambda: build_engine(profile)  # noqa: E731
+    title = f"{sampling.n} rollouts each"
+    counts = dict.fromkeys((q.id for q in questions), 0)
+    for done in roll_out(folder, questions, profile.engine.prompt_style, sampling, engine, row, PART, title):
+        counts[done["id"]] += done["passed"]
     return counts
-
-
-def _write_part(path: Path, questions: list[Question], done, profile, sampling: Sampling) -> None:
-    by_id = {q.id: q for q in questions}
-    lines = [json.dumps(_row(c, by_id[c.question_id], profile, sampling), ensure_ascii=False) for c in done]
-    atomic_write(path, lambda temporary: Path(temporary).write_text("\n".join(lines) + "\n", encoding="utf-8"))
 
 
 def _row(completion: Completion, question: Question, profile, sampling: Sampling) -> dict:

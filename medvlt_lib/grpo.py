@@ -20,15 +20,15 @@ from medvlt_lib.runs import Run
 from medvlt_lib.training import arm_inputs, finish_training, shared_arguments, train_resumably
 
 
-def run(run_: Run, arm: str = "rl_text", data: Path | None = None, init: Path | None = None) -> dict:
-    """Trains one arm into 04_grpo/<arm>; returns steps and the first and last mean reward."""
+def run(run_: Run, arm: str = "rl_text", data: Path | None = None, init: Path | None = None, callbacks: list | None = None) -> dict:
+    """Trains one arm into 04_grpo/<arm>; returns steps and the first and last mean reward. `callbacks` go to the trainer."""
     profile = run_.profile.for_arm(arm)
     inputs = arm_inputs(run_, arm, profile.grpo.data, data, init)
     settings = run_.settings("model", "engine", "grpo", "launch", arm=arm)
-    return run_.perform("04", lambda folder: _work(folder, profile, inputs), settings, inputs, arm)
+    return run_.perform("04", lambda folder: _work(folder, profile, inputs, callbacks), settings, inputs, arm)
 
 
-def _work(folder: Path, profile, inputs: dict[str, Path]) -> dict:
+def _work(folder: Path, profile, inputs: dict[str, Path], callbacks: list | None = None) -> dict:
     g = profile.grpo
     questions = read_questions(inputs["data"])
     if len(questions) < g.prompts:
@@ -36,7 +36,7 @@ def _work(folder: Path, profile, inputs: dict[str, Path]) -> dict:
             f"{inputs['data']} holds {len(questions)} questions, one step needs grpo.prompts = {g.prompts}; lower it or add questions."
         )
     processor = profile_processor(profile)
-    trainer = make_trainer(profile, load_policy(profile, inputs.get("init"), trainable=True), processor, questions, folder)
+    trainer = make_trainer(profile, load_policy(profile, inputs.get("init"), trainable=True), processor, questions, folder, callbacks)
     train_resumably(trainer)
     gather_samples(folder)
     metrics = finish_training(trainer, folder)
@@ -55,7 +55,7 @@ def make_trainer(profile, model, processor, questions: list[Question], folder: P
     if g.sampler == "engine":
         engine = TransformersEngine(model, processor, profile.engine.batch_rows)
         sampling = Sampling(g.group_size, g.temperature, g.max_completion_length, g.seed)
-        hook = rollout_with(engine, sampling, folder / "samples")
+        hook = rollout_with(engine, sampling, g.max_prompt_length, folder / "samples")
     trainer = GRPOTrainer(
         model=model,
         reward_funcs=getattr(rewards, g.reward.replace("-", "_")),
@@ -111,10 +111,10 @@ def training_rows(questions: list[Question], style: str = "medvlthinker"):
     return Dataset.from_list(rows, features=features)
 
 
-def rollout_with(engine: Engine, sampling: Sampling, samples: Path | None = None):
+def rollout_with(engine: Engine, sampling: Sampling, max_prompt_length: int, samples: Path):
     """A TRL rollout function. TRL repeats every prompt G = sampling.n times in a row; each group is sampled once.
 
-    With `samples`, the first group of every rollout is kept there, one file a step.
+    The first group of every rollout is kept in `samples`, one file a step. Raises UserError for a prompt that is too long.
     """
 
     def rollout(prompts: list, trainer) -> dict[str, list]:
@@ -127,11 +127,15 @@ def rollout_with(engine: Engine, sampling: Sampling, samples: Path | None = None
         trainer.model.eval()
         done = list(engine.generate(heads, replace(sampling, n=group)))
         trainer.model.train(training)
-        if samples is not None and trainer.accelerator.is_main_process:
+        if trainer.accelerator.is_main_process:
             _write_samples(samples, step, prompts[0], done[:group])
-        ids = [engine.prompt_ids(head) for head in heads]
+        longest = max(done, key=lambda c: len(c.prompt_ids))
+        if len(longest.prompt_ids) > max_prompt_length:
+            raise UserError(
+                f"a prompt is {len(longest.prompt_ids)} tokens long, grpo.max_prompt_length is {max_prompt_length}; raise it, or lower model.max_pixels."
+            )
         return {
-            "prompt_ids": [i for i in ids for _ in range(group)],
+            "prompt_ids": [c.prompt_ids for c in done],
             "completion_ids": [c.token_ids for c in done],
             "logprobs": [c.logprobs for c in done],
         }

@@ -60,7 +60,7 @@ def build_processor(tokenizer, chat_template: str, image_settings: dict):
     return _image_text_processor()(Qwen2VLImageProcessorPil(**image_settings), tokenizer, chat_template=chat_template)
 
 
-def load_processor(folder: str | Path, without_torchvision: bool | None = None):
+def load_processor(folder: str | Path, without_torchvision: bool | None = None, revision: str | None = None):
     """The processor of a folder or a Hub name, with left padding. Raises UserError when there is none to load.
 
     `without_torchvision` forces one of the two ways (for the test that compares them).
@@ -71,24 +71,24 @@ def load_processor(folder: str | Path, without_torchvision: bool | None = None):
         without_torchvision = not torchvision_loads()
     try:
         if without_torchvision:
-            tokenizer = AutoTokenizer.from_pretrained(folder)
-            settings = _image_settings(folder)
+            tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision)
+            settings = _image_settings(folder, revision)
             processor = build_processor(tokenizer, tokenizer.chat_template, settings)
         else:
             from transformers import AutoProcessor
 
-            processor = AutoProcessor.from_pretrained(folder)
+            processor = AutoProcessor.from_pretrained(folder, revision=revision)
     except (OSError, ValueError, KeyError) as error:
         raise UserError(f"cannot load a processor from {folder} ({_first_line(error)}); check the model's name or folder.") from error
     processor.tokenizer.padding_side = "left"
     return processor
 
 
-def _image_settings(folder: str | Path) -> dict:
+def _image_settings(folder: str | Path, revision: str | None) -> dict:
     from transformers.utils import cached_file
 
     for name in ("preprocessor_config.json", "processor_config.json"):
-        path = cached_file(str(folder), name, _raise_exceptions_for_missing_entries=False)
+        path = cached_file(str(folder), name, revision=revision, _raise_exceptions_for_missing_entries=False)
         if path:
             config = json.loads(Path(path).read_text())
             config = config.get("image_processor", config)
@@ -96,15 +96,15 @@ def _image_settings(folder: str | Path) -> dict:
     raise OSError("it has no preprocessor_config.json or processor_config.json")
 
 
-def load_model(folder: str | Path, dtype: str = "float32", device: str = "cpu"):
+def load_model(folder: str | Path, dtype: str = "float32", device: str = "cpu", revision: str | None = None):
     """The image-text model of a folder or a Hub name. Raises UserError for missing, damaged or foreign weights."""
     import torch
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     try:
-        config = AutoConfig.from_pretrained(folder)
+        config = AutoConfig.from_pretrained(folder, revision=revision)
         model, report = AutoModelForImageTextToText.from_pretrained(
-            folder, config=config, dtype=getattr(torch, dtype), output_loading_info=True
+            folder, config=config, revision=revision, dtype=getattr(torch, dtype), output_loading_info=True
         )
     except Exception as error:  # safetensors, json and transformers each raise their own kind
         raise UserError(f"cannot load a model from {folder} ({_first_line(error)}); check the folder or fetch it again.") from error
@@ -124,7 +124,7 @@ def resolve(name: str) -> str:
 
 def profile_processor(profile):
     """The processor of a profile's model, with its pixel limits in force."""
-    processor = load_processor(resolve(profile.model.name))
+    processor = load_processor(resolve(profile.model.name), revision=profile.model.revision)
     limits = {"shortest_edge": profile.model.min_pixels, "longest_edge": profile.model.max_pixels}
     for key, value in limits.items():
         if value is not None:
@@ -139,9 +139,9 @@ def load_policy(profile, checkpoint: Path | None = None, trainable: bool = False
     """
     m = profile.model
     adapter = checkpoint is not None and (checkpoint / "adapter_config.json").exists()
-    source = resolve(m.name) if checkpoint is None or adapter else checkpoint
+    source, revision = (resolve(m.name), m.revision) if checkpoint is None or adapter else (checkpoint, None)
     dtype = "float32" if trainable and m.lora is None else m.dtype  # full-weight training keeps float32 master weights
-    model = load_nf4(source, m.device) if m.quantization == "nf4" else load_model(source, dtype, m.device)
+    model = load_nf4(source, m.device, revision) if m.quantization == "nf4" else load_model(source, dtype, m.device, revision)
     if adapter:
         from peft import PeftModel
 
@@ -155,7 +155,7 @@ def load_policy(profile, checkpoint: Path | None = None, trainable: bool = False
     return model
 
 
-def load_nf4(source: str | Path, device: str):
+def load_nf4(source: str | Path, device: str, revision: str | None = None):
     """The model with its language layers in 4-bit NF4 (QLoRA, arXiv 2305.14314, section 3), vision in full precision."""
     import torch
     from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
@@ -164,7 +164,9 @@ def load_nf4(source: str | Path, device: str):
     config = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute, llm_int8_skip_modules=["model.visual", "lm_head"]
     )
-    model = AutoModelForImageTextToText.from_pretrained(source, quantization_config=config, dtype=compute, device_map={"": device})
+    model = AutoModelForImageTextToText.from_pretrained(
+        source, revision=revision, quantization_config=config, dtype=compute, device_map={"": device}
+    )
     packed = [n for n, module in model.named_modules() if type(module).__name__ == "Linear4bit"]
     assert packed and not any("visual" in n for n in packed), "NF4 reached the vision tower; check llm_int8_skip_modules"
     return model

@@ -22,10 +22,14 @@ LETTERS = "ABCDEFGHIJ"
 class UserError(Exception):
     """A mistake in what the user gave: the message is one sentence that says what, where and how to mend it."""
 
+    def _render_traceback_(self) -> list[str]:
+        """In a notebook, too, the sentence alone is shown (IPython asks for this)."""
+        return [f"error: {self}"]
+
 
 @dataclasses.dataclass
 class Question:
-    """One multiple-choice question, in the form of DESIGN's contract between stages.
+    """One multiple-choice question, in the form every stage reads and writes.
 
     `options` maps letters A, B, ... (in order) to texts; `answer` is the text of `answer_label`. `images` holds
     file paths or encoded bytes; `image_ids` the SHA-256 of their RGB pixels (see `pixel_id`).
@@ -66,7 +70,8 @@ class Question:
 
 @dataclasses.dataclass
 class Completion:
-    """One sampled answer to a question: text, token ids, the engine's log-probabilities where it has them."""
+    """One sampled answer to a question: text, token ids, the engine's log-probabilities where it has them, and the prompt's
+    token ids as the model saw them (image tokens expanded)."""
 
     question_id: str
     sample: int
@@ -74,6 +79,7 @@ class Completion:
     token_ids: list[int]
     logprobs: list[float] | None
     finish_reason: Literal["stop", "length"]
+    prompt_ids: list[int] | None = None
 
 
 @dataclasses.dataclass

@@ -6,6 +6,7 @@ import html
 import json
 from pathlib import Path
 
+from medvlt_lib import plots
 from medvlt_lib.evaluate import paired
 from medvlt_lib.records import UserError, atomic_write
 from medvlt_lib.runs import STAGES, Run, read_json, write_json
@@ -19,6 +20,7 @@ def run(run_: Run) -> dict:
     arms = evaluated_arms(run_)
     base = run_.folder / STAGES["05"]
     inputs = {f"{a}.{n}": base / a / n for a in arms for n in ("scores.json", "answers.parquet")}
+    run_.redo.add("06")  # it takes a second, and arms may have been added
     return run_.perform("06", lambda folder: _work(folder, run_, arms, base), {}, inputs)
 
 
@@ -47,34 +49,13 @@ def results(run_: Run, arms: list[str]) -> list[dict]:
 def _work(folder: Path, run_: Run, arms: list[str], base: Path) -> dict:
     rows = results(run_, arms)
     write_json(folder / "tables" / "results.json", rows)
-    atomic_write(folder / "figures" / "accuracy.png", lambda temporary: figure(rows).savefig(temporary, format="png", dpi=130))
+    atomic_write(folder / "figures" / "accuracy.png", lambda temporary: plots.accuracy(rows).savefig(temporary, format="png", dpi=130))
     not_run = [a for a in ARMS if a not in arms]
     page = _page(run_, rows, not_run)
     atomic_write(folder / "report.html", lambda temporary: Path(temporary).write_text(page, encoding="utf-8"))
     card = _card(run_, rows, not_run)
     atomic_write(folder / "model_card.md", lambda temporary: Path(temporary).write_text(card, encoding="utf-8"))
     return {"arms": arms, "not_run": not_run, "macro": {r["arm"]: r["macro"] for r in rows}}
-
-
-def figure(rows: list[dict]):
-    """Macro accuracy of the arms with 95 % intervals, and accuracy by data set."""
-    from matplotlib.figure import Figure
-
-    names = list(rows[0]["datasets"])
-    fig = Figure(figsize=(3.4 + 1.7 * len(names), 3.6), layout="constrained")
-    left, right = fig.subplots(1, 2, width_ratios=[1, max(1, len(names) / 2)])
-    for i, row in enumerate(rows):
-        low, high = row["interval"]
-        left.errorbar(i, 100 * row["macro"], [[100 * (row["macro"] - low)], [100 * (high - row["macro"])]], fmt="o", capsize=4)
-        values = [100 * row["datasets"][n]["accuracy"] for n in names]
-        width = 0.8 / len(rows)
-        right.bar([x + (i - (len(rows) - 1) / 2) * width for x in range(len(names))], values, width, label=row["arm"])
-    left.set_xticks(range(len(rows)), [r["arm"] for r in rows], rotation=30, ha="right")
-    left.set_ylabel("macro accuracy, % (95 % interval)")
-    right.set_xticks(range(len(names)), [n.replace("_", "\n") for n in names], fontsize=8)
-    right.set_ylabel("accuracy, %")
-    right.legend(fontsize=8)
-    return fig
 
 
 def table(rows: list[dict]) -> list[tuple[str, ...]]:

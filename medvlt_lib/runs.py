@@ -7,6 +7,7 @@ made with, the stage refuses and names the key and both values. No torch here.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import shutil
@@ -21,6 +22,7 @@ from medvlt_lib.config import Profile, load_profile
 from medvlt_lib.records import UserError, atomic_write
 
 STAGES = {"01": "01_data", "02": "02_filtering", "03": "03_sft", "04": "04_grpo", "05": "05_eval", "06": "06_analysis"}
+COMMANDS = {"01": "data", "02": "filter", "03": "sft", "04": "grpo", "05": "eval", "06": "report"}
 PACKAGES = ("medvlt", "torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate")
 
 
@@ -49,12 +51,56 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def once(folder: Path, work: Callable[[Path], dict], settings: dict[str, Any], inputs: dict[str, Path], mend: str) -> tuple[dict, bool]:
+    """Do `work(folder) -> metrics` unless it is done already; returns the metrics and whether work was done now.
+
+    `stage.json` keeps what the folder is made with. Raises UserError when that differs (`mend` ends the sentence), when
+    the folder holds files that did not come from here, or when the disk is full.
+    """
+    mark = json.loads(json.dumps({"settings": settings, "inputs": {k: file_hash(p) for k, p in inputs.items()}}))
+    held = {p.name for p in folder.glob("*") if not p.name.startswith(".")}  # names with a dot: what a kill left of a write
+    if "stage.json" in held and len(held) > 1:
+        _same(folder, read_json(folder / "stage.json"), mark, mend)
+    elif any((folder / name).is_file() for name in held - {"stage.json"}):
+        raise UserError(f"{folder} holds files that this program did not put there; move them or choose another folder.")
+    if "metrics.json" in held:
+        return read_json(folder / "metrics.json"), False
+    for torn in [p for p in folder.rglob(".*") if p.is_file()]:
+        torn.unlink()
+    write_json(folder / "stage.json", mark)
+    try:
+        metrics = work(folder)
+    except Exception as error:
+        if not isinstance(error, UserError) and _disk_refused(error):
+            reason = str(error).splitlines()[0]
+            raise UserError(f"cannot write in {folder} ({reason}); free some space, then the same command continues.") from error
+        raise
+    write_json(folder / "metrics.json", metrics)
+    return metrics, True
+
+
+def _same(folder: Path, before: dict, now: dict, mend: str) -> None:
+    for kind, noun in (("settings", ""), ("inputs", "input ")):
+        for key in sorted({*before[kind], *now[kind]}):
+            old, new = before[kind].get(key), now[kind].get(key)
+            if old != new:
+                raise UserError(f"{folder} was made with {noun}{key} = {json.dumps(old)}, now it is {json.dumps(new)}; {mend}.")
+
+
+def _disk_refused(error: Exception) -> bool:
+    """Whether a full or read-only disk is behind an error; torch and safetensors hide the system's own error."""
+    refusals = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+    hidden = ("No space left", "File too large", "PytorchStreamWriter failed", "unexpected pos")
+    return getattr(error, "errno", None) in refusals or any(words in str(error) for words in hidden)
+
+
 @dataclass
 class Run:
     """One run folder with its resolved profile. Make it with `open_run`."""
 
     folder: Path
     profile: Profile
+    manifest: dict[str, Any]
     redo: set[str] = field(default_factory=set)
     inputs: dict[str, Path] = field(default_factory=dict)
 
@@ -67,8 +113,7 @@ class Run:
         """A finished stage's folder. Raises UserError that says what to run when it is not finished."""
         folder = self.stage_folder(stage, arm)
         if not (folder / "metrics.json").exists():
-            command = {"01": "data", "02": "filter", "03": "sft", "04": "grpo", "05": "eval", "06": "report"}[stage]
-            what = f"medvlt {command} --run {self.folder.name}" + (f" --arm {arm}" if arm else "")
+            what = f"medvlt {COMMANDS[stage]} --run {self.folder.name}" + (f" --arm {arm}" if arm else "")
             raise UserError(f"{folder} is missing or unfinished; run `{what}` first.")
         return folder
 
@@ -80,42 +125,32 @@ class Run:
     def perform(
         self, stage: str, work: Callable[[Path], dict], settings: dict[str, Any], inputs: dict[str, Path], arm: str | None = None
     ) -> dict:
-        """Do a stage's `work(folder) -> metrics` once; finished work with the same settings and inputs is kept.
-
-        Raises UserError when the folder was made with other settings or inputs.
-        """
+        """Do a stage's `work(folder) -> metrics` once (see `once`), with its state and duration in the manifest."""
         folder = self.folder / STAGES[stage] / (arm or "")
-        mark = json.loads(json.dumps({"settings": settings, "inputs": {k: file_hash(p) for k, p in inputs.items()}}))
         if stage in self.redo and folder.exists():
-            shutil.rmtree(folder)
-        if (folder / "stage.json").exists():
-            self._same(folder, read_json(folder / "stage.json"), mark, stage)
-        elif folder.exists() and any(p.is_file() for p in folder.iterdir()):
-            raise UserError(f"{folder} holds files that this program did not put there; move them or choose another --run.")
-        if (folder / "metrics.json").exists():
-            return read_json(folder / "metrics.json")
-        write_json(folder / "stage.json", mark)
+            for path in inputs.values():
+                file_hash(path)  # nothing is thrown away when the stage could not be done again
+            old = folder.with_name(f".{folder.name}.old")
+            shutil.rmtree(old, ignore_errors=True)
+            folder.rename(old)
+            shutil.rmtree(old)
         started = time.time()
-        self._note(stage, arm, {"state": "started"})
-        metrics = work(folder)
-        write_json(folder / "metrics.json", metrics)
-        self._note(stage, arm, {"state": "finished", "seconds": round(time.time() - started, 1)})
+
+        def noted(folder: Path) -> dict:
+            self._note(stage, arm, {"state": "started"})
+            return work(folder)
+
+        mend = f"put it back, redo the stage with --redo {stage}, or choose another --run"
+        metrics, fresh = once(folder, noted, settings, inputs, mend)
+        if fresh:
+            self._note(stage, arm, {"state": "finished", "seconds": round(time.time() - started, 1)})
         return metrics
 
-    def _same(self, folder: Path, before: dict, now: dict, stage: str) -> None:
-        for kind, noun in (("settings", ""), ("inputs", "input ")):
-            for key in sorted({*before[kind], *now[kind]}):
-                old, new = before[kind].get(key), now[kind].get(key)
-                if old != new:
-                    raise UserError(
-                        f"{folder} was made with {noun}{key} = {json.dumps(old)}, now it is {json.dumps(new)}; "
-                        f"put it back, redo the stage with --redo {stage}, or choose another --run."
-                    )
-
     def _note(self, stage: str, arm: str | None, state: dict) -> None:
-        manifest = read_json(self.folder / "manifest.json")
-        manifest["stages"][f"{STAGES[stage]}/{arm}" if arm else STAGES[stage]] = state
-        write_json(self.folder / "manifest.json", manifest)
+        path = self.folder / "manifest.json"
+        done = read_json(path)["stages"]  # another stage of this run may have finished meanwhile
+        self.manifest["stages"] = {**done, (f"{STAGES[stage]}/{arm}" if arm else STAGES[stage]): state}
+        write_json(path, self.manifest)
 
 
 def open_run(
@@ -152,8 +187,9 @@ def open_run(
         "hardware": _hardware(),
         "stages": manifest.get("stages", {}),
     }
-    write_json(manifest_path, manifest)
-    return Run(folder, resolved, {_stage(s) for s in redo or []}, {k: Path(v["path"]) for k, v in paths.items()})
+    if not manifest_path.exists():
+        write_json(manifest_path, manifest)  # later it is written when a stage accepts the settings
+    return Run(folder, resolved, manifest, {_stage(s) for s in redo or []}, {k: Path(v["path"]) for k, v in paths.items()})
 
 
 def _stage(name: str) -> str:

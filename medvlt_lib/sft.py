@@ -17,33 +17,39 @@ from medvlt_lib.runs import Run
 from medvlt_lib.training import arm_inputs, finish_training, shared_arguments, train_resumably
 
 
-def run(run_: Run, arm: str = "sft_text", data: Path | None = None, init: Path | None = None) -> dict:
-    """Trains one arm into 03_sft/<arm>; returns steps and the last loss."""
+def run(run_: Run, arm: str = "sft_text", data: Path | None = None, init: Path | None = None, callbacks: list | None = None) -> dict:
+    """Trains one arm into 03_sft/<arm>; returns steps and the first and last loss. `callbacks` go to the trainer."""
     profile = run_.profile.for_arm(arm)
     inputs = arm_inputs(run_, arm, profile.sft.data, data, init)
     settings = run_.settings("model", "engine", "sft", "launch", arm=arm)
-    return run_.perform("03", lambda folder: _work(folder, profile, inputs), settings, inputs, arm)
+    return run_.perform("03", lambda folder: _work(folder, profile, inputs, callbacks), settings, inputs, arm)
 
 
-def _work(folder: Path, profile, inputs: dict[str, Path]) -> dict:
-    from datasets import Dataset
-    from trl import SFTTrainer
-
+def _work(folder: Path, profile, inputs: dict[str, Path], callbacks: list | None = None) -> dict:
     processor = profile_processor(profile)
     questions = [q for q in read_questions(inputs["data"]) if q.reasoning]
     if not questions:
         raise UserError(f"{inputs['data']} has no question with a chain of thought (reasoning); name another file with --data.")
-    collate = Collator(processor, questions, profile.engine.prompt_style, profile.sft.max_length)
-    trainer = SFTTrainer(
-        model=load_policy(profile, inputs.get("init"), trainable=True),
-        args=sft_arguments(profile, folder),
-        train_dataset=Dataset.from_dict({"row": list(range(len(questions)))}),
-        data_collator=collate,
-        processing_class=processor,
-    )
-    lora_to_float32(trainer.model)
+    trainer = make_trainer(profile, load_policy(profile, inputs.get("init"), trainable=True), processor, questions, folder, callbacks)
     train_resumably(trainer)
     return finish_training(trainer, folder)
+
+
+def make_trainer(profile, model, processor, questions: list[Question], folder: Path, callbacks: list | None = None):
+    """TRL's trainer for a profile; LoRA weights, which TRL may have cast to bf16, are put back to float32."""
+    from datasets import Dataset
+    from trl import SFTTrainer
+
+    trainer = SFTTrainer(
+        model=model,
+        args=sft_arguments(profile, folder),
+        train_dataset=Dataset.from_dict({"row": list(range(len(questions)))}),
+        data_collator=Collator(processor, questions, profile.engine.prompt_style, profile.sft.max_length),
+        processing_class=processor,
+        callbacks=callbacks,
+    )
+    lora_to_float32(trainer.model)
+    return trainer
 
 
 class Collator:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -25,10 +26,11 @@ def arm_inputs(run_: Run, arm: str, which: str, data: Path | None, init: Path | 
     before, _, last = arm.rpartition("-")
     kind = last.partition("_")[2]
     if data is None:
+        traces = run_.profile.data.traces_image if which == "train" and kind == "image" else None
         if arm not in ARMS or arm == "base":
             raise UserError(f"'{arm}' is not one of the arms {', '.join(ARMS[1:])}; name its training file with --data.")
         folder = run_.require("01") if which == "train" else run_.require("02")
-        data = folder / f"{which}_{kind}.parquet"
+        data = folder / f"{'traces' if traces else which}_{kind}.parquet"
     inputs = {"data": data}
     if init is not None:
         if not (init / "config.json").exists() and not (init / "adapter_config.json").exists():
@@ -37,6 +39,19 @@ def arm_inputs(run_: Run, arm: str, which: str, data: Path | None, init: Path | 
     elif before:
         inputs["init"] = run_.require(arm_stage(before), before) / "checkpoint"
     return inputs
+
+
+def launch_command(run_: Run, command: str) -> str | None:
+    """What starts a training stage of a profile for several devices; None when this process is one of them, or the only one.
+
+    `command` is the stage's own command line, such as 'grpo --arm rl_text'.
+    """
+    launch = run_.profile.launch
+    if launch.devices == int(os.environ.get("WORLD_SIZE", "1")):
+        return None
+    config = Path(__file__).parent / "launch" / f"{launch.strategy}.yaml"
+    start = f"accelerate launch --config_file {config} --num_processes {launch.devices}"
+    return f"{start} -m medvlt_lib {command} --run {run_.folder.name}"
 
 
 def shared_arguments(profile, section, folder: Path) -> dict:

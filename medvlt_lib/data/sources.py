@@ -16,8 +16,8 @@ from medvlt_lib.config import Data
 from medvlt_lib.phantom.questions import make_questions
 from medvlt_lib.records import Question, UserError, pixel_id, read_questions
 
-SETS = ("train_text", "train_image", "validation", "test")
-SPLITS = {"train_text": "train", "train_image": "train", "validation": "validation", "test": "test"}
+SETS = ("train_text", "train_image", "traces_image", "validation", "test")
+SPLITS = {"train_text": "train", "train_image": "train", "traces_image": "train", "validation": "validation", "test": "test"}
 
 
 def load_set(name: str, data: Data) -> list[Question]:

@@ -15,13 +15,17 @@ from medvlt_lib.runs import Run, write_json
 def run(run_: Run) -> dict:
     """Writes 01_data; returns the number of questions of each set."""
     data = run_.profile.data
-    files = {n: Path(getattr(data, n)) for n in SETS if ":" not in getattr(data, n)}
-    return run_.perform("01", lambda folder: _work(folder, run_), run_.settings("data"), files)
+    named = [n for n in SETS if getattr(data, n)]
+    files = {n: Path(getattr(data, n)) for n in named if ":" not in getattr(data, n)}
+    return run_.perform("01", lambda folder: _work(folder, run_, named), run_.settings("data"), files)
 
 
-def _work(folder: Path, run_: Run) -> dict:
-    sets = {name: load_set(name, run_.profile.data) for name in tqdm(SETS, desc="question sets")}
+def _work(folder: Path, run_: Run, named: list[str]) -> dict:
+    sets = {name: load_set(name, run_.profile.data) for name in tqdm(named, desc="question sets")}
     for name, questions in sets.items():
+        twice = [key for key, times in Counter(q.id for q in questions).items() if times > 1]
+        if twice:
+            raise UserError(f"data.{name} has the id {twice[0]} more than once; give every question its own id.")
         if not questions:
             raise UserError(f"data.{name} = {getattr(run_.profile.data, name)} holds no questions; name another source.")
         write_questions(questions, folder / f"{name}.parquet")

@@ -63,14 +63,12 @@ class TransformersEngine:
         batch = self.processor(text=texts, images=pictures, padding=True, padding_side="left", return_tensors="pt")
         return dict(batch.to(self.model.device))
 
-    def prompt_ids(self, prompt: Prompt) -> list[int]:
-        """The prompt's token ids as the model sees them, image tokens expanded."""
-        return self.inputs([prompt])["input_ids"][0].tolist()
-
     @torch.no_grad()
     def _batch(self, prompts: list[Prompt], sampling: Sampling) -> list[Completion]:
         n, limit = sampling.n, sampling.max_new_tokens
-        logits, cache, mask, position = self._prefill(prompts)
+        inputs = self.inputs(prompts)
+        heads = [ids[real].tolist() for ids, real in zip(inputs["input_ids"], inputs["attention_mask"].bool(), strict=True)]
+        logits, cache, mask, position = self._prefill(inputs)
         logits, mask, position = (t.repeat_interleave(n, dim=0) for t in (logits, mask, position))
         if n > 1:
             cache.batch_repeat_interleave(n)
@@ -96,11 +94,10 @@ class TransformersEngine:
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
             position = position + 1
             logits = self._decode(chosen, cache, mask, position)
-        return [self._completion(prompts[i // n], i % n, tokens[i], logprobs[i]) for i in range(len(tokens))]
+        return [self._completion(prompts[i // n].id, i % n, tokens[i], logprobs[i], heads[i // n]) for i in range(len(tokens))]
 
-    def _prefill(self, prompts: list[Prompt]):
+    def _prefill(self, inputs: dict[str, torch.Tensor]):
         """Last-token logits (B, V), the cache, the mask (B, T) and each row's last position (B,)."""
-        inputs = self.inputs(prompts)
         cache = Cache(layers=[RoomyLayer() for _ in range(self.model.config.get_text_config().num_hidden_layers)])
         positions, mask = self.positions(inputs), inputs["attention_mask"]
         inputs.pop("mm_token_type_ids", None)
@@ -134,7 +131,7 @@ class TransformersEngine:
             chosen = chosen.clamp(max=logits.shape[1] - 1)
         return chosen, logprobs.gather(1, chosen[:, None]).squeeze(1)
 
-    def _completion(self, prompt: Prompt, sample: int, tokens: list[int], logprobs: list[float]) -> Completion:
+    def _completion(self, prompt: str, sample: int, tokens: list[int], logprobs: list[float], head: list[int]) -> Completion:
         reason = "stop" if tokens[-1] == self.end else "length"
         text = self.processor.tokenizer.decode(tokens, skip_special_tokens=True)
-        return Completion(prompt.id, sample, text, tokens, logprobs, reason)
+        return Completion(prompt, sample, text, tokens, logprobs, reason, head)

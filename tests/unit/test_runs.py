@@ -58,6 +58,14 @@ def test_overrides_stay_with_the_run(tmp_path):
     open_run("tiny", "r", {"grpo.max_steps": 3}, root=tmp_path)
     again = open_run(None, "r", {"grpo.beta": 0.1}, root=tmp_path)
     assert (again.profile.grpo.max_steps, again.profile.grpo.beta) == (3, 0.1)
+    assert open_run(None, "r", root=tmp_path).profile.grpo.beta == 0.0  # no stage has run with it yet
+    again.perform("04", work("x"), again.settings("grpo"), {}, "rl_text")
+    after = open_run(None, "r", root=tmp_path)
+    assert after.profile.grpo.beta == 0.1
+    refused = open_run(None, "r", {"grpo.beta": 0.5}, root=tmp_path)
+    with pytest.raises(UserError, match="grpo.beta"):
+        refused.perform("04", work("x"), refused.settings("grpo"), {}, "rl_text")
+    assert open_run(None, "r", root=tmp_path).profile.grpo.beta == 0.1
 
 
 def test_inputs_take_another_runs_stage(tmp_path):
@@ -93,6 +101,52 @@ def test_wrong_runs_are_refused(tmp_path, run, arguments, word):
 def test_a_missing_stage_says_what_to_run(run):
     with pytest.raises(UserError, match="medvlt filter --run tiny"):
         run.require("02")
+
+
+def test_a_stage_that_left_nothing_may_change_its_settings(run):
+    def fail(folder):
+        raise UserError("no questions.")
+
+    with pytest.raises(UserError, match="no questions"):
+        run.perform("01", fail, {"data.seed": 0}, {})
+    assert run.perform("01", work("a"), {"data.seed": 1}, {}) == {"text": "a"}
+
+
+def test_what_a_kill_left_of_a_write_is_swept_away(run):
+    folder = run.folder / "01_data"
+    folder.mkdir()
+    (folder / ".stage.json.x1.json").write_text('{"hal')
+    run.perform("01", work("a"), {}, {})
+    assert {p.name for p in folder.iterdir()} == {"stage.json", "metrics.json", "result.txt"}
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(28, "No space left on device"),
+        OSError(30, "Read-only file system"),
+        RuntimeError("[enforce fail at inline_container.cc:668] . PytorchStreamWriter failed writing file data/3: file write failed"),
+    ],
+)
+def test_a_full_disk_is_a_sentence_and_the_work_continues(run, error):
+    def fail(folder):
+        (folder / "part.txt").write_text("kept")
+        raise error
+
+    with pytest.raises(UserError, match="cannot write in .*01_data.*the same command continues"):
+        run.perform("01", fail, {}, {})
+    assert run.perform("01", lambda f: {"part": (f / "part.txt").read_text()}, {}, {}) == {"part": "kept"}
+
+
+def test_redo_keeps_the_old_work_when_its_input_is_gone(run, tmp_path):
+    source = tmp_path / "in.txt"
+    source.write_text("1")
+    run.perform("01", work("a"), {}, {"questions": source})
+    source.unlink()
+    run.redo.add("01")
+    with pytest.raises(UserError, match=r"in\.txt"):
+        run.perform("01", work("b"), {}, {"questions": source})
+    assert (run.folder / "01_data" / "result.txt").read_text() == "a"
 
 
 def test_foreign_files_in_a_stage_folder_are_not_touched(run):

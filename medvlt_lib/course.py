@@ -1,0 +1,173 @@
+"""Run the course's notebooks in order through papermill, as a learner or a CI job would, and record what they took.
+
+A notebook counts as done when its last cell has written its metrics file; a failing cell, `sys.exit` in a cell, a dead
+kernel, an unknown parameter or a missing metrics file is an error that names notebook and cell. Started again, the
+course goes on after the last finished notebook.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from medvlt_lib.config import load_profile
+from medvlt_lib.lesson import REFERENCE, ROOT, expected
+from medvlt_lib.records import UserError
+from medvlt_lib.runs import STAGES, Run, open_run, read_json, write_json
+
+NOTEBOOKS = ROOT / "notebooks"
+# What the reference run changes on `tiny`, so that it is small: fewer questions, and adapters instead of full weights.
+REFERENCE_SETTINGS = {
+    "data.train_text_size": 160, "data.train_image_size": 40, "data.validation_size": 20, "data.test_size": 200,
+    "model.lora": {"rank": 8, "alpha": 16, "dropout": 0.0}, "sft.learning_rate": 1.0e-3, "grpo.learning_rate": 1.0e-3,
+}  # fmt: skip
+
+
+def notebooks(first: str | None = None, last: str | None = None, folder: Path = NOTEBOOKS) -> list[Path]:
+    """The course's notebooks from number `first` to `last` ('03'). Raises UserError when there is none."""
+    found = [p for p in sorted(folder.glob("[0-9][0-9]_*.ipynb")) if (first or "00") <= p.name[:2] <= (last or "99")]
+    if not found:
+        raise UserError(f"there is no notebook from {first or '00'} to {last or '06'} in {folder}; run this from a clone of the project.")
+    return found
+
+
+def run_course(
+    profile: str | None,
+    name: str | None,
+    first: str | None = None,
+    last: str | None = None,
+    parameters: dict[str, Any] | None = None,
+    folder: Path = NOTEBOOKS,
+) -> Run:
+    """Execute the notebooks into runs/<name>/notebooks; returns the run.
+
+    `parameters` go to each notebook's parameters cell (SETTINGS, SEED, USE_REFERENCE, ...). Raises UserError that names
+    notebook and cell.
+    """
+    profile = profile or "tiny"
+    load_profile(profile, (parameters or {}).get("SETTINGS"))  # a wrong key stops before any kernel starts
+    run = open_run(profile, name)
+    given = {"PROFILE": profile, "RUN": run.folder.name, **(parameters or {})}
+    out = run.folder / "notebooks"
+    out.mkdir(parents=True, exist_ok=True)
+    for path in notebooks(first, last, folder):
+        mark = out / f"{path.stem}.parameters.json"
+        if (out / f"{path.stem}.metrics.json").exists() and mark.exists() and read_json(mark) == given:
+            print(f"{path.stem}: done before", flush=True)
+            continue
+        write_json(mark, given)
+        record = run_notebook(path, out, given, expected(path.stem, profile))
+        _record(run, path.stem, record)
+        print(
+            f"{path.stem}: {record['seconds']:.0f} s, of which {record['compute_seconds']:.0f} s model compute; "
+            f"{record['peak_memory_mb']} MB",
+            flush=True,
+        )
+    return run
+
+
+def run_notebook(path: Path, out: Path, parameters: dict[str, Any], record: dict | None = None) -> dict:
+    """Execute one notebook into `out`; returns its seconds, the seconds of its cells tagged compute, and its memory."""
+    import logging
+
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    known = papermill.inspect_notebook(str(path))
+    if unknown := sorted(set(parameters) - set(known)):
+        raise UserError(f"{path.stem} has no parameter {unknown[0]}; its parameters are {', '.join(known)}.")
+    metrics, executed = out / f"{path.stem}.metrics.json", out / path.name
+    metrics.unlink(missing_ok=True)
+    about = f" (recorded: {record['seconds']:.0f} s)" if record else ""
+    bar = {"desc": f"{path.stem}{about}", "bar_format": "{desc}: {n_fmt}/{total_fmt} cells |{bar:20}| {elapsed}"}
+    started = time.monotonic()
+    with open(out / f"{path.stem}.stderr", "w", encoding="utf-8") as errors:
+        try:
+            papermill.execute_notebook(
+                str(path), str(executed), parameters, kernel_name="python3", progress_bar=bar, stderr_file=errors, cwd=str(Path.cwd())
+            )
+        except PapermillExecutionError as error:
+            raise UserError(f"{path.stem}, cell {_place(executed)}: {error.ename}: {error.evalue}; see {executed}.") from None
+        except Exception as error:  # nbclient's dead kernels and time-outs
+            raise UserError(f"{path.stem}, cell {_place(executed)}: {type(error).__name__}: {error}; see {executed}.") from None
+    for index, cell in enumerate(_cells(executed)):
+        if any(o.get("ename") == "SystemExit" for o in cell.get("outputs", [])):
+            raise UserError(f"{path.stem}, cell {index}: it called exit, so the cells after it did not run; see {executed}.")
+    if not metrics.exists():
+        raise UserError(f"{path.stem}, last cell: it ended without writing {metrics}; see {executed}.")
+    compute = sum(c.metadata.papermill.get("duration") or 0 for c in _cells(executed) if "compute" in c.metadata.get("tags", []))
+    seconds = time.monotonic() - started
+    return {"seconds": round(seconds, 1), "compute_seconds": round(compute, 1), "peak_memory_mb": read_json(metrics)["peak_memory_mb"]}
+
+
+def _cells(path: Path) -> list:
+    import nbformat
+
+    cells = nbformat.read(path, as_version=4).cells
+    return [c for c in cells if "papermill-error-cell-tag" not in c.metadata.get("tags", [])]
+
+
+def _place(executed: Path) -> str:
+    """The cell that was running when a notebook stopped, by number (the first is 0) and first line."""
+    for index, cell in enumerate(_cells(executed)):
+        state = cell.metadata.get("papermill", {})
+        if state.get("exception") or state.get("status") in ("running", "failed"):
+            return f"{index} (`{cell.source.strip().splitlines()[0]}`)"
+    return "?"
+
+
+def _record(run: Run, notebook: str, record: dict) -> None:
+    """Add a notebook's figures to the run's course.json, in the form of results/course-PROFILE.json."""
+    path = run.folder / "notebooks" / "course.json"
+    done = read_json(path)["notebooks"] if path.exists() else {}
+    manifest = read_json(run.folder / "manifest.json")
+    head = {"date": date.today().isoformat(), "profile": run.profile.profile}
+    write_json(path, {**head, "hardware": manifest["hardware"], "versions": manifest["versions"], "notebooks": {**done, notebook: record}})
+
+
+def summary(run: Run) -> tuple[float, float] | None:
+    """Seconds of all recorded notebooks of a run, and the share of them outside model compute and training."""
+    path = run.folder / "notebooks" / "course.json"
+    if not path.exists():
+        return None
+    records = read_json(path)["notebooks"].values()
+    total = sum(r["seconds"] for r in records)
+    return total, 1 - sum(r["compute_seconds"] for r in records) / total
+
+
+def times_table() -> str:
+    """The README's table of notebooks with recorded time and memory per profile, as Markdown."""
+    records = {p.stem.removeprefix("course-"): read_json(p)["notebooks"] for p in sorted((ROOT / "results").glob("course-*.json"))}
+    profiles = ["tiny", "tiny-qlora", *sorted(set(records) - {"tiny", "tiny-qlora"}), "all other profiles"]
+    lines = ["| notebook | " + " | ".join(profiles) + " |", "|---" * (len(profiles) + 1) + "|"]
+    for path in notebooks():
+        cells = [_cell(records.get(p, {}).get(path.stem)) for p in profiles]
+        lines.append(f"| [{path.stem}](notebooks/{path.name}) | " + " | ".join(cells) + " |")
+    totals = [sum(r["seconds"] for r in records[p].values()) if p in records else None for p in profiles]
+    lines.append("| **all** | " + " | ".join(f"{t / 60:.1f} min" if t else "not run" for t in totals) + " |")
+    return "\n".join(lines)
+
+
+def _cell(record: dict | None) -> str:
+    return f"{record['seconds']:.0f} s, {record['peak_memory_mb'] / 1000:.1f} GB" if record else "not run"
+
+
+def build_reference(folder: Path = REFERENCE) -> None:
+    """Run the small reference run stage by stage in a temporary folder and keep what later notebooks start from."""
+    import tempfile
+
+    from medvlt_lib import evaluate, filtering, grpo, report, sft
+    from medvlt_lib.data import stage as data
+
+    with tempfile.TemporaryDirectory() as temporary:
+        run = open_run("tiny", "reference", REFERENCE_SETTINGS, root=Path(temporary))
+        for stage in (data, filtering, sft, grpo, evaluate, report):
+            stage.run(run)
+        shutil.rmtree(folder, ignore_errors=True)
+        for name in STAGES.values():
+            shutil.copytree(run.folder / name, folder / name, ignore=shutil.ignore_patterns("rollouts", "report.html", "figures"))
+        shutil.copy(run.folder / "manifest.json", folder / "manifest.json")

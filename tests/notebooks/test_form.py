@@ -1,0 +1,127 @@
+"""The notebooks' form: order of cells, literal parameters, short cells, no stray outputs, links that resolve."""
+
+import ast
+import json
+import re
+
+import nbformat
+import pytest
+
+from medvlt_lib.course import NOTEBOOKS, ROOT, notebooks
+
+NAMES = ["00_start_here", "01_data", "02_filtering", "03_sft", "04_grpo", "05_eval", "06_analysis"]
+TAGS = {"parameters", "compute", "keep_output", "metrics"}
+
+
+def test_all_seven_are_there():
+    assert [p.stem for p in notebooks()] == NAMES
+
+
+@pytest.fixture(params=NAMES)
+def notebook(request):
+    return nbformat.read(NOTEBOOKS / f"{request.param}.ipynb", as_version=4)
+
+
+def code(notebook):
+    return [c for c in notebook.cells if c.cell_type == "code"]
+
+
+def tagged(notebook, tag):
+    return [i for i, c in enumerate(notebook.cells) if tag in c.metadata.get("tags", [])]
+
+
+def test_order_of_cells(notebook):
+    kinds = [c.cell_type for c in notebook.cells]
+    assert re.match(r"# \d\d · ", notebook.cells[0].source)
+    assert "not for clinical use" in notebook.cells[0].source.replace("\n", " ")
+    assert notebook.cells[1].source.startswith("You will")
+    [parameters], [metrics] = tagged(notebook, "parameters"), tagged(notebook, "metrics")
+    assert "lesson.begin" in notebook.cells[parameters + 1].source
+    assert metrics == len(kinds) - 1 and "lesson.finish" in notebook.cells[metrics].source
+    assert [c.source for c in code(notebook)].index(notebook.cells[parameters].source) == 1  # after the picture
+    assert "If it goes wrong" in notebook.cells[metrics - 1].source and "Recap" in notebook.cells[metrics - 1].source
+
+
+def test_tags_and_sizes(notebook):
+    assert {t for c in notebook.cells for t in c.metadata.get("tags", [])} <= TAGS
+    assert max(len(c.source.splitlines()) for c in code(notebook)) <= 25
+    assert 18 <= len(code(notebook)) <= 30
+    words = sum(len(c.source.split()) for c in notebook.cells if c.cell_type == "markdown")
+    assert 900 <= words <= 2000, words
+
+
+def test_parameters_are_literals_with_a_comment(notebook):
+    [index] = tagged(notebook, "parameters")
+    source = notebook.cells[index].source
+    names = []
+    for line, node in zip(source.splitlines(), ast.parse(source).body, strict=True):
+        assert isinstance(node, ast.Assign) and "#" in line
+        ast.literal_eval(node.value)
+        names.append(node.targets[0].id)
+    assert all(n.isupper() for n in names)
+    assert names[:5] == ["PROFILE", "RUN", "SEED", "SETTINGS", "USE_REFERENCE"]
+
+
+def test_outputs_are_kept_only_where_tagged(notebook):
+    kept = 0
+    for cell in code(notebook):
+        if "keep_output" in cell.metadata.get("tags", []):
+            kept += 1
+            assert any("image/png" in o.get("data", {}) for o in cell.outputs), "a figure that is kept is there"
+        else:
+            assert not cell.outputs and cell.execution_count is None
+        text = json.dumps(cell.outputs)
+        assert "/home/" not in text and "/tmp/" not in text
+    assert 1 <= kept <= 3
+    assert "widgets" not in notebook.metadata
+    assert notebook.metadata.kernelspec.name == "python3"
+
+
+def relative_links(text):
+    return [t.split("#")[0] for t in re.findall(r"\]\(([^)]+)\)", text) if not re.match(r"https?:|#", t)]
+
+
+def test_relative_links_resolve(notebook):
+    links = [t for c in notebook.cells if c.cell_type == "markdown" for t in relative_links(c.source)]
+    assert all((NOTEBOOKS / t).exists() for t in links), links
+
+
+def test_commands_in_notebooks_exist(notebook):
+    text = "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+    check_commands(text)
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "TROUBLESHOOTING.md"])
+def test_documents_link_and_command_what_exists(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert all((ROOT / t).exists() for t in relative_links(text)), relative_links(text)
+    check_commands(text)
+
+
+def check_commands(text: str) -> None:
+    """Every `medvlt ...` and `make ...` in a text exists, with its options."""
+    import typer
+
+    from medvlt_lib.__main__ import app
+
+    root = typer.main.get_command(app)
+    targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M)
+    for target in re.findall(r"(?:^|`|&& )make ([a-z-]+)", text, re.M):
+        assert target in targets, target
+    for line in re.findall(r"(?:^\s*|`|&& )medvlt ([^`\n&#]+)", text, re.M):
+        words = line.split()
+        command = root.commands.get(words[0])
+        assert command is not None, line
+        if hasattr(command, "commands") and len(words) > 1:
+            command = command.commands.get(words[1])
+            assert command is not None, line
+        options = {o for p in command.params for o in p.opts} | {"--help"}
+        for word in words:
+            if word.startswith("--"):
+                assert word.split("=")[0] in options, f"{line}: {word}"
+
+
+def test_check_commands_refuses_what_does_not_exist():
+    for text in ("`medvlt teach`", "`medvlt data --speed 3`", "    make magic", "`medvlt phantom draw`"):
+        with pytest.raises(AssertionError):
+            check_commands(text)

@@ -1,0 +1,99 @@
+"""Every notebook runs by itself from the reference run, at smoke limits, and what it measures makes sense."""
+
+import math
+import os
+
+import pytest
+
+from medvlt_lib.course import run_course
+from medvlt_lib.runs import read_json
+
+# The stages before a notebook come from the reference run, so their settings stay as they are.
+LIMITS = {
+    "00_start_here": ({}, {"QUESTIONS": 8}),
+    "01_data": (
+        {"data.train_text_size": 40, "data.train_image_size": 20, "data.validation_size": 12, "data.test_size": 24},
+        {"CHECKED": 200},
+    ),
+    "02_filtering": ({"filtering.samples": 2, "filtering.keep_from": 0, "filtering.keep_to": 1}, {}),
+    "03_sft": ({"sft.max_steps": 2}, {"CHECKED": 8}),
+    "04_grpo": ({"grpo.max_steps": 2}, {"CHECKED": 8}),
+    "05_eval": ({"eval.max_new_tokens": 96}, {"BLANKED": 8}),
+    "06_analysis": ({}, {}),
+}
+
+
+@pytest.fixture(scope="module")
+def metrics(tmp_path_factory):
+    """The metrics files of all notebooks, each run on its own, by name."""
+    found = {}
+    before = os.getcwd()
+    os.chdir(tmp_path_factory.mktemp("course"))
+    try:
+        for name, (settings, limits) in LIMITS.items():
+            parameters = {"USE_REFERENCE": name not in ("00_start_here", "01_data"), "SETTINGS": settings, **limits}
+            run = run_course("tiny", f"alone-{name[:2]}", name[:2], name[:2], parameters)
+            found[name] = read_json(run.folder / "notebooks" / f"{name}.metrics.json")
+            assert (run.folder / "notebooks" / f"{name}.ipynb").is_file()
+            assert (run.folder / "notebooks" / f"{name}.stderr").is_file()
+        yield found
+    finally:
+        os.chdir(before)
+
+
+def test_start_here(metrics):
+    m = metrics["00_start_here"]
+    assert len(m["pass_counts"]) == 5 and all(0 <= c <= 16 for c in m["pass_counts"])
+    assert m["sft_loss"][1] < m["sft_loss"][0]
+    assert m["log_probability_change"]["right"] > m["log_probability_change"]["wrong"]
+
+
+def test_data(metrics):
+    m = metrics["01_data"]
+    assert m["questions"] == {"train_text": 40, "train_image": 20, "validation": 12, "test": 24}
+    assert set(m["shared_with_test"].values()) == {0}
+    assert max(m["above_chance"].values()) < 8  # 400 questions: twice the standard error is 5
+    assert m["wrong_labels"] == 60
+
+
+def test_filtering(metrics):
+    m = metrics["02_filtering"]
+    assert m["rollouts"] == 2 * sum(m["probed"].values())
+    assert all(0 < m["kept"][kind] <= m["probed"][kind] for kind in ("text", "image"))
+    assert 0 <= m["truncated"] <= 1 and 0 <= m["no_answer"] <= 1
+
+
+def test_sft(metrics):
+    m = metrics["03_sft"]
+    assert m["steps"] == 2 and 0 < m["first_loss"] < math.log(512)
+    assert m["loss_by_hand"][0] == pytest.approx(m["loss_by_hand"][1], abs=1e-4)
+
+
+def test_grpo(metrics):
+    m = metrics["04_grpo"]
+    assert m["steps"] == 2
+    assert m["rewards_shown"] == [1, 1, 1, 0, 0, 0, 0, 1]  # the published rule's own vectors
+    assert abs(sum(m["advantages"])) < 0.05
+    assert 0 <= m["first_rewards"] <= 1
+
+
+def test_eval(metrics):
+    m = metrics["05_eval"]
+    assert set(m["macro"]) == {"base", "sft_text", "rl_text"}
+    for arm, (low, high) in m["intervals"].items():
+        assert 0 <= low <= m["macro"][arm] <= high <= 1
+        if arm != "base":
+            assert m["gains"][arm][0] == pytest.approx(m["macro"][arm] - m["macro"]["base"])
+
+
+def test_analysis(metrics):
+    m = metrics["06_analysis"]
+    assert m["arms"] == ["base", "sft_text", "rl_text"]
+    assert "rl_image" in m["not_run"]
+    assert m["macro"]["rl_text"] > m["macro"]["base"]  # in the reference run, as in every recorded one
+    assert all(0 <= p <= 1 for p in m["p_values"].values())
+
+
+def test_every_notebook_counts_its_time_and_memory(metrics):
+    for m in metrics.values():
+        assert m["seconds"] > 0 and 100 < m["peak_memory_mb"] < 20_000
