@@ -48,7 +48,9 @@ def _show(title: str, cells: list[tuple[str, ...]]) -> None:
     table = Table(*cells[0], title=title)
     for row in cells[1:]:
         table.add_row(*row)
-    Console().print(table)
+    console = Console()
+    console.width = max(console.width, 100)  # where nothing tells the width, 80 would cut tables
+    console.print(table)
 
 
 def _train(stage: str, figure: str, work, arm: str, data, init, opened) -> None:
@@ -84,10 +86,9 @@ def filter_(profile: ProfileName = None, run: RunName = None, set_: Settings = N
     metrics = work(opened)
     rows = [(kind, str(metrics[f"of_{kind}"]), str(metrics[f"kept_{kind}"])) for kind in ("text", "image")]
     _show(f"{opened.folder}/02_filtering", [("questions", "probed", "kept"), *rows])
-    _show(
-        f"questions by pass count of {metrics['samples']}",
-        [tuple(map(str, range(metrics["samples"] + 1))), tuple(map(str, metrics["pass_counts"]))],
-    )
+    most = max(metrics["pass_counts"])
+    bars = [(str(c), str(n), "█" * round(40 * n / most)) for c, n in enumerate(metrics["pass_counts"])]
+    _show("questions by pass count", [(f"right of {metrics['samples']}", "questions", ""), *bars])
 
 
 @app.command()

@@ -37,7 +37,7 @@ def _work(folder: Path, profile, inputs: dict[str, Path], callbacks: list | None
         )
     processor = profile_processor(profile)
     trainer = make_trainer(profile, load_policy(profile, inputs.get("init"), trainable=True), processor, questions, folder, callbacks)
-    train_resumably(trainer)
+    train_resumably(trainer, "reward")
     gather_samples(folder)
     metrics = finish_training(trainer, folder)
     means = [float(row["reward"]) for row in trainer.state.log_history if "reward" in row]

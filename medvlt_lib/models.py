@@ -167,8 +167,10 @@ def load_nf4(source: str | Path, device: str, revision: str | None = None):
     model = AutoModelForImageTextToText.from_pretrained(
         source, revision=revision, quantization_config=config, dtype=compute, device_map={"": device}
     )
-    packed = [n for n, module in model.named_modules() if type(module).__name__ == "Linear4bit"]
+    packed = {n: module for n, module in model.named_modules() if type(module).__name__ == "Linear4bit"}
     assert packed and not any("visual" in n for n in packed), "NF4 reached the vision tower; check llm_int8_skip_modules"
+    for module in packed.values():  # bitsandbytes 0.50 repacks weights at the first rollout on such a CPU and then cannot train
+        module.support_avx512bf16_for_cpu = False
     return model
 
 

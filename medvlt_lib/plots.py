@@ -89,7 +89,7 @@ def accuracy(rows: Sequence[dict]) -> Figure:
         right.bar(places, [100 * row["datasets"][n]["accuracy"] for n in names], width, label=row["arm"], color=colour)
     left.set_xticks(range(len(rows)), [r["arm"] for r in rows], rotation=30, ha="right")
     left.set(ylabel="macro accuracy, % (95 % interval)", xlim=(-0.5, len(rows) - 0.5))
-    right.set_xticks(range(len(names)), [n.replace("_", "\n") for n in names], fontsize=8)
+    right.set_xticks(range(len(names)), [textwrap.fill(n.replace("_", " "), 10) for n in names], fontsize=8)
     right.set_ylabel("accuracy, %")
     figure.legend(*right.get_legend_handles_labels(), loc="outside upper center", ncols=len(rows), fontsize=8)
     return figure

@@ -31,7 +31,7 @@ def _work(folder: Path, profile, inputs: dict[str, Path], callbacks: list | None
     if not questions:
         raise UserError(f"{inputs['data']} has no question with a chain of thought (reasoning); name another file with --data.")
     trainer = make_trainer(profile, load_policy(profile, inputs.get("init"), trainable=True), processor, questions, folder, callbacks)
-    train_resumably(trainer)
+    train_resumably(trainer, "loss")
     return finish_training(trainer, folder)
 
 

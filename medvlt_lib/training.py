@@ -94,8 +94,22 @@ def last_checkpoint(folder: Path) -> str | None:
     return str(whole[-1]) if whole else None
 
 
-def train_resumably(trainer) -> None:
-    """Train from the newest whole checkpoint of the trainer's output folder, or from the start."""
+def train_resumably(trainer, figure: str) -> None:
+    """Train from the newest whole checkpoint of the trainer's output folder, or from the start.
+
+    The progress bar shows `figure` of the log ('loss' or 'reward'); every step's full row goes to log.jsonl instead.
+    """
+    from transformers import PrinterCallback, ProgressCallback
+
+    class Progress(ProgressCallback):
+        def on_log(self, args, state, control, logs=None, **_):
+            if self.training_bar is not None and figure in logs:
+                self.training_bar.set_postfix({figure: logs[figure]})
+
+    for callback in list(trainer.callback_handler.callbacks):
+        if isinstance(callback, (PrinterCallback, ProgressCallback)) or type(callback).__name__ == "NotebookProgressCallback":
+            trainer.remove_callback(callback)
+    trainer.add_callback(Progress)
     trainer.train(resume_from_checkpoint=last_checkpoint(Path(trainer.args.output_dir)))
 
 
