@@ -264,6 +264,8 @@ def _check_combinations(p: Profile) -> None:
          f"grpo.updates x grpo.micro_batch x launch.devices = {per_update}; change one of them"),
         (p.grpo.micro_batch % p.grpo.group_size == 0 or p.grpo.group_size % p.grpo.micro_batch == 0,
          f"grpo.micro_batch {p.grpo.micro_batch} and grpo.group_size {p.grpo.group_size} do not divide each other; make one a multiple of the other"),
+        (p.grpo.save_every % p.grpo.updates == 0,
+         f"grpo.save_every {p.grpo.save_every} is not a multiple of grpo.updates {p.grpo.updates}; a checkpoint must not fall inside a step"),
         (p.grpo.prompts % p.launch.devices == 0,
          f"grpo.prompts {p.grpo.prompts} cannot be shared by launch.devices {p.launch.devices}; make it a multiple"),
         (p.sft.batch % (p.sft.micro_batch * p.launch.devices) == 0,

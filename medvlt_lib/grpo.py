@@ -8,6 +8,7 @@ and the KL term are TRL's; their settings are the papers', translated in the pro
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,6 +47,7 @@ def _work(folder: Path, profile, inputs: dict[str, Path], callbacks: list | None
 
 def make_trainer(profile, model, processor, questions: list[Question], folder: Path, callbacks: list | None = None):
     """TRL's trainer for a profile; LoRA weights, which TRL may have cast to bf16, are put back to float32."""
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # its rollout hook is marked experimental, and pinned here
     from trl import GRPOTrainer
 
     from medvlt_lib.rollout.transformers_engine import TransformersEngine
@@ -66,7 +68,17 @@ def make_trainer(profile, model, processor, questions: list[Question], folder: P
         callbacks=callbacks,
     )
     lora_to_float32(trainer.model)
+    for policy in (trainer.model, trainer.ref_model):
+        if policy is not None:
+            policy.register_forward_pre_hook(_without_empty_pictures, with_kwargs=True)
     return trainer
+
+
+def _without_empty_pictures(module, args, kwargs):
+    """TRL cuts a batch of text and image rows into micro-batches and hands one without images an empty picture tensor."""
+    if kwargs.get("image_grid_thw") is not None and not len(kwargs["image_grid_thw"]):
+        kwargs = {k: v for k, v in kwargs.items() if k not in ("pixel_values", "image_grid_thw")}
+    return args, kwargs
 
 
 def grpo_arguments(profile, folder: Path):

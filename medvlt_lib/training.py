@@ -110,7 +110,19 @@ def train_resumably(trainer, figure: str) -> None:
         if isinstance(callback, (PrinterCallback, ProgressCallback)) or type(callback).__name__ == "NotebookProgressCallback":
             trainer.remove_callback(callback)
     trainer.add_callback(Progress)
+    if not (hasattr(trainer.model, "peft_config") or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        trainer._load_from_checkpoint = lambda checkpoint, model=None: _load_weights(trainer.model, checkpoint)
     trainer.train(resume_from_checkpoint=last_checkpoint(Path(trainer.args.output_dir)))
+
+
+def _load_weights(model, checkpoint: str) -> None:
+    """A checkpoint's full weights into the model, every one of them.
+
+    transformers 5.17 writes Qwen2-VL checkpoints under their published names, looks for the inner names on resuming,
+    finds none, only warns, and would go on from the weights training began with.
+    """
+    saved = type(model).from_pretrained(checkpoint, dtype=model.dtype)
+    model.load_state_dict(saved.state_dict())
 
 
 def finish_training(trainer, folder: Path) -> dict:

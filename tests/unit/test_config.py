@@ -58,6 +58,7 @@ def test_scale_published_restores_the_published_size():
         ("tiny", {"grpo.prompts": 7}, ["grpo.prompts", "grpo.micro_batch"]),
         ("tiny", {"grpo.micro_batch": 64, "grpo.group_size": 24, "grpo.prompts": 8}, ["micro_batch", "group_size"]),
         ("tiny", {"sft.batch": 10}, ["sft.batch"]),
+        ("tiny", {"grpo.updates": 2, "grpo.micro_batch": 64, "grpo.save_every": 5}, ["grpo.save_every", "grpo.updates"]),
         ("tiny", {"model.quantization": "nf4"}, ["nf4", "lora"]),
         ("tiny-qlora", {"launch.strategy": "fsdp"}, ["nf4", "fsdp"]),
         ("tiny", {"launch.devices": 2}, ["launch.devices", "strategy"]),

@@ -1,0 +1,48 @@
+"""Training that stops between two checkpoints and starts again ends with the weights of training that never stopped."""
+
+import pytest
+from safetensors.torch import load_file
+from transformers import TrainerCallback
+
+from medvlt_lib import grpo, sft
+from medvlt_lib.config import load_profile
+from medvlt_lib.phantom.questions import make_questions
+from medvlt_lib.records import write_questions
+
+SHORT = {
+    "model.name": "phantom:small", "sft.batch": 4, "sft.micro_batch": 2, "sft.max_steps": 6, "sft.save_every": 2, "grpo.prompts": 2,
+    "grpo.group_size": 4, "grpo.micro_batch": 4, "grpo.max_steps": 6, "grpo.save_every": 2, "grpo.max_completion_length": 48,
+}  # fmt: skip
+
+
+class PowerCut(TrainerCallback):
+    """Ends the process's work in the middle of step 6, when the last checkpoint is that of step 4."""
+
+    def on_step_end(self, args, state, control, **_):
+        if state.global_step == 5:
+            raise KeyboardInterrupt
+
+
+@pytest.fixture(scope="module")
+def questions(tmp_path_factory):
+    path = tmp_path_factory.mktemp("questions") / "mixed.parquet"
+    write_questions(make_questions("curb65,nodule_count", "train", 24, seed=4), path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["tiny", "tiny-qlora"])
+@pytest.mark.parametrize(("stage", "updates"), [(sft, 1), (grpo, 1), (grpo, 2)])
+def test_a_power_cut_changes_nothing(stage, updates, name, questions, tmp_path):
+    profile = load_profile(name, {**SHORT, "grpo.updates": updates, "grpo.micro_batch": 4})
+    one, two = tmp_path / "unbroken", tmp_path / "broken"
+    for folder in (one, two):
+        folder.mkdir()
+    stage._work(one, profile, {"data": questions})
+    with pytest.raises(KeyboardInterrupt):
+        stage._work(two, profile, {"data": questions}, [PowerCut()])
+    assert (two / "training" / "checkpoint-4").is_dir()
+    stage._work(two, profile, {"data": questions})
+    [weights] = [p.name for p in (one / "checkpoint").glob("*.safetensors")]
+    a, b = load_file(one / "checkpoint" / weights), load_file(two / "checkpoint" / weights)
+    assert a.keys() == b.keys()
+    assert max((a[k].float() - b[k].float()).abs().max().item() for k in a) <= 1e-6
