@@ -277,6 +277,13 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except OSError as error:
+        from medvlt_lib.runs import disk_refused
+
+        if not disk_refused(error):
+            raise
+        print(f"error: cannot write {error.filename} ({error.strerror}); make room, or work in another folder.", file=sys.stderr)
+        raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("stopped; the same command continues from what is on disk.", file=sys.stderr)
         raise SystemExit(130) from None

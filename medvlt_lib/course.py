@@ -88,7 +88,14 @@ def run_notebook(path: Path, out: Path, parameters: dict[str, Any], record: dict
     with open(out / f"{path.stem}.stderr", "w", encoding="utf-8") as errors:
         try:
             papermill.execute_notebook(
-                str(path), str(executed), parameters, kernel_name="python3", progress_bar=bar, stderr_file=errors, cwd=str(Path.cwd())
+                str(path),
+                str(executed),
+                parameters,
+                kernel_name="python3",
+                progress_bar=bar,
+                stderr_file=errors,
+                cwd=str(Path.cwd()),
+                coalesce_streams=True,
             )
         except PapermillExecutionError as error:
             raise UserError(f"{path.stem}, cell {_place(executed)}: {error.ename}: {error.evalue}; see {executed}.") from None

@@ -38,15 +38,30 @@ def begin(notebook: str, profile: str, run: str | None, seed: int, settings: dic
     if Path.cwd().name == "notebooks":
         os.chdir("..")
     number = notebook[:2]
+    _started[notebook] = time.monotonic()
     chosen = {f"{section}.seed": seed for section in ("filtering", "sft", "grpo", "eval")} | settings
     if use_reference:
         opened = _from_reference(number, profile, run or "reference", chosen)
     else:
         opened = open_run(profile, run, chosen)
     metrics_path(opened, notebook).unlink(missing_ok=True)
-    _started[notebook] = time.monotonic()
+    if number not in ("01", "06"):
+        _import_quietly()
     _show_setup(opened, notebook)
     return opened
+
+
+def _import_quietly() -> None:
+    """The slow imports, here rather than in the first cell that computes, and without bars for loading weights."""
+    import warnings
+
+    warnings.filterwarnings("ignore", message="IProgress not found")
+    from transformers.utils import logging
+
+    from medvlt_lib.rollout import transformers_engine  # noqa: F401
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 def finish(run: Run, notebook: str, **metrics: Any) -> None:
@@ -121,7 +136,8 @@ def show_table(cells: list[tuple]) -> None:
     """A table in the notebook; the first row is its head."""
     from IPython.display import HTML, display
 
-    head, *rows = [[html.escape(str(c)) for c in row] for row in cells]
+    text = lambda c: ", ".join(f"{k}: {v}" for k, v in c.items()) if isinstance(c, dict) else str(c)  # noqa: E731
+    head, *rows = [[html.escape(text(c)) for c in row] for row in cells]
     body = "".join("<tr>" + "".join(f"<td style='text-align:left'>{c}</td>" for c in row) + "</tr>" for row in rows)
     display(HTML("<table><tr>" + "".join(f"<th style='text-align:left'>{c}</th>" for c in head) + f"</tr>{body}</table>"))
 

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 from pathlib import Path
 
 from medvlt_lib.records import UserError
+
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on a CPU it misses an optional package each time
 
 # Linear layers of the language model alone: the vision blocks carry gate/up/down_proj too.
 LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"

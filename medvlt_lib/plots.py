@@ -53,6 +53,7 @@ def pass_counts(counts: dict[str, Sequence[int]], samples: int, keep_from: int, 
         axis.axvspan(keep_from - 0.5, keep_to + 0.5, color=ORANGE, alpha=0.2, label=f"kept: {keep_from} to {keep_to}")
         axis.bar(range(samples + 1), [list(values).count(c) for c in range(samples + 1)], color=BLUE)
         axis.set(title=f"{name} ({len(values)} questions)", xlabel=f"right answers of {samples}")
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.legend(fontsize=8)
     figure.axes[0].set_ylabel("questions")
     return figure

@@ -18,7 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from medvlt_lib.config import Profile, load_profile
+from medvlt_lib.config import Profile, load_profile, profile_names
 from medvlt_lib.records import UserError, atomic_write
 
 STAGES = {"01": "01_data", "02": "02_filtering", "03": "03_sft", "04": "04_grpo", "05": "05_eval", "06": "06_analysis"}
@@ -71,7 +71,7 @@ def once(folder: Path, work: Callable[[Path], dict], settings: dict[str, Any], i
     try:
         metrics = work(folder)
     except Exception as error:
-        if not isinstance(error, UserError) and _disk_refused(error):
+        if not isinstance(error, UserError) and disk_refused(error):
             reason = str(error).splitlines()[0]
             raise UserError(f"cannot write in {folder} ({reason}); free some space, then the same command continues.") from error
         raise
@@ -87,7 +87,7 @@ def _same(folder: Path, before: dict, now: dict, mend: str) -> None:
                 raise UserError(f"{folder} was made with {noun}{key} = {json.dumps(old)}, now it is {json.dumps(new)}; {mend}.")
 
 
-def _disk_refused(error: Exception) -> bool:
+def disk_refused(error: Exception) -> bool:
     """Whether a full or read-only disk is behind an error; torch and safetensors hide the system's own error."""
     refusals = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
     hidden = ("No space left", "File too large", "PytorchStreamWriter failed", "unexpected pos")
@@ -161,7 +161,7 @@ def open_run(
     inputs: list[str] | None = None,
     root: Path = Path("runs"),
 ) -> Run:
-    """The run folder `root`/`run` (by default named after the profile), made when it is not there yet.
+    """The run folder `root`/`run` (by default named after the profile), made when it is not there yet, of `profile` or tiny.
 
     `overrides` add to those the run was made with. Raises UserError for a run of another profile, a foreign folder, or
     stages that are not 01 ... 06.
@@ -177,7 +177,8 @@ def open_run(
     elif folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} holds files but no manifest.json, so it is no run; choose another --run.")
     merged = {**manifest.get("overrides", {}), **(overrides or {})}
-    resolved = load_profile(manifest["profile"]["profile"] if manifest else profile or name, merged)
+    fresh = profile or (name if name in profile_names() else "tiny")
+    resolved = load_profile(manifest["profile"]["profile"] if manifest else fresh, merged)
     paths = {**manifest.get("inputs", {}), **_stage_paths(inputs or [])}
     manifest = {
         "profile": resolved.model_dump(),

@@ -101,6 +101,29 @@ def test_mistakes_are_one_sentence(finished, tmp_path, arguments, words):
     assert "Traceback" not in done.stderr
 
 
+def test_a_full_disk_is_a_sentence_and_nothing_is_lost(finished, tmp_path):
+    """A limit on the size of files stands in for the disk: the training's checkpoint does not fit."""
+    import resource
+
+    shutil.copytree(finished.parent, tmp_path / "runs")
+    shutil.rmtree(tmp_path / "runs/tiny/03_sft")
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, resource.RLIM_INFINITY))  # noqa: E731
+    done = medvlt(tmp_path, "sft", preexec_fn=limit)
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert "error: cannot write in runs/tiny/03_sft/sft_text" in done.stderr and "Traceback" not in done.stderr
+    assert not (tmp_path / "runs/tiny/03_sft/sft_text/checkpoint").exists()
+    assert medvlt(tmp_path, "sft").returncode == 0
+    a, b = (load_file(r / "03_sft/sft_text/checkpoint/model.safetensors") for r in (finished, tmp_path / "runs/tiny"))
+    assert all(a[k].sub(b[k]).abs().max() <= 1e-6 for k in a)
+
+
+def test_a_folder_that_cannot_be_written_is_a_sentence(tmp_path):
+    (tmp_path / "runs").write_text("a file where the folder should be")
+    done = medvlt(tmp_path, "data", "--profile", "tiny")
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: cannot write runs/tiny") and "Traceback" not in done.stderr
+
+
 def test_torn_inputs_are_named(finished, tmp_path):
     shutil.copytree(finished.parent, tmp_path / "runs")
     (tmp_path / "runs/tiny/01_data/test.parquet").write_bytes(b"PAR1")
