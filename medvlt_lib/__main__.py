@@ -145,10 +145,7 @@ def eval_(
     opened = _open(profile, run, set_, redo, inputs)
     if (model is None) != (out is None):
         raise UserError("--model and --out go together: which checkpoint, and where its answers go.")
-    if model is not None:
-        scores = {model: evaluate_checkpoint(out, opened, model)}
-    else:
-        scores = work(opened, arm)
+    scores = {model: evaluate_checkpoint(out, opened, model)} if model is not None else work(opened, arm)
     percent = lambda x: f"{100 * x:.1f}"  # noqa: E731
     rows = [(a, percent(s["macro"]), " to ".join(map(percent, s["interval"])), percent(s["well_formed"])) for a, s in scores.items()]
     _show(f"{out or opened.folder / '05_eval'}", [("arm", "macro accuracy", "95 % interval", "well-formed"), *rows])

@@ -98,9 +98,11 @@ def run_notebook(path: Path, out: Path, parameters: dict[str, Any], record: dict
                 coalesce_streams=True,
             )
         except PapermillExecutionError as error:
-            raise UserError(f"{path.stem}, cell {_place(executed)}: {error.ename}: {error.evalue}; see {executed}.") from None
+            raise UserError(f"{path.stem}, cell {_place(executed)}: {error.ename}: {error.evalue.rstrip('.')}; see {executed}.") from None
         except Exception as error:  # nbclient's dead kernels and time-outs
-            raise UserError(f"{path.stem}, cell {_place(executed)}: {type(error).__name__}: {error}; see {executed}.") from None
+            raise UserError(
+                f"{path.stem}, cell {_place(executed)}: {type(error).__name__}: {str(error).rstrip('.')}; see {executed}."
+            ) from None
     for index, cell in enumerate(_cells(executed)):
         if any(o.get("ename") == "SystemExit" for o in cell.get("outputs", [])):
             raise UserError(f"{path.stem}, cell {index}: it called exit, so the cells after it did not run; see {executed}.")
@@ -112,19 +114,20 @@ def run_notebook(path: Path, out: Path, parameters: dict[str, Any], record: dict
 
 
 def _cells(path: Path) -> list:
+    """An executed notebook's cells without those that papermill put in, so that they count as in the notebook itself."""
     import nbformat
 
     cells = nbformat.read(path, as_version=4).cells
-    return [c for c in cells if "papermill-error-cell-tag" not in c.metadata.get("tags", [])]
+    return [c for c in cells if not {"papermill-error-cell-tag", "injected-parameters"} & set(c.metadata.get("tags", []))]
 
 
 def _place(executed: Path) -> str:
-    """The cell that was running when a notebook stopped, by number (the first is 0) and first line."""
-    for index, cell in enumerate(_cells(executed)):
-        state = cell.metadata.get("papermill", {})
-        if state.get("exception") or state.get("status") in ("running", "failed"):
-            return f"{index} (`{cell.source.strip().splitlines()[0]}`)"
-    return "?"
+    """The last cell that was started, by number (the first is 0) and first line."""
+    started = [(i, c) for i, c in enumerate(_cells(executed)) if c.metadata.get("papermill", {}).get("start_time")]
+    if not started:
+        return "0 (no cell was started)"
+    index, cell = started[-1]
+    return f"{index} (`{cell.source.strip().splitlines()[0]}`)"
 
 
 def _record(run: Run, notebook: str, record: dict) -> None:

@@ -40,10 +40,7 @@ def begin(notebook: str, profile: str, run: str | None, seed: int, settings: dic
     number = notebook[:2]
     _started[notebook] = time.monotonic()
     chosen = {f"{section}.seed": seed for section in ("filtering", "sft", "grpo", "eval")} | settings
-    if use_reference:
-        opened = _from_reference(number, profile, run or "reference", chosen)
-    else:
-        opened = open_run(profile, run, chosen)
+    opened = _from_reference(number, profile, run or "reference", chosen) if use_reference else open_run(profile, run, chosen)
     metrics_path(opened, notebook).unlink(missing_ok=True)
     if number not in ("01", "06"):
         _import_quietly()

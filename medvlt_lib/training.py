@@ -132,6 +132,8 @@ def finish_training(trainer, folder: Path) -> dict:
         shutil.rmtree(path, ignore_errors=True)
     trainer.save_model(str(temporary))
     trainer.processing_class.save_pretrained(temporary)
+    for leftover in ("README.md", "training_args.bin"):  # a template nobody filled in, and a pickle with this machine's paths
+        (temporary / leftover).unlink(missing_ok=True)
     temporary.rename(final)
     rows = [json.dumps(row) for row in trainer.state.log_history]
     atomic_write(folder / "log.jsonl", lambda tmp: Path(tmp).write_text("\n".join(rows) + "\n"))

@@ -51,7 +51,7 @@ def test_faults_are_named(tmp_path, monkeypatch, original, fault):
 def test_a_missing_metrics_file_is_an_error(tmp_path, monkeypatch, original):
     notebook = copy.deepcopy(original)
     notebook.cells[-1].source = "pass"
-    with pytest.raises(UserError, match="01_data, last cell.*metrics"):
+    with pytest.raises(UserError, match=r"01_data, last cell.*metrics"):
         course(tmp_path, monkeypatch, notebook)
 
 

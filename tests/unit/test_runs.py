@@ -63,7 +63,7 @@ def test_overrides_stay_with_the_run(tmp_path):
     after = open_run(None, "r", root=tmp_path)
     assert after.profile.grpo.beta == 0.1
     refused = open_run(None, "r", {"grpo.beta": 0.5}, root=tmp_path)
-    with pytest.raises(UserError, match="grpo.beta"):
+    with pytest.raises(UserError, match=r"grpo\.beta"):
         refused.perform("04", work("x"), refused.settings("grpo"), {}, "rl_text")
     assert open_run(None, "r", root=tmp_path).profile.grpo.beta == 0.1
 
@@ -133,7 +133,7 @@ def test_a_full_disk_is_a_sentence_and_the_work_continues(run, error):
         (folder / "part.txt").write_text("kept")
         raise error
 
-    with pytest.raises(UserError, match="cannot write in .*01_data.*the same command continues"):
+    with pytest.raises(UserError, match=r"cannot write in .*01_data.*the same command continues"):
         run.perform("01", fail, {}, {})
     assert run.perform("01", lambda f: {"part": (f / "part.txt").read_text()}, {}, {}) == {"part": "kept"}
 
