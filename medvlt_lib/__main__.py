@@ -174,24 +174,25 @@ def course(
     """Run the notebooks in order, without a person; started again, it goes on after the last finished one."""
     from medvlt_lib.config import parse_settings
     from medvlt_lib.course import run_course, summary
-    from medvlt_lib.report import evaluated_arms, results, table
+    from medvlt_lib.report import evaluated_arms, results
+    from medvlt_lib.report import table as arms_table
 
     settings = parse_settings(set_ or [])
     opened = run_course(profile, run, first, last, {"SETTINGS": settings} if settings else {})
     total, outside = summary(opened)
     print(f"notebooks: {total / 60:.1f} min, {100 * outside:.0f} % of it outside model compute and training")
     if (opened.folder / "05_eval").exists():
-        _show(f"{opened.folder}/05_eval", table(results(opened, evaluated_arms(opened))))
+        _show(f"{opened.folder}/05_eval", arms_table(results(opened, evaluated_arms(opened))))
     page = opened.folder / "06_analysis" / "report.html"
     print(f"report: {page}" if page.exists() else f"executed notebooks: {opened.folder}/notebooks")
 
 
-@app.command("table")
-def times_table_() -> None:
-    """Print the README's table of notebooks with recorded time and memory, from results/."""
-    from medvlt_lib.course import times_table
+@app.command()
+def table() -> None:
+    """Print the README's tables of recorded times, memory and accuracies, from results/."""
+    from medvlt_lib.course import arms_table, times_table
 
-    print(times_table())
+    print(times_table(), arms_table(), sep="\n\n")
 
 
 @app.command()

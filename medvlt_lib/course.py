@@ -166,6 +166,19 @@ def _cell(record: dict | None) -> str:
     return f"{record['seconds']:.0f} s, {record['peak_memory_mb'] / 1000:.1f} GB" if record else "not run"
 
 
+def arms_table() -> str:
+    """The README's table of recorded accuracies per profile and arm (results/arms-PROFILE.json), as Markdown."""
+    from medvlt_lib.report import table
+
+    lines = []
+    for path in sorted((ROOT / "results").glob("arms-*.json")):
+        head, *rows = [row[:5] for row in table(read_json(path))]
+        if not lines:
+            lines = ["| profile | " + " | ".join(head) + " |", "|---" * (len(head) + 1) + "|"]
+        lines += [f"| {path.stem.removeprefix('arms-')} | " + " | ".join(row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
 def build_reference(folder: Path = REFERENCE) -> None:
     """Run the small reference run stage by stage in a temporary folder and keep what later notebooks start from."""
     import tempfile

@@ -125,3 +125,10 @@ def test_check_commands_refuses_what_does_not_exist():
     for text in ("`medvlt teach`", "`medvlt data --speed 3`", "    make magic", "`medvlt phantom draw`"):
         with pytest.raises(AssertionError):
             check_commands(text)
+
+
+def test_the_readme_shows_the_recorded_tables():
+    from medvlt_lib.course import arms_table, times_table
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert times_table() in text and arms_table() in text
