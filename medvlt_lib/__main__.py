@@ -69,7 +69,11 @@ def _train(stage: str, figure: str, work, arm: str, data, init, opened) -> None:
 
 @app.command()
 def data(profile: ProfileName = None, run: RunName = None, set_: Settings = None, redo: Redo = None) -> None:
-    """01: gather the training, validation and test questions of a run, with a data card."""
+    """01: gather the training, validation and test questions of a run, with a data card.
+
+    Writes runs/RUN/01_data. The settings data.train_text, train_image, validation and test name the sources: phantom:FAMILIES,
+    hub:NAME, split:train_text, or a question file. Example: medvlt data --run noisy --set data.label_noise=0.3
+    """
     from medvlt_lib.data.stage import run as work
 
     opened = _open(profile, run, set_, redo, None)
@@ -79,7 +83,11 @@ def data(profile: ProfileName = None, run: RunName = None, set_: Settings = None
 
 @app.command("filter")
 def filter_(profile: ProfileName = None, run: RunName = None, set_: Settings = None, redo: Redo = None, inputs: Inputs = None) -> None:
-    """02: answer every training question n times with the base model; keep the medium-hard ones."""
+    """02: answer every training question n times with the base model; keep the medium-hard ones.
+
+    Needs 01. Writes rollouts, pass_counts.parquet, kept and control sets to runs/RUN/02_filtering. The band is filtering.keep_from
+    to filtering.keep_to. Interrupted, it continues. Example: medvlt filter --set filtering.keep_to=6
+    """
     from medvlt_lib.filtering import run as work
 
     opened = _open(profile, run, set_, redo, inputs)
@@ -102,7 +110,11 @@ def sft(
     redo: Redo = None,
     inputs: Inputs = None,
 ) -> None:
-    """03: fine-tune on the teacher's chains of thought."""
+    """03: fine-tune on the teacher's chains of thought.
+
+    Needs 01 (with sft.data=kept also 02). Writes a checkpoint and log.jsonl to runs/RUN/03_sft/ARM. Interrupted, it continues from
+    its last checkpoint (every sft.save_every steps). Example: medvlt sft --arm sft_image --set sft.epochs=1
+    """
     from medvlt_lib.sft import run as work
 
     _train("03", "loss", work, arm, data, init, _open(profile, run, set_, redo, inputs))
@@ -119,7 +131,11 @@ def grpo(
     redo: Redo = None,
     inputs: Inputs = None,
 ) -> None:
-    """04: reinforce with a verifiable reward (GRPO) on the kept questions."""
+    """04: reinforce with a verifiable reward (GRPO) on the kept questions.
+
+    Needs 02, and for a chained arm such as sft_text-rl_image its first part. Writes a checkpoint, log.jsonl and samples.jsonl to
+    runs/RUN/04_grpo/ARM. Interrupted, it continues. Example: medvlt grpo --arm rl_image --set grpo.max_steps=20
+    """
     from medvlt_lib.grpo import run as work
 
     _train("04", "reward", work, arm, data, init, _open(profile, run, set_, redo, inputs))
@@ -138,7 +154,11 @@ def eval_(
     redo: Redo = None,
     inputs: Inputs = None,
 ) -> None:
-    """05: answer the test questions with every arm and grade the answers."""
+    """05: answer the test questions with every arm and grade the answers.
+
+    Needs 01 and the arms' checkpoints. Writes answers.parquet and scores.json to runs/RUN/05_eval/ARM; intervals are bootstrapped over
+    pictures. Anything that is not an arm: medvlt eval --model FOLDER --out DIR
+    """
     from medvlt_lib.evaluate import evaluate_checkpoint
     from medvlt_lib.evaluate import run as work
 
@@ -153,7 +173,10 @@ def eval_(
 
 @app.command()
 def report(profile: ProfileName = None, run: RunName = None, set_: Settings = None, redo: Redo = None) -> None:
-    """06: tables, figures and a page that compares the evaluated arms."""
+    """06: tables, figures and a page that compares the evaluated arms.
+
+    Needs 05. Writes report.html, model_card.md, figures and tables to runs/RUN/06_analysis, again each time.
+    """
     from medvlt_lib.report import evaluated_arms, results, table
     from medvlt_lib.report import run as work
 

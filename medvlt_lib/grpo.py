@@ -40,7 +40,7 @@ def _work(folder: Path, profile, inputs: dict[str, Path], callbacks: list | None
     trainer = make_trainer(profile, load_policy(profile, inputs.get("init"), trainable=True), processor, questions, folder, callbacks)
     train_resumably(trainer, "reward")
     gather_samples(folder)
-    metrics = finish_training(trainer, folder)
+    metrics = finish_training(trainer, folder, profile.model.name)
     means = [float(row["reward"]) for row in trainer.state.log_history if "reward" in row]
     return {**metrics, "first_reward": means[0], "last_reward": means[-1]}
 

@@ -154,7 +154,6 @@ def load_policy(profile, checkpoint: Path | None = None, trainable: bool = False
 
         config = LoraConfig(r=m.lora.rank, lora_alpha=m.lora.alpha, lora_dropout=m.lora.dropout, target_modules=LORA_TARGETS)
         model = get_peft_model(model, config)
-        model.peft_config["default"].base_model_name_or_path = m.name
     lora_to_float32(model)
     return model
 

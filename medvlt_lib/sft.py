@@ -32,7 +32,7 @@ def _work(folder: Path, profile, inputs: dict[str, Path], callbacks: list | None
         raise UserError(f"{inputs['data']} has no question with a chain of thought (reasoning); name another file with --data.")
     trainer = make_trainer(profile, load_policy(profile, inputs.get("init"), trainable=True), processor, questions, folder, callbacks)
     train_resumably(trainer, "loss")
-    return finish_training(trainer, folder)
+    return finish_training(trainer, folder, profile.model.name)
 
 
 def make_trainer(profile, model, processor, questions: list[Question], folder: Path, callbacks: list | None = None):

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from medvlt_lib.records import UserError, atomic_write
-from medvlt_lib.runs import Run
+from medvlt_lib.runs import Run, read_json, write_json
 
 ARMS = ("base", "sft_text", "sft_image", "rl_text", "rl_image", "sft_text-rl_image", "rl_text-rl_image")
 
@@ -125,8 +125,8 @@ def _load_weights(model, checkpoint: str) -> None:
     model.load_state_dict(saved.state_dict())
 
 
-def finish_training(trainer, folder: Path) -> dict:
-    """Write checkpoint/ and log.jsonl, drop the trainer's own folder, and return the metrics."""
+def finish_training(trainer, folder: Path, model: str) -> dict:
+    """Write checkpoint/ and log.jsonl, drop the trainer's own folder, and return the metrics. An adapter names its base `model`."""
     final, temporary = folder / "checkpoint", folder / ".checkpoint"
     for path in (final, temporary):
         shutil.rmtree(path, ignore_errors=True)
@@ -134,6 +134,9 @@ def finish_training(trainer, folder: Path) -> dict:
     trainer.processing_class.save_pretrained(temporary)
     for leftover in ("README.md", "training_args.bin"):  # a template nobody filled in, and a pickle with this machine's paths
         (temporary / leftover).unlink(missing_ok=True)
+    adapter = temporary / "adapter_config.json"
+    if adapter.exists():
+        write_json(adapter, {**read_json(adapter), "base_model_name_or_path": model})
     temporary.rename(final)
     rows = [json.dumps(row) for row in trainer.state.log_history]
     atomic_write(folder / "log.jsonl", lambda tmp: Path(tmp).write_text("\n".join(rows) + "\n"))
