@@ -74,9 +74,11 @@ def run_notebook(path: Path, out: Path, parameters: dict[str, Any], record: dict
     import logging
 
     import papermill
+    from papermill.engines import papermill_engines
     from papermill.exceptions import PapermillExecutionError
 
     logging.getLogger("papermill").setLevel(logging.ERROR)
+    papermill_engines.register("lively", _lively_engine())
     known = papermill.inspect_notebook(str(path))
     if unknown := sorted(set(parameters) - set(known)):
         raise UserError(f"{path.stem} has no parameter {unknown[0]}; its parameters are {', '.join(known)}.")
@@ -96,6 +98,8 @@ def run_notebook(path: Path, out: Path, parameters: dict[str, Any], record: dict
                 stderr_file=errors,
                 cwd=str(Path.cwd()),
                 coalesce_streams=True,
+                extra_arguments=["--IPKernelApp.log_level=50"],
+                engine_name="lively",
             )
         except PapermillExecutionError as error:
             raise UserError(f"{path.stem}, cell {_place(executed)}: {error.ename}: {error.evalue.rstrip('.')}; see {executed}.") from None
@@ -111,6 +115,27 @@ def run_notebook(path: Path, out: Path, parameters: dict[str, Any], record: dict
     compute = sum(c.metadata.papermill.get("duration") or 0 for c in _cells(executed) if "compute" in c.metadata.get("tags", []))
     seconds = time.monotonic() - started
     return {"seconds": round(seconds, 1), "compute_seconds": round(compute, 1), "peak_memory_mb": read_json(metrics)["peak_memory_mb"]}
+
+
+def _lively_engine() -> type:
+    """papermill's engine, redrawing the progress bar while the kernel talks: its clock goes on inside a long cell."""
+    from papermill.engines import NBClientEngine
+
+    class Lively(NBClientEngine):
+        @classmethod
+        def execute_managed_notebook(cls, nb_man, kernel_name, **kwargs):
+            save = nb_man.autosave_cell
+
+            def save_and_redraw():
+                save()
+                if nb_man.pbar is not None and time.time() - nb_man.pbar.last_print_t > 1:
+                    nb_man.pbar.refresh()
+                    nb_man.pbar.last_print_t = time.time()
+
+            nb_man.autosave_cell = save_and_redraw
+            return super().execute_managed_notebook(nb_man, kernel_name, **kwargs)
+
+    return Lively
 
 
 def _cells(path: Path) -> list:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ def begin(notebook: str, profile: str, run: str | None, seed: int, settings: dic
     chosen = {f"{section}.seed": seed for section in ("filtering", "sft", "grpo", "eval")} | settings
     opened = _from_reference(number, profile, run or "reference", chosen) if use_reference else open_run(profile, run, chosen)
     metrics_path(opened, notebook).unlink(missing_ok=True)
+    warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm's, where ipywidgets is not installed
     if number not in ("01", "06"):
         _import_quietly()
     _show_setup(opened, notebook)
@@ -50,9 +52,6 @@ def begin(notebook: str, profile: str, run: str | None, seed: int, settings: dic
 
 def _import_quietly() -> None:
     """The slow imports, here rather than in the first cell that computes, and without bars for loading weights."""
-    import warnings
-
-    warnings.filterwarnings("ignore", message="IProgress not found")
     from transformers.utils import logging
 
     from medvlt_lib.rollout import transformers_engine  # noqa: F401

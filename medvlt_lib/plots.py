@@ -61,7 +61,7 @@ def pass_counts(counts: dict[str, Sequence[int]], samples: int, keep_from: int, 
 
 def curves(log: Sequence[dict], keys: dict[str, str], total: int | None = None, smooth: int = 5) -> Figure:
     """Training curves over steps: one panel for every `key: label`, with a running mean over `smooth` steps."""
-    figure = Figure(figsize=(4.2 * len(keys), 2.8), layout="constrained")
+    figure = Figure(figsize=(3.4 * len(keys), 2.6), layout="constrained")
     for axis, (key, label) in zip(figure.subplots(1, len(keys), squeeze=False)[0], keys.items(), strict=True):
         points = [(i + 1, float(row[key])) for i, row in enumerate(r for r in log if key in r)]
         if points:
@@ -90,7 +90,7 @@ def accuracy(rows: Sequence[dict]) -> Figure:
         right.bar(places, [100 * row["datasets"][n]["accuracy"] for n in names], width, label=row["arm"], color=colour)
     left.set_xticks(range(len(rows)), [r["arm"] for r in rows], rotation=30, ha="right")
     left.set(ylabel="macro accuracy, % (95 % interval)", xlim=(-0.5, len(rows) - 0.5))
-    right.set_xticks(range(len(names)), [textwrap.fill(n.replace("_", " "), 10) for n in names], fontsize=8)
+    right.set_xticks(range(len(names)), [textwrap.fill(n.replace("_", " "), 15) for n in names], fontsize=8)
     right.set_ylabel("accuracy, %")
     figure.legend(*right.get_legend_handles_labels(), loc="outside upper center", ncols=len(rows), fontsize=8)
     return figure

@@ -60,7 +60,7 @@ def _work(folder: Path, run_: Run, arms: list[str], base: Path) -> dict:
 
 def table(rows: list[dict]) -> list[tuple[str, ...]]:
     """The result table as text cells, header first."""
-    cells = [("arm", "macro accuracy", "95 % interval", "against base", "95 % paired", "well-formed", "tokens")]
+    cells = [("arm", "macro accuracy, %", "95 % interval", "against base", "95 % paired", "well-formed", "tokens")]
     percent = lambda x: f"{100 * x:.1f}"  # noqa: E731
     for row in rows:
         gain, span = ("", "") if row["gain"] is None else (f"{100 * row['gain']['difference']:+.1f}", _span(row["gain"]["interval"]))

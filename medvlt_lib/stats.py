@@ -20,20 +20,25 @@ def macro(values, strata) -> float:
 
 
 def macro_interval(values, strata, clusters, rounds: int = 2000, level: float = 0.95, seed: int = 0) -> tuple[float, float]:
-    """Percentile bootstrap interval of the macro mean; whole clusters (questions on one image) are resampled in strata.
+    """Percentile bootstrap interval of the macro mean; whole clusters (all questions on one image) are resampled.
 
-    values, strata, clusters: one entry a question. For a paired comparison give differences as values.
-    Source: Field CA, Welsh AH. J R Stat Soc B 2007;69:369-390 (cluster bootstrap).
+    values, strata, clusters: one entry a question. Clusters are drawn among those that touch the same strata, so that
+    every stratum keeps its size; an image with questions in two strata moves both. For a paired comparison give
+    differences as values. Source: Field CA, Welsh AH. J R Stat Soc B 2007;69:369-390 (cluster bootstrap).
     """
-    values, strata, clusters = np.asarray(values, dtype=float), np.asarray(strata), np.asarray(clusters)
+    values = np.asarray(values, dtype=float)
+    _, stratum = np.unique(np.asarray(strata), return_inverse=True)
+    _, cluster = np.unique(np.asarray(clusters), return_inverse=True)
+    shape = (cluster.max() + 1, stratum.max() + 1)
+    sums, sizes = np.zeros(shape), np.zeros(shape)  # (clusters, strata)
+    np.add.at(sums, (cluster, stratum), values)
+    np.add.at(sizes, (cluster, stratum), 1)
     rng = np.random.default_rng(seed)
-    means = []
-    for stratum in np.unique(strata):
-        inside = strata == stratum
-        _, index = np.unique(clusters[inside], return_inverse=True)
-        sums = np.bincount(index, weights=values[inside])
-        sizes = np.bincount(index)
-        draw = rng.integers(len(sums), size=(rounds, len(sums)))
-        means.append(sums[draw].sum(1) / sizes[draw].sum(1))
-    low, high = np.percentile(np.mean(means, axis=0), [50 * (1 - level), 50 * (1 + level)])
+    drawn_sums, drawn_sizes = np.zeros((rounds, shape[1])), np.zeros((rounds, shape[1]))
+    for kind in np.unique(sizes > 0, axis=0):
+        own = np.flatnonzero(((sizes > 0) == kind).all(1))
+        times = rng.multinomial(len(own), np.full(len(own), 1 / len(own)), size=rounds)  # how often each cluster is drawn
+        drawn_sums += times @ sums[own]
+        drawn_sizes += times @ sizes[own]
+    low, high = np.percentile((drawn_sums / drawn_sizes).mean(1), [50 * (1 - level), 50 * (1 + level)])
     return float(low), float(high)

@@ -29,3 +29,15 @@ def test_bootstrap_covers_and_widens_with_clusters():
         low, high = macro_interval(sample, ["x"] * 200, np.arange(200), rounds=400, seed=seed)
         hits += low <= 0.6 <= high
     assert hits >= 88
+
+
+def test_images_with_questions_in_two_strata_move_both():
+    """The second question on an image that always shares the first one's fate adds no information."""
+    rng = np.random.default_rng(1)
+    right = rng.random(200) < 0.6
+    one = macro_interval(right, ["a"] * 200, range(200))
+    twice = macro_interval([*right, *right], ["a"] * 200 + ["b"] * 200, [*range(200), *range(200)])
+    apart = macro_interval([*right, *right], ["a"] * 200 + ["b"] * 200, range(400))
+    width = lambda span: span[1] - span[0]  # noqa: E731
+    assert width(twice) == pytest.approx(width(one), rel=0.1)
+    assert width(apart) == pytest.approx(width(one) / 2**0.5, rel=0.15)  # two independent halves of the evidence
