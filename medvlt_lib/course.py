@@ -13,7 +13,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from medvlt_lib.config import load_profile
 from medvlt_lib.lesson import REFERENCE, ROOT, expected
 from medvlt_lib.records import UserError
 from medvlt_lib.runs import STAGES, Run, open_run, read_json, write_json
@@ -47,9 +46,8 @@ def run_course(
     `parameters` go to each notebook's parameters cell (SETTINGS, SEED, USE_REFERENCE, ...). Raises UserError that names
     notebook and cell.
     """
-    profile = profile or "tiny"
-    load_profile(profile, (parameters or {}).get("SETTINGS"))  # a wrong key stops before any kernel starts
-    run = open_run(profile, name)
+    run = open_run(profile, name, (parameters or {}).get("SETTINGS"))  # a wrong key stops before any kernel starts
+    profile = run.profile.profile
     given = {"PROFILE": profile, "RUN": run.folder.name, **(parameters or {})}
     out = run.folder / "notebooks"
     out.mkdir(parents=True, exist_ok=True)

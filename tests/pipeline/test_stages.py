@@ -79,6 +79,18 @@ def test_chained_arms_start_from_the_earlier_arm(finished, tmp_path):
     assert set(stage["inputs"]) == {"data", "init"}
 
 
+def test_any_model_can_be_evaluated_outside_the_arms(finished, tmp_path):
+    shutil.copytree(finished.parent, tmp_path / "runs")
+    checkpoint = "runs/tiny/03_sft/sft_text/checkpoint"
+    done = medvlt(tmp_path, "eval", "--model", checkpoint, "--out", "mine")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "mine" / "answers.parquet").read_bytes() == (finished / "05_eval/sft_text/answers.parquet").read_bytes()
+    other = medvlt(tmp_path, "eval", "--model", "phantom:small", "--out", "mine")
+    assert other.returncode == 2 and "another --out" in other.stderr
+    missing = medvlt(tmp_path, "eval", "--model", "no-such-model", "--out", "other")
+    assert missing.returncode == 2 and "no-such-model" in missing.stderr and "Traceback" not in missing.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
