@@ -37,7 +37,7 @@ def _work(folder: Path, profile, inputs: dict[str, Path], callbacks: list | None
             f"{inputs['data']} holds {len(questions)} questions, one step needs grpo.prompts = {g.prompts}; lower it or add questions."
         )
     processor = profile_processor(profile)
-    trainer = make_trainer(profile, load_policy(profile, inputs.get("init"), trainable=True), processor, questions, folder, callbacks)
+    trainer = make_trainer(profile, load_policy(profile, inputs.get("init"), True, g.seed), processor, questions, folder, callbacks)
     train_resumably(trainer, "reward")
     gather_samples(folder)
     metrics = finish_training(trainer, folder, profile.model.name)

@@ -135,8 +135,9 @@ def profile_processor(profile):
     return processor
 
 
-def load_policy(profile, checkpoint: Path | None = None, trainable: bool = False):
-    """A profile's model, or an arm's checkpoint of it (full weights or a LoRA adapter); with a new adapter to train.
+def load_policy(profile, checkpoint: Path | None = None, trainable: bool = False, seed: int = 42):
+    """A profile's model, or an arm's checkpoint of it (full weights or a LoRA adapter); with a new adapter, drawn from
+    `seed`, to train.
 
     With NF4 the vision tower and the output layer stay in full precision, which is asserted. LoRA weights are float32.
     """
@@ -150,8 +151,10 @@ def load_policy(profile, checkpoint: Path | None = None, trainable: bool = False
 
         model = PeftModel.from_pretrained(model, checkpoint, is_trainable=trainable)
     elif m.lora is not None and trainable:
+        import torch
         from peft import LoraConfig, get_peft_model
 
+        torch.manual_seed(seed)
         config = LoraConfig(r=m.lora.rank, lora_alpha=m.lora.alpha, lora_dropout=m.lora.dropout, target_modules=LORA_TARGETS)
         model = get_peft_model(model, config)
     lora_to_float32(model)

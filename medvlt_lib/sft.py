@@ -30,7 +30,9 @@ def _work(folder: Path, profile, inputs: dict[str, Path], callbacks: list | None
     questions = [q for q in read_questions(inputs["data"]) if q.reasoning]
     if not questions:
         raise UserError(f"{inputs['data']} has no question with a chain of thought (reasoning); name another file with --data.")
-    trainer = make_trainer(profile, load_policy(profile, inputs.get("init"), trainable=True), processor, questions, folder, callbacks)
+    trainer = make_trainer(
+        profile, load_policy(profile, inputs.get("init"), True, profile.sft.seed), processor, questions, folder, callbacks
+    )
     train_resumably(trainer, "loss")
     return finish_training(trainer, folder, profile.model.name)
 

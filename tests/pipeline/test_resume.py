@@ -1,6 +1,7 @@
 """Training that stops between two checkpoints and starts again ends with the weights of training that never stopped."""
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
@@ -38,9 +39,11 @@ def test_a_power_cut_changes_nothing(stage, updates, name, questions, tmp_path):
     for folder in (one, two):
         folder.mkdir()
     stage._work(one, profile, {"data": questions})
+    torch.manual_seed(0)  # another process starts with other random numbers
     with pytest.raises(KeyboardInterrupt):
         stage._work(two, profile, {"data": questions}, [PowerCut()])
     assert (two / "training" / "checkpoint-4").is_dir()
+    torch.manual_seed(1)
     stage._work(two, profile, {"data": questions})
     [weights] = [p.name for p in (one / "checkpoint").glob("*.safetensors")]
     a, b = load_file(one / "checkpoint" / weights), load_file(two / "checkpoint" / weights)
