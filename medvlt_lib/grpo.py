@@ -39,7 +39,8 @@ def _work(folder: Path, profile, inputs: dict[str, Path], callbacks: list | None
     processor = profile_processor(profile)
     trainer = make_trainer(profile, load_policy(profile, inputs.get("init"), True, g.seed), processor, questions, folder, callbacks)
     train_resumably(trainer, "reward")
-    gather_samples(folder)
+    if trainer.is_world_process_zero():
+        gather_samples(folder)
     metrics = finish_training(trainer, folder, profile.model.name)
     means = [float(row["reward"]) for row in trainer.state.log_history if "reward" in row]
     return {**metrics, "first_reward": means[0], "last_reward": means[-1]}
@@ -168,9 +169,12 @@ def _write_samples(folder: Path, step: int, prompt: list[dict], done: list) -> N
 
 
 def gather_samples(folder: Path) -> None:
-    """One samples.jsonl from the files of the single steps."""
+    """One samples.jsonl from the files of the single steps; a kill in the middle of this loses nothing."""
     import shutil
 
-    lines = [path.read_text(encoding="utf-8") for path in sorted((folder / "samples").glob("*.json"))]
+    before = (folder / "samples.jsonl").read_text(encoding="utf-8") if (folder / "samples.jsonl").exists() else ""
+    files = [path.read_text(encoding="utf-8") for path in (folder / "samples").glob("*.json")]
+    by_step = {json.loads(line)["step"]: line for line in [*before.splitlines(keepends=True), *files]}
+    lines = [by_step[step] for step in sorted(by_step)]
     atomic_write(folder / "samples.jsonl", lambda temporary: Path(temporary).write_text("".join(lines), encoding="utf-8"))
     shutil.rmtree(folder / "samples", ignore_errors=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -65,9 +66,10 @@ def once(folder: Path, work: Callable[[Path], dict], settings: dict[str, Any], i
         raise UserError(f"{folder} holds files that this program did not put there; move them or choose another folder.")
     if "metrics.json" in held:
         return read_json(folder / "metrics.json"), False
-    for torn in [p for p in folder.rglob(".*") if p.is_file()]:
-        torn.unlink()
-    write_json(folder / "stage.json", mark)
+    if first_process():
+        for torn in [p for p in folder.rglob(".*") if p.is_file()]:
+            torn.unlink()
+        write_json(folder / "stage.json", mark)
     try:
         metrics = work(folder)
     except Exception as error:
@@ -75,8 +77,14 @@ def once(folder: Path, work: Callable[[Path], dict], settings: dict[str, Any], i
             reason = str(error).splitlines()[0]
             raise UserError(f"cannot write in {folder} ({reason}); free some space, then the same command continues.") from error
         raise
-    write_json(folder / "metrics.json", metrics)
+    if first_process():
+        write_json(folder / "metrics.json", metrics)
     return metrics, True
+
+
+def first_process() -> bool:
+    """Whether this process writes: of several that accelerate launched, only the first does."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def _same(folder: Path, before: dict, now: dict, mend: str) -> None:
@@ -128,6 +136,8 @@ class Run:
         """Do a stage's `work(folder) -> metrics` once (see `once`), with its state and duration in the manifest."""
         folder = self.folder / STAGES[stage] / (arm or "")
         if stage in self.redo and folder.exists():
+            if "RANK" in os.environ:
+                raise UserError(f"--redo cannot be combined with accelerate launch; delete {folder} and launch again without it.")
             for path in inputs.values():
                 file_hash(path)  # nothing is thrown away when the stage could not be done again
             old = folder.with_name(f".{folder.name}.old")
@@ -147,6 +157,8 @@ class Run:
         return metrics
 
     def _note(self, stage: str, arm: str | None, state: dict) -> None:
+        if not first_process():
+            return
         path = self.folder / "manifest.json"
         done = read_json(path)["stages"]  # another stage of this run may have finished meanwhile
         self.manifest["stages"] = {**done, (f"{STAGES[stage]}/{arm}" if arm else STAGES[stage]): state}
@@ -224,7 +236,6 @@ def _version(package: str) -> str | None:
 
 
 def _hardware() -> dict:
-    import os
     import platform
 
     return {"system": platform.system(), "machine": platform.machine(), "python": platform.python_version(), "cores": os.cpu_count()}

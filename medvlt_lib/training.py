@@ -127,19 +127,27 @@ def _load_weights(model, checkpoint: str) -> None:
 
 def finish_training(trainer, folder: Path, model: str) -> dict:
     """Write checkpoint/ and log.jsonl, drop the trainer's own folder, and return the metrics. An adapter names its base `model`."""
-    final, temporary = folder / "checkpoint", folder / ".checkpoint"
-    for path in (final, temporary):
-        shutil.rmtree(path, ignore_errors=True)
-    trainer.save_model(str(temporary))
+    temporary = folder / ".checkpoint"
+    if trainer.is_world_process_zero():
+        shutil.rmtree(temporary, ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+    trainer.save_model(str(temporary))  # every process takes part where weights are sharded
+    if trainer.is_world_process_zero():
+        _keep_checkpoint(trainer, temporary, folder, model)
+    trainer.accelerator.wait_for_everyone()
+    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
+    return {"steps": trainer.state.global_step, "first_loss": float(losses[0]), "last_loss": float(losses[-1])}
+
+
+def _keep_checkpoint(trainer, temporary: Path, folder: Path, model: str) -> None:
     trainer.processing_class.save_pretrained(temporary)
     for leftover in ("README.md", "training_args.bin"):  # a template nobody filled in, and a pickle with this machine's paths
         (temporary / leftover).unlink(missing_ok=True)
     adapter = temporary / "adapter_config.json"
     if adapter.exists():
         write_json(adapter, {**read_json(adapter), "base_model_name_or_path": model})
-    temporary.rename(final)
+    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
+    temporary.rename(folder / "checkpoint")
     rows = [json.dumps(row) for row in trainer.state.log_history]
     atomic_write(folder / "log.jsonl", lambda tmp: Path(tmp).write_text("\n".join(rows) + "\n"))
     shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
-    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
-    return {"steps": trainer.state.global_step, "first_loss": float(losses[0]), "last_loss": float(losses[-1])}
