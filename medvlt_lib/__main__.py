@@ -45,6 +45,10 @@ def _show(title: str, cells: list[tuple[str, ...]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from medvlt_lib.runs import first_process
+
+    if not first_process():
+        return
     table = Table(*cells[0], title=title)
     for row in cells[1:]:
         table.add_row(*row)
