@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Optional
@@ -63,7 +64,7 @@ def _train(stage: str, figure: str, work, arm: str, data, init, opened) -> None:
     from medvlt_lib.training import launch_command
 
     folder = STAGES[stage]
-    launch = launch_command(opened, f"{folder.partition('_')[2]} --arm {arm}")
+    launch = launch_command(opened, shlex.join(sys.argv[1:]))
     if launch:
         raise UserError(f"profile {opened.profile.profile} trains on {opened.profile.launch.devices} devices; start it with `{launch}`.")
     metrics = work(opened, arm, data, init)

@@ -193,7 +193,12 @@ def load_profile(name: str, overrides: dict[str, Any] | None = None) -> Profile:
     values = yaml.safe_load(path.read_text(encoding="utf-8"))
     published = values.pop("published", {})
     overrides = dict(overrides or {})
-    if overrides.pop("scale", values["scale"]) == "published":
+    scale = overrides.pop("scale", values["scale"])
+    if scale != values["scale"]:
+        if scale != "published" or not published:
+            raise UserError(
+                f"profile {name}: scale cannot be {scale!r}; it is {values['scale']}" + (" or published." if published else ".")
+            )
         values["scale"] = "published"
         for section, keys in published.items():
             values[section] = {**values[section], **keys}
@@ -229,8 +234,15 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
             settings[key] = float(value)
             settings[key] = int(value)
         except ValueError:
-            settings[key] = settings[key] if key in settings else yaml.safe_load(value)
+            settings[key] = settings[key] if key in settings else _yaml(pair, value)
     return settings
+
+
+def _yaml(pair: str, value: str) -> Any:
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise UserError(f"--set {pair}: the value cannot be read; put it in quotes.") from None
 
 
 def _override(values: dict, key: str, value: Any) -> None:

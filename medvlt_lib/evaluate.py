@@ -16,7 +16,7 @@ from medvlt_lib.rollout.engine import Sampling
 from medvlt_lib.rollout.parts import roll_out
 from medvlt_lib.runs import STAGES, Run, once, read_json, write_json
 from medvlt_lib.stats import accuracy_interval, macro, macro_interval
-from medvlt_lib.training import arm_stage
+from medvlt_lib.training import trained_in
 
 PART = 128  # questions in one part
 
@@ -39,7 +39,7 @@ def run(run_: Run, arm: str | None = None) -> dict[str, dict]:
 def _arm(run_: Run, arm: str) -> dict:
     inputs = {"test": run_.require("01") / "test.parquet"}
     if arm != "base":
-        inputs["checkpoint"] = run_.require(arm_stage(arm), arm) / "checkpoint"
+        inputs["checkpoint"] = run_.require(trained_in(run_, arm), arm) / "checkpoint"
     settings = run_.settings("model", "engine", "eval")
     work = lambda folder: evaluate(folder, read_questions(inputs["test"]), run_.profile, inputs.get("checkpoint"), arm)  # noqa: E731
     run_.perform("05", work, settings, inputs, arm)
@@ -95,7 +95,7 @@ def _row(completion: Completion, question: Question, profile) -> dict:
 
 
 def score(rows: list[dict]) -> dict:
-    """Accuracy by data set with Wilson intervals, and the macro mean with a bootstrap interval."""
+    """Accuracy by data set with Wilson intervals (bootstrapped where answers share a picture), and their macro mean."""
     if not rows:
         raise UserError("there are no answers to score; the test set is empty.")
     names = list(dict.fromkeys(r["dataset"] for r in rows))
@@ -103,8 +103,11 @@ def score(rows: list[dict]) -> dict:
     share = lambda key: sum(bool(r[key]) for r in rows) / len(rows)  # noqa: E731
     by_set = {}
     for name in names:
-        own = [r["correct"] for r in rows if r["dataset"] == name]
-        by_set[name] = {"questions": len(own), "accuracy": sum(own) / len(own), "interval": accuracy_interval(sum(own), len(own))}
+        own = [r for r in rows if r["dataset"] == name]
+        right, same = [r["correct"] for r in own], [r["cluster"] for r in own]
+        alone = len(set(same)) == len(own)  # else questions share a picture, or a question was sampled more than once
+        interval = accuracy_interval(sum(right), len(own)) if alone else macro_interval(right, [name] * len(own), same)
+        by_set[name] = {"questions": len(own), "accuracy": sum(right) / len(own), "interval": interval}
     return {
         "questions": len(rows),
         "macro": macro(correct, strata),

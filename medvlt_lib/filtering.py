@@ -26,7 +26,8 @@ def run(run_: Run) -> dict:
     data = run_.require("01")
     inputs = {n: data / f"{n}.parquet" for n in ("train_text", "train_image")}
     settings = run_.settings("model", "engine", "filtering")
-    return run_.perform("02", lambda folder: _work(folder, run_, inputs), settings, inputs)
+    band = ("filtering.keep_from", "filtering.keep_to")  # another band is another choice among the same rollouts
+    return run_.perform("02", lambda folder: _work(folder, run_, inputs), settings, inputs, free=band)
 
 
 def _work(folder: Path, run_: Run, inputs: dict[str, Path]) -> dict:

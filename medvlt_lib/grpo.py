@@ -24,7 +24,7 @@ from medvlt_lib.training import arm_inputs, finish_training, shared_arguments, t
 def run(run_: Run, arm: str = "rl_text", data: Path | None = None, init: Path | None = None, callbacks: list | None = None) -> dict:
     """Trains one arm into 04_grpo/<arm>; returns steps and the first and last mean reward. `callbacks` go to the trainer."""
     profile = run_.profile.for_arm(arm)
-    inputs = arm_inputs(run_, arm, profile.grpo.data, data, init)
+    inputs = arm_inputs(run_, "04", arm, profile.grpo.data, data, init)
     settings = run_.settings("model", "engine", "grpo", "launch", arm=arm)
     return run_.perform("04", lambda folder: _work(folder, profile, inputs, callbacks), settings, inputs, arm)
 

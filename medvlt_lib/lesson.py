@@ -100,7 +100,7 @@ def in_place(run: Run, command: str) -> bool:
     """Whether a training stage runs in this kernel; if not, print the command that launches it on many devices."""
     from medvlt_lib.training import launch_command
 
-    launch = launch_command(run, command)
+    launch = launch_command(run, f"{command} --run {run.folder.name}")
     if launch:
         print(f"This profile trains on {run.profile.launch.devices} devices. In a terminal, run\n\n    {launch}\n\nand then go on here.")
     return launch is None

@@ -109,13 +109,16 @@ def load_model(folder: str | Path, dtype: str = "float32", device: str = "cpu", 
         model, report = AutoModelForImageTextToText.from_pretrained(
             folder, config=config, revision=revision, dtype=getattr(torch, dtype), output_loading_info=True
         )
+        model = model.to(device)
     except Exception as error:  # safetensors, json and transformers each raise their own kind
-        raise UserError(f"cannot load a model from {folder} ({_first_line(error)}); check the folder or fetch it again.") from error
+        raise UserError(
+            f"cannot load a model from {folder} ({_first_line(error)}); check the folder, or the name, the network and the device."
+        ) from error
     wrong = [k for key in ("missing_keys", "unexpected_keys", "mismatched_keys") for k in report.get(key) or []]
     wrong = [k for k in wrong if not (k == "lm_head.weight" and config.tie_word_embeddings)]
     if wrong:
         raise UserError(f"the weights in {folder} do not belong to its config.json (for one, {wrong[0]}); fetch the folder again.")
-    return model.to(device).eval()
+    return model.eval()
 
 
 def resolve(name: str) -> str:
@@ -145,7 +148,10 @@ def load_policy(profile, checkpoint: Path | None = None, trainable: bool = False
     adapter = checkpoint is not None and (checkpoint / "adapter_config.json").exists()
     source, revision = (resolve(m.name), m.revision) if checkpoint is None or adapter else (checkpoint, None)
     dtype = "float32" if trainable and m.lora is None else m.dtype  # full-weight training keeps float32 master weights
-    model = load_nf4(source, m.device, revision) if m.quantization == "nf4" else load_model(source, dtype, m.device, revision)
+    if trainable and m.lora is not None and checkpoint is not None and not adapter:
+        raise UserError(f"{checkpoint} holds full weights, and profile {profile.profile} trains an adapter; name it as model.name instead.")
+    device = "cpu" if trainable and profile.launch.devices > 1 else m.device  # accelerate places what several devices share
+    model = load_nf4(source, device, revision) if m.quantization == "nf4" else load_model(source, dtype, device, revision)
     if adapter:
         from peft import PeftModel
 
@@ -170,9 +176,12 @@ def load_nf4(source: str | Path, device: str, revision: str | None = None):
     config = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=compute, llm_int8_skip_modules=["model.visual", "lm_head"]
     )
-    model = AutoModelForImageTextToText.from_pretrained(
-        source, revision=revision, quantization_config=config, dtype=compute, device_map={"": device}
-    )
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(
+            source, revision=revision, quantization_config=config, dtype=compute, device_map={"": device}
+        )
+    except Exception as error:  # safetensors, json, CUDA and transformers each raise their own kind
+        raise UserError(f"cannot load a model from {source} ({_first_line(error)}); check the name, the network and the device.") from error
     packed = {n: module for n, module in model.named_modules() if type(module).__name__ == "Linear4bit"}
     assert packed and not any("visual" in n for n in packed), "NF4 reached the vision tower; check llm_int8_skip_modules"
     for module in packed.values():  # bitsandbytes 0.50 repacks weights at the first rollout on such a CPU and then cannot train

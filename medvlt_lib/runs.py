@@ -24,6 +24,8 @@ from medvlt_lib.records import UserError, atomic_write
 
 STAGES = {"01": "01_data", "02": "02_filtering", "03": "03_sft", "04": "04_grpo", "05": "05_eval", "06": "06_analysis"}
 COMMANDS = {"01": "data", "02": "filter", "03": "sft", "04": "grpo", "05": "eval", "06": "report"}
+# Settings that only bound memory or refuse a row: whatever they are, the results are the same.
+LIMITS = ("engine.batch_rows", "sft.max_length", "grpo.max_prompt_length")
 PACKAGES = ("medvlt", "torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate")
 
 
@@ -52,23 +54,37 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def once(folder: Path, work: Callable[[Path], dict], settings: dict[str, Any], inputs: dict[str, Path], mend: str) -> tuple[dict, bool]:
+def once(
+    folder: Path,
+    work: Callable[[Path], dict],
+    settings: dict[str, Any],
+    inputs: dict[str, Path],
+    mend: str,
+    free: tuple[str, ...] = (),
+) -> tuple[dict, bool]:
     """Do `work(folder) -> metrics` unless it is done already; returns the metrics and whether work was done now.
+
+    When only `free` settings have changed, the work is done again from the parts that are on disk.
 
     `stage.json` keeps what the folder is made with. Raises UserError when that differs (`mend` ends the sentence), when
     the folder holds files that did not come from here, or when the disk is full.
     """
     mark = json.loads(json.dumps({"settings": settings, "inputs": {k: file_hash(p) for k, p in inputs.items()}}))
-    held = {p.name for p in folder.glob("*") if not p.name.startswith(".")}  # names with a dot: what a kill left of a write
+    torn = [p for p in folder.rglob(".*") if p.is_file()] if (folder / "stage.json").exists() else [*folder.glob(".stage.json.*")]
+    held = {p.name for p in folder.glob("*") if p not in torn}  # torn: what a kill left of a write
     if "stage.json" in held and len(held) > 1:
-        _same(folder, read_json(folder / "stage.json"), mark, mend)
-    elif any((folder / name).is_file() for name in held - {"stage.json"}):
+        before = read_json(folder / "stage.json")
+        changed = {k for k in free if before["settings"].get(k) != mark["settings"].get(k)}
+        _same(folder, {**before, "settings": {**before["settings"], **{k: mark["settings"][k] for k in changed}}}, mark, mend)
+        if changed:
+            held.discard("metrics.json")
+    elif held - {"stage.json"}:
         raise UserError(f"{folder} holds files that this program did not put there; move them or choose another folder.")
     if "metrics.json" in held:
         return read_json(folder / "metrics.json"), False
     if first_process():
-        for torn in [p for p in folder.rglob(".*") if p.is_file()]:
-            torn.unlink()
+        for path in [*torn, folder / "metrics.json"]:
+            path.unlink(missing_ok=True)
         write_json(folder / "stage.json", mark)
     try:
         metrics = work(folder)
@@ -128,22 +144,29 @@ class Run:
     def settings(self, *sections: str, arm: str | None = None) -> dict[str, Any]:
         """Profile keys of some sections, flat, with an arm's own settings in force."""
         profile = self.profile.for_arm(arm) if arm else self.profile
-        return {f"{s}.{k}": v for s in sections for k, v in getattr(profile, s).model_dump().items()}
+        every = {f"{s}.{k}": v for s in sections for k, v in getattr(profile, s).model_dump().items()}
+        return {k: v for k, v in every.items() if k not in LIMITS}
 
     def perform(
-        self, stage: str, work: Callable[[Path], dict], settings: dict[str, Any], inputs: dict[str, Path], arm: str | None = None
+        self,
+        stage: str,
+        work: Callable[[Path], dict],
+        settings: dict[str, Any],
+        inputs: dict[str, Path],
+        arm: str | None = None,
+        free: tuple[str, ...] = (),
     ) -> dict:
-        """Do a stage's `work(folder) -> metrics` once (see `once`), with its state and duration in the manifest."""
+        """Do a stage's `work(folder) -> metrics` once (see `once`), with its state and duration in the manifest.
+
+        With --redo the old work is thrown away when the new work has finished, and put back when that failed.
+        """
         folder = self.folder / STAGES[stage] / (arm or "")
+        old = folder.with_name(f".{folder.name}.old")
         if stage in self.redo and folder.exists():
             if "RANK" in os.environ:
                 raise UserError(f"--redo cannot be combined with accelerate launch; delete {folder} and launch again without it.")
-            for path in inputs.values():
-                file_hash(path)  # nothing is thrown away when the stage could not be done again
-            old = folder.with_name(f".{folder.name}.old")
             shutil.rmtree(old, ignore_errors=True)
             folder.rename(old)
-            shutil.rmtree(old)
         started = time.time()
 
         def noted(folder: Path) -> dict:
@@ -151,7 +174,14 @@ class Run:
             return work(folder)
 
         mend = f"put it back, redo the stage with --redo {stage}, or choose another --run"
-        metrics, fresh = once(folder, noted, settings, inputs, mend)
+        try:
+            metrics, fresh = once(folder, noted, settings, inputs, mend, free)
+        except Exception:
+            if old.exists():
+                shutil.rmtree(folder, ignore_errors=True)
+                old.rename(folder)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
         if fresh:
             self._note(stage, arm, {"state": "finished", "seconds": round(time.time() - started, 1)})
         return metrics

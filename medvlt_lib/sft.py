@@ -20,7 +20,7 @@ from medvlt_lib.training import arm_inputs, finish_training, shared_arguments, t
 def run(run_: Run, arm: str = "sft_text", data: Path | None = None, init: Path | None = None, callbacks: list | None = None) -> dict:
     """Trains one arm into 03_sft/<arm>; returns steps and the first and last loss. `callbacks` go to the trainer."""
     profile = run_.profile.for_arm(arm)
-    inputs = arm_inputs(run_, arm, profile.sft.data, data, init)
+    inputs = arm_inputs(run_, "03", arm, profile.sft.data, data, init)
     settings = run_.settings("model", "engine", "sft", "launch", arm=arm)
     return run_.perform("03", lambda folder: _work(folder, profile, inputs, callbacks), settings, inputs, arm)
 
@@ -30,6 +30,10 @@ def _work(folder: Path, profile, inputs: dict[str, Path], callbacks: list | None
     questions = [q for q in read_questions(inputs["data"]) if q.reasoning]
     if not questions:
         raise UserError(f"{inputs['data']} has no question with a chain of thought (reasoning); name another file with --data.")
+    if len(questions) < profile.sft.batch:
+        raise UserError(
+            f"{inputs['data']} holds {len(questions)} questions with a chain of thought, one step needs sft.batch = {profile.sft.batch}; lower it or add questions."
+        )
     trainer = make_trainer(
         profile, load_policy(profile, inputs.get("init"), True, profile.sft.seed), processor, questions, folder, callbacks
     )

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 from medvlt_lib.records import UserError, atomic_write
-from medvlt_lib.runs import Run, read_json, write_json
+from medvlt_lib.runs import COMMANDS, Run, read_json, write_json
 
 ARMS = ("base", "sft_text", "sft_image", "rl_text", "rl_image", "sft_text-rl_image", "rl_text-rl_image")
 
@@ -18,11 +18,19 @@ def arm_stage(arm: str) -> str:
     return "03" if arm.rpartition("-")[2].startswith("sft") else "04"
 
 
-def arm_inputs(run_: Run, arm: str, which: str, data: Path | None, init: Path | None) -> dict[str, Path]:
+def trained_in(run_: Run, arm: str) -> str:
+    """The stage, '03' or '04', whose folder holds a finished arm; where there is none, the one its name belongs to."""
+    found = [s for s in ("03", "04") if (run_.stage_folder(s, arm) / "metrics.json").exists()]
+    return found[0] if found else arm_stage(arm)
+
+
+def arm_inputs(run_: Run, stage: str, arm: str, which: str, data: Path | None, init: Path | None) -> dict[str, Path]:
     """The files an arm is trained from: its data, and the checkpoint it starts from unless that is the base model.
 
     `which`: 'train' (01_data), 'kept' or 'control' (02_filtering). Arms outside the paper's seven need `data`.
     """
+    if arm in ARMS[1:] and arm_stage(arm) != stage:
+        raise UserError(f"the arm {arm} is trained by `medvlt {COMMANDS[arm_stage(arm)]} --arm {arm}`, not by {COMMANDS[stage]}.")
     before, _, last = arm.rpartition("-")
     kind = last.partition("_")[2]
     if data is None:
@@ -36,7 +44,7 @@ def arm_inputs(run_: Run, arm: str, which: str, data: Path | None, init: Path | 
         if not (init / "config.json").exists() and not (init / "adapter_config.json").exists():
             raise UserError(f"--init {init} holds no model; name a folder with config.json or adapter_config.json.")
         inputs["init"] = init
-    elif before:
+    elif before and arm in ARMS:
         inputs["init"] = run_.require(arm_stage(before), before) / "checkpoint"
     return inputs
 
@@ -44,14 +52,20 @@ def arm_inputs(run_: Run, arm: str, which: str, data: Path | None, init: Path | 
 def launch_command(run_: Run, command: str) -> str | None:
     """What starts a training stage of a profile for several devices; None when this process is one of them, or the only one.
 
-    `command` is the stage's own command line, such as 'grpo --arm rl_text'.
+    `command` is the stage's own command line, such as 'grpo --arm rl_text --run full-3b'. Not run here: no GPUs at hand.
     """
     launch = run_.profile.launch
     if launch.devices == int(os.environ.get("WORLD_SIZE", "1")):
         return None
     config = Path(__file__).parent / "launch" / f"{launch.strategy}.yaml"
-    start = f"accelerate launch --config_file {config} --num_processes {launch.devices}"
-    return f"{start} -m medvlt_lib {command} --run {run_.folder.name}"
+    machines = -(-launch.devices // 8)
+    start = f"accelerate launch --config_file {config} --num_processes {launch.devices} --num_machines {machines}"
+    if machines > 1:
+        start += " --machine_rank RANK --main_process_ip FIRST_MACHINE"
+    serve = ""
+    if run_.profile.grpo.sampler == "trl-vllm-server" and command.startswith("grpo"):
+        serve = f"trl vllm-serve --model {run_.profile.model.name}   # on GPUs of its own, before:  "
+    return f"{serve}{start} -m medvlt_lib {command}"
 
 
 def shared_arguments(profile, section, folder: Path) -> dict:
@@ -90,7 +104,7 @@ def last_checkpoint(folder: Path) -> str | None:
             json.loads((path / "trainer_state.json").read_text())
             whole.append(path)
         except (OSError, ValueError):
-            shutil.rmtree(path)
+            shutil.rmtree(path, ignore_errors=True)
     return str(whole[-1]) if whole else None
 
 
@@ -143,6 +157,7 @@ def _keep_checkpoint(trainer, temporary: Path, folder: Path, model: str) -> None
     trainer.processing_class.save_pretrained(temporary)
     for leftover in ("README.md", "training_args.bin"):  # a template nobody filled in, and a pickle with this machine's paths
         (temporary / leftover).unlink(missing_ok=True)
+    shutil.rmtree(temporary / "ref", ignore_errors=True)  # TRL's frozen copy of the adapter that training began with
     adapter = temporary / "adapter_config.json"
     if adapter.exists():
         write_json(adapter, {**read_json(adapter), "base_model_name_or_path": model})

@@ -23,7 +23,7 @@ SPLITS = {"train_text": "train", "train_image": "train", "traces_image": "train"
 def load_set(name: str, data: Data) -> list[Question]:
     """The questions of one set ('train_text', ...) that a profile's data section names.
 
-    Raises UserError for a file that is missing or torn, a Hub that cannot be reached, or fewer questions than asked.
+    Raises UserError for a file that is missing or torn, a Hub that cannot be reached, or a set that cannot be split.
     """
     source, size = getattr(data, name), getattr(data, f"{name}_size")
     kind, _, rest = source.partition(":")
@@ -32,24 +32,33 @@ def load_set(name: str, data: Data) -> list[Question]:
         noise = {"label_noise": data.label_noise, "trace_noise": data.trace_noise} if noisy else {}
         return make_questions(rest, SPLITS[name], size, data.seed, **noise)
     if kind == "split":
-        return _held_out(rest, data)[:size]
-    if kind == "hub":
-        return from_hub(rest, "test" if name == "test" else "train", size)
-    questions = read_questions(Path(source))
-    if name in ("train_text", "train_image") and data.validation == f"split:{name}":
-        held = {q.id for q in _held_out(name, data)}
+        if name != "validation" or rest not in ("train_text", "train_image") or getattr(data, rest).startswith("phantom:"):
+            raise UserError(
+                f"data.{name} = {source}: only data.validation can be split:train_text or split:train_image, of a hub: set or a file."
+            )
+        return _held_out(_rows(rest, data), data)
+    questions = _rows(name, data)
+    if data.validation == f"split:{name}":
+        held = {q.id for q in _held_out(questions, data)}
         questions = [q for q in questions if q.id not in held]
-    return questions[:size]
+    return questions
 
 
-def _held_out(training_set: str, data: Data) -> list[Question]:
-    """`validation_size` random rows of a training set, which that set then leaves out."""
-    source = getattr(data, training_set)
+def _rows(name: str, data: Data) -> list[Question]:
+    """The first rows of a set's hub: source or file, before anything is held out."""
+    source, size = getattr(data, name), getattr(data, f"{name}_size")
     if source.startswith("hub:"):
-        rows = from_hub(source.removeprefix("hub:"), "train", getattr(data, f"{training_set}_size") + data.validation_size)
-        return rows[-data.validation_size :]
-    rows = read_questions(Path(source))
-    return Random(data.seed).sample(rows, min(data.validation_size, len(rows)))
+        return from_hub(source.removeprefix("hub:"), "test" if name == "test" else "train", size)
+    return read_questions(Path(source))[:size]
+
+
+def _held_out(questions: list[Question], data: Data) -> list[Question]:
+    """`validation_size` random rows of a training set, which that set then leaves out. Raises UserError if it has no more."""
+    if len(questions) <= data.validation_size:
+        raise UserError(
+            f"data.validation_size {data.validation_size} would leave nothing of {len(questions)} training questions; lower it."
+        )
+    return Random(data.seed).sample(questions, data.validation_size)
 
 
 def from_hub(name: str, split: str, size: int) -> list[Question]:
@@ -59,6 +68,8 @@ def from_hub(name: str, split: str, size: int) -> list[Question]:
     try:
         rows = load_dataset(name, split=split, streaming=True).take(size)
         return [from_published(row, name, split, i) for i, row in enumerate(rows)]
+    except KeyError as error:
+        raise UserError(f"{name} has no column {error}; data.sources reads MedVLThinker's published columns.") from error
     except (OSError, ValueError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
         raise UserError(f"cannot read {name} from the Hub ({reason}); check the name and the network, or name a local file.") from error

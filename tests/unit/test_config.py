@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -51,6 +52,8 @@ def test_scale_published_restores_the_published_size():
     [
         ("large", {}, ["large", "tiny"]),
         ("tiny", {"grpo.lr": 1e-5}, ["grpo.lr"]),
+        ("qlora-3b", {"scale": "publishd"}, ["scale", "publishd", "published"]),
+        ("tiny", {"scale": "published"}, ["scale", "tiny"]),
         ("tiny", {"greppo.learning_rate": 1e-5}, ["greppo"]),
         ("tiny", {"grpo.learning_rate": "fast"}, ["grpo.learning_rate", "fast"]),
         ("tiny", {"grpo.group_size": 2.5}, ["grpo.group_size", "2.5"]),
@@ -89,3 +92,6 @@ def test_light_imports_and_help_take_no_torch():
         "assert 'torch' not in sys.modules; assert time.perf_counter() - t < 1"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "medvlt_lib", "--help"], check=True, capture_output=True)
+    assert time.perf_counter() - started < 1

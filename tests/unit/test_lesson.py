@@ -51,7 +51,7 @@ def test_the_metrics_file_is_removed_at_the_start_and_written_at_the_end():
 def test_full_profiles_print_how_to_launch_them(capsys):
     assert not lesson.in_place(open_run("full-3b", None), "grpo --arm rl_text")
     printed = capsys.readouterr().out
-    assert "accelerate launch" in printed and "--num_processes 8 -m medvlt_lib grpo --arm rl_text --run full-3b" in printed
+    assert "accelerate launch" in printed and "-m medvlt_lib grpo --arm rl_text --run full-3b" in printed and "trl vllm-serve" in printed
     assert lesson.in_place(open_run("tiny", None), "grpo --arm rl_text")
 
 

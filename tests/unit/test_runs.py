@@ -138,6 +138,47 @@ def test_a_full_disk_is_a_sentence_and_the_work_continues(run, error):
     assert run.perform("01", lambda f: {"part": (f / "part.txt").read_text()}, {}, {}) == {"part": "kept"}
 
 
+def test_another_folders_hidden_files_are_never_touched(tmp_path):
+    from medvlt_lib.runs import once
+
+    (tmp_path / "project").mkdir()
+    (tmp_path / ".bashrc").write_text("mine")
+    (tmp_path / "project" / ".env").write_text("mine")
+    with pytest.raises(UserError, match="did not put there"):
+        once(tmp_path, work("a"), {}, {}, "choose another --out")
+    assert (tmp_path / ".bashrc").read_text() == (tmp_path / "project" / ".env").read_text() == "mine"
+    assert {p.name for p in tmp_path.iterdir()} == {".bashrc", "project"}
+
+
+def test_free_settings_do_the_work_again_from_its_parts(run):
+    def parts(folder):
+        (folder / "rollouts").mkdir(exist_ok=True)
+        path = folder / "rollouts" / "part.txt"
+        path.write_text(path.read_text() + "again" if path.exists() else "first ")
+        return {"parts": path.read_text()}
+
+    free = ("filtering.keep_to",)
+    run.perform("02", parts, {"filtering.keep_to": 7, "filtering.seed": 1}, {}, free=free)
+    assert run.perform("02", parts, {"filtering.keep_to": 7, "filtering.seed": 1}, {}, free=free) == {"parts": "first "}
+    assert run.perform("02", parts, {"filtering.keep_to": 6, "filtering.seed": 1}, {}, free=free) == {"parts": "first again"}
+    with pytest.raises(UserError, match=r"filtering\.seed"):
+        run.perform("02", parts, {"filtering.keep_to": 7, "filtering.seed": 2}, {}, free=free)
+
+
+def test_a_failed_redo_puts_the_old_work_back(run):
+    def fail(folder):
+        (folder / "half.txt").write_text("")
+        raise UserError("torn.")
+
+    run.perform("01", work("a"), {"data.seed": 0}, {})
+    run.redo.add("01")
+    with pytest.raises(UserError, match="torn"):
+        run.perform("01", fail, {"data.seed": 1}, {})
+    assert {p.name for p in (run.folder / "01_data").iterdir()} == {"stage.json", "metrics.json", "result.txt"}
+    run.redo.clear()
+    assert run.perform("01", work("b"), {"data.seed": 0}, {}) == {"text": "a"}
+
+
 def test_redo_keeps_the_old_work_when_its_input_is_gone(run, tmp_path):
     source = tmp_path / "in.txt"
     source.write_text("1")
