@@ -1,5 +1,5 @@
 # `make course` runs the whole course, `make test` the tests; both set everything up in .venv first.
-# A torch that is already in .venv and recent enough is kept.
+# A torch that is already in .venv is kept.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
