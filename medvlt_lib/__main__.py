@@ -216,6 +216,53 @@ def course(
 
 
 @app.command()
+def grade(
+    file: Annotated[Path, typer.Argument(help="JSONL rows with response, options, answer_label (and perhaps dataset, finish_reason)")],
+    out: Annotated[Path, typer.Option(help="graded rows (.jsonl)")],
+    grader: Annotated[str, typer.Option(help="published, published-medvlm-r1 or tolerant")] = "published",
+) -> None:
+    """Grade a file of responses from anywhere. Interrupted, it continues.
+
+    options is an object {letter: text}, or a JSON string of one. Each row comes out with letter (or null), correct, how, well_formed,
+    truncated, and reward and online where the grader has them. Rows that cannot be graded go to OUT.refused.jsonl; the exit code is then 1.
+    Example: medvlt grade answers.jsonl --grader tolerant --out graded.jsonl
+    """
+    from medvlt_lib.grade_file import grade_file, summary
+
+    refused = grade_file(file, out, grader)
+    _show(f"{out} ({grader})", summary(out))
+    if refused:
+        print(f"error: {refused} rows of {file} could not be graded; {out}.refused.jsonl says which and why.", file=sys.stderr)
+        raise SystemExit(1)
+
+
+@app.command("import")
+def import_(
+    files: Annotated[list[Path], typer.Argument(help=".jsonl, .jsonl.gz, .csv or .parquet")],
+    out: Annotated[Path, typer.Option(help="folder for questions.parquet and import.json")],
+    map_: Annotated[Optional[list[str]], typer.Option("--map", help="which column holds a field: question=stem")] = None,  # noqa: UP045
+    dataset: Annotated[Optional[str], typer.Option(help="name of the data set, where no column has it")] = None,  # noqa: UP045
+    licence: Annotated[Optional[str], typer.Option(help="licence of the data, kept with every question")] = None,  # noqa: UP045
+) -> None:
+    """Bring your own questions: multiple choice, with or without images.
+
+    Fields and the columns they are looked for in (--map FIELD=COLUMN says otherwise): id; dataset (dataset, dataset_name); question;
+    options (options, choices: an object, a list, or a JSON string; or columns A, B, C ..., or --map options=opa,opb,opc,opd);
+    answer (answer_label, label, answer: a letter or an option's text); answer_index (a number from 0); images (images, image: paths beside
+    the file, or bytes); reasoning; image_modality. Where there are no options, answers yes and no get Yes and No.
+    Refused rows are listed in OUT/refused.jsonl with file, row, column and reason; the exit code is then 1.
+    Example: medvlt import mine.csv --out mine --map question=stem --map options=opa,opb,opc,opd; then --set data.train_text=mine/questions.parquet
+    """
+    from medvlt_lib.data.importing import import_files
+
+    counts = import_files(files, out, map_ or [], dataset, licence)
+    _show(f"{out}/questions.parquet", [("rows", "imported", "refused"), tuple(str(counts[k]) for k in ("read", "kept", "refused"))])
+    if counts["refused"]:
+        print(f"error: {counts['refused']} of {counts['read']} rows were refused; {out}/refused.jsonl says which and why.", file=sys.stderr)
+        raise SystemExit(1)
+
+
+@app.command()
 def table() -> None:
     """Print the README's tables of recorded times, memory and accuracies, from results/."""
     from medvlt_lib.course import arms_table, times_table

@@ -44,8 +44,10 @@ class Model(Section):
 
 
 class Data(Section):
-    """Each set is `phantom:FAMILIES`, `hub:NAME`, `split:TRAINING_SET` or a question file (.parquet, .jsonl); sizes count
-    questions. `traces_image`: image questions with chains of thought for SFT, where `train_image` has none."""
+    """Each set is `phantom:FAMILIES`, `hub:NAME` (medvlt_lib/data/published.py lists them), `split:TRAINING_SET` or a question
+    file (.parquet, .jsonl); sizes count questions. `traces_image`: image questions with chains of thought for SFT, where
+    `train_image` has none. `mirror`: a folder with copies of Hub sets, each in a folder named like it. `drop_leaks`: drop training
+    questions that equal test questions. `endpoint`: an OpenAI-compatible server that lists options of closed questions."""
 
     train_text: str = "phantom:text"
     train_image: str = "phantom:image"
@@ -59,6 +61,10 @@ class Data(Section):
     traces_image_size: int = Field(1, ge=1)
     label_noise: float = Field(0.0, ge=0, le=1)
     trace_noise: float = Field(0.0, ge=0, le=1)
+    drop_leaks: bool = False
+    mirror: str | None = None
+    endpoint: str | None = None
+    endpoint_model: str = "gpt-4o-2024-11-20"
     seed: int = 0
 
 
@@ -73,7 +79,7 @@ class Filtering(Section):
     samples: int = Field(16, ge=2)
     temperature: float = Field(1.0, gt=0)
     max_new_tokens: int = Field(4096, ge=1)
-    grader: Literal["published", "published-medvlm-r1"] = "published"
+    grader: Literal["published", "published-medvlm-r1", "tolerant"] = "published"
     keep_from: int = Field(1, ge=0)
     keep_to: int = Field(7, ge=0)
     seed: int = 42
@@ -127,7 +133,7 @@ class Eval(Section):
     temperature: float = Field(0.0, ge=0)
     samples: int = Field(1, ge=1)
     max_new_tokens: int = Field(4096, ge=1)
-    grader: Literal["published", "published-medvlm-r1"] = "published"
+    grader: Literal["published", "published-medvlm-r1", "tolerant"] = "published"
     seed: int = 42
 
 
@@ -288,8 +294,8 @@ def _check_combinations(p: Profile) -> None:
          f"model.quantization is nf4 with launch.strategy {p.launch.strategy}, which spreads full weights; set strategy single"),
         (p.filtering.keep_from <= p.filtering.keep_to < p.filtering.samples,
          f"filtering keeps {p.filtering.keep_from} to {p.filtering.keep_to} of {p.filtering.samples} samples; the band must lie below the number of samples"),
-        (p.filtering.grader == p.grpo.reward == p.eval.grader,
-         "filtering.grader, grpo.reward and eval.grader differ; filter, reward and evaluation must be graded alike"),
+        ({p.filtering.grader, p.eval.grader} <= {p.grpo.reward, "tolerant"},
+         "filtering.grader and eval.grader must be grpo.reward's paper, or tolerant, so that filter, reward and evaluation fit together"),
         (p.grpo.sampler == "engine" or p.launch.strategy != "single",
          "grpo.sampler trl-vllm-server is for full weights on many devices; set sampler engine"),
     ]  # fmt: skip

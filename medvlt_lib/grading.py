@@ -5,6 +5,7 @@ training reward (train/my_reward.py), the grade counted during inference and fil
 and the re-grade behind the reported numbers (analysis/regrade_eval_results.py).
 MedVLM-R1 (arXiv 2502.19634) has an accuracy and a format reward (open_r1/grpo.py) and an evaluation rule
 (eval/test_qwen2vl_med.py). All are strict: "B." is wrong wherever the release says so.
+The third grader, `tolerant`, is this project's own (medvlt_lib/tolerant.py) and stands beside them, never instead.
 """
 
 from __future__ import annotations
@@ -12,16 +13,38 @@ from __future__ import annotations
 import re
 
 from medvlt_lib.records import LETTERS, Question, UserError, Verdict
+from medvlt_lib.tolerant import tolerant_answer
 
-GRADERS = ("published", "published-medvlm-r1")
-_FORM = re.compile(r"<think>.*?</think>\s*<answer>.*?</answer>", re.DOTALL)
-_NO_THINK_FORM = re.compile(r"\s*<answer>.*?</answer>\s*", re.DOTALL)
-_ANSWER_ONE_LINE = re.compile(r"<answer>(.*?)</answer>")
-_ANSWER = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
-_ANSWER_ANY_CASE = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
+GRADERS = ("published", "published-medvlm-r1", "tolerant")
+_THINK_TO_ANSWER = re.compile(r"</think>\s*<answer>")
+_ANSWER_TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
 _FALLBACKS = [re.compile(p, re.IGNORECASE) for p in (r"answer:\s*(.*)", r"answer is:\s*(.*)", r"answer is\s*(.*)", r"is:\s*(.*)")]
 _TAGS = re.compile(r"</?(?:think|answer)>")
 _SINGLE_LETTER = re.compile(r"<answer>\s*([A-Z])\s*</answer>")
+
+
+def in_form(response: str) -> bool:
+    """What `fullmatch(<think>.*?</think>\\s*<answer>.*?</answer>)` over lines says, in time linear in the length."""
+    if not (response.startswith("<think>") and response.endswith("</answer>")):
+        return False
+    turn = _THINK_TO_ANSWER.search(response, len("<think>"))
+    return turn is not None and turn.end() <= len(response) - len("</answer>")
+
+
+def _first_block(response: str, one_line: bool = False) -> str | None:
+    """The first `<answer>(.*?)</answer>`, over lines or within one, in time linear in the length; None without one."""
+    start = response.find("<answer>")
+    close = -1
+    while start >= 0:
+        begin = start + len("<answer>")
+        close = close if close >= begin else response.find("</answer>", begin)
+        if close < 0:
+            return None
+        newline = response.rfind("\n", begin, close) if one_line else -1
+        if newline < 0:
+            return response[begin:close]
+        start = response.find("<answer>", newline)
+    return None
 
 
 def same_answer(prediction: str, label: str, answer: str) -> bool:
@@ -32,23 +55,32 @@ def same_answer(prediction: str, label: str, answer: str) -> bool:
 
 def medvlthinker_reward(response: str, label: str, answer: str) -> float:
     """1.0 or 0.0: the whole response in form, and its first answer, on one line, right (train/my_reward.py)."""
-    if not _FORM.fullmatch(response):
+    if not in_form(response):
         return 0.0
-    found = _ANSWER_ONE_LINE.search(response)
-    return float(same_answer(found.group(1) if found else response, label, answer))
+    found = _first_block(response, one_line=True)
+    return float(same_answer(response if found is None else found, label, answer))
+
+
+def _last_block(response: str) -> str | None:
+    """The last of the blocks that `findall(<answer>(.*?)</answer>)` finds over lines, in linear time; None without one."""
+    block, start = None, response.find("<answer>")
+    while start >= 0 and (close := response.find("</answer>", start + len("<answer>"))) >= 0:
+        block = response[start + len("<answer>") : close]
+        start = response.find("<answer>", close)
+    return block
 
 
 def online_answer(response: str) -> str:
     """The first answer tag's content, or the whole text (MedVLThinker, during inference)."""
-    found = _ANSWER.search(response)
-    return (found.group(1) if found else response).strip()
+    found = _first_block(response)
+    return (response if found is None else found).strip()
 
 
 def regrade_answer(response: str) -> tuple[str, str]:
     """(answer, how) by MedVLThinker's re-grading: last tag's first line, else a phrase's last match, else all."""
-    tags = _ANSWER.findall(response)
-    if tags:
-        lines = [line.strip() for line in tags[-1].splitlines() if line.strip()]
+    block = _last_block(response)
+    if block is not None:
+        lines = [line.strip() for line in block.splitlines() if line.strip()]
         text, how = (lines[0] if lines else ""), "tag"
     else:
         text, how = response, "whole text"
@@ -61,8 +93,13 @@ def regrade_answer(response: str) -> tuple[str, str]:
 
 def medvlm_r1_accuracy(response: str, label: str) -> float:
     """1.0, 0.5 or 0.0: exactly one A-J character inside the first answer tag, right; 0.5 with other text about it."""
-    found = _ANSWER_ANY_CASE.search(response)
-    content = found.group(1).strip() if found else ""
+    content, begin = "", None
+    for tag in _ANSWER_TAG.finditer(response):
+        if tag.group(1) and begin is not None:
+            content = response[begin : tag.start()].strip()
+            break
+        if not tag.group(1) and begin is None:
+            begin = tag.end()
     letters = re.findall("[A-J]", content.upper())
     if len(letters) != 1 or letters[0] != label.strip().upper():
         return 0.0
@@ -71,7 +108,7 @@ def medvlm_r1_accuracy(response: str, label: str) -> float:
 
 def medvlm_r1_format(response: str) -> float:
     """1.0 when the whole response is a think block and an answer block, else 0.0."""
-    return float(bool(_FORM.fullmatch(response)))
+    return float(in_form(response))
 
 
 def medvlm_r1_reward(response: str, label: str) -> float:
@@ -87,8 +124,10 @@ def medvlm_r1_letter(response: str) -> str | None:
 
 def well_formed(response: str, style: str = "medvlthinker") -> bool:
     """Whether the whole response has the form its prompt style asks for."""
-    form = _NO_THINK_FORM if style == "no-think" else _FORM
-    return bool(form.fullmatch(response))
+    if style != "no-think":
+        return in_form(response)
+    bare = response.strip()
+    return bare.startswith("<answer>") and bare.endswith("</answer>") and len(bare) >= len("<answer></answer>")
 
 
 def truncated(response: str, finish_reason: str | None = None) -> bool:
@@ -100,16 +139,29 @@ def truncated(response: str, finish_reason: str | None = None) -> bool:
 def grade(
     response: str, question: Question, grader: str = "published", style: str = "medvlthinker", finish_reason: str | None = None
 ) -> Verdict:
-    """Grade one response by one paper's rules. Raises UserError for an unknown grader.
+    """Grade one response to a question (see `grade_response`)."""
+    return grade_response(response, question.options, question.answer_label, grader, style, finish_reason)
+
+
+def grade_response(
+    response: str,
+    options: dict[str, str],
+    label: str,
+    grader: str = "published",
+    style: str = "medvlthinker",
+    finish_reason: str | None = None,
+) -> Verdict:
+    """Grade one response by one paper's rules, or tolerantly. Raises UserError for an unknown grader.
 
     `published`: `correct` is the re-grade, `reward` the training reward, `online` the grade that filtering counts.
     `published-medvlm-r1`: `correct` is its evaluation rule, `reward` runs from 0 to 2.
+    `tolerant`: any clearly stated answer counts (see medvlt_lib.tolerant); it has no reward of its own.
     """
-    label, answer = question.answer_label, question.answer
     shape = {"well_formed": well_formed(response, style), "truncated": truncated(response, finish_reason)}
     if grader == "published":
         text, how = regrade_answer(response)
-        letter = next((k for k, option in question.options.items() if same_answer(text, k, option)), None)
+        letter = next((k for k, option in options.items() if same_answer(text, k, option)), None)
+        answer = options[label]
         return Verdict(
             letter,
             same_answer(text, label, answer),
@@ -122,4 +174,7 @@ def grade(
         letter = medvlm_r1_letter(response)
         letter = letter if letter is None or letter in LETTERS else None
         return Verdict(letter, letter == label, "tag" if letter else "no answer", reward=medvlm_r1_reward(response, label), **shape)
+    if grader == "tolerant":
+        letter, how = tolerant_answer(response, options, finish_reason)
+        return Verdict(letter, letter == label, how, **shape)
     raise UserError(f"unknown grader '{grader}'; choose one of {', '.join(GRADERS)}.")

@@ -9,14 +9,17 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import io
+import itertools
 import json
 import os
 import tempfile
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 LETTERS = "ABCDEFGHIJ"
+ROW_GROUP = 500
 
 
 class UserError(Exception):
@@ -103,14 +106,21 @@ def pixel_id(image) -> str:
 
 def load_image(image):
     """An image given as a path, as encoded bytes or as a PIL image, in RGB. Raises UserError when it cannot be read."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
     if isinstance(image, Image.Image):
         return image.convert("RGB")
+    name = f"of {len(image)} bytes" if isinstance(image, bytes) else image
     try:
-        return Image.open(io.BytesIO(image) if isinstance(image, bytes) else image).convert("RGB")
-    except (OSError, UnidentifiedImageError) as error:
-        name = f"{len(image)} bytes" if isinstance(image, bytes) else image
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            opened = Image.open(io.BytesIO(image) if isinstance(image, bytes) else image)
+        if opened.width * opened.height > Image.MAX_IMAGE_PIXELS:  # checked before anything is unpacked
+            raise Image.DecompressionBombError(f"{opened.width} x {opened.height} pixels")
+        return opened.convert("RGB")
+    except Image.DecompressionBombError as error:
+        raise UserError(f"the image {name} unpacks to too many pixels ({error}); shrink it below {Image.MAX_IMAGE_PIXELS}.") from error
+    except (OSError, SyntaxError, ValueError) as error:  # PIL's errors for files that are torn or no images
         raise UserError(f"cannot read the image {name}: {error}; give a readable PNG or JPEG file.") from error
 
 
@@ -166,11 +176,7 @@ def write_questions(questions: Iterable[Question], path: str | os.PathLike) -> N
     """Write questions to a .parquet or .jsonl file (images inside the parquet; JSONL holds text questions and paths)."""
     path = Path(path)
     if path.suffix == ".parquet":
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        rows = [to_row(q) for q in questions]
-        atomic_write(path, lambda tmp: pq.write_table(pa.Table.from_pylist(rows, schema=_schema(pa)), tmp))
+        atomic_write(path, lambda tmp: _write_parquet(questions, tmp))
     elif path.suffix == ".jsonl":
         atomic_write(path, lambda tmp: _write_jsonl(questions, tmp))
     else:
@@ -179,6 +185,11 @@ def write_questions(questions: Iterable[Question], path: str | os.PathLike) -> N
 
 def read_questions(path: str | os.PathLike) -> list[Question]:
     """Read a file written by `write_questions`. Raises UserError for a missing, torn or foreign file."""
+    return list(iterate_questions(path))
+
+
+def iterate_questions(path: str | os.PathLike) -> Iterator[Question]:
+    """The questions of a file written by `write_questions`, without holding them all. Raises UserError as `read_questions`."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"there is no file {path}; check the path.")
@@ -186,13 +197,27 @@ def read_questions(path: str | os.PathLike) -> list[Question]:
         if path.suffix == ".parquet":
             import pyarrow.parquet as pq
 
-            rows = pq.read_table(path).to_pylist()
+            for batch in pq.ParquetFile(path).iter_batches(batch_size=ROW_GROUP):
+                yield from map(from_row, batch.to_pylist())
         else:
-            rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+            with open(path, encoding="utf-8") as file:
+                yield from (from_row(json.loads(line)) for line in file)
+    except UserError:
+        raise
     except Exception as error:  # pyarrow raises a family of its own for torn files
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise UserError(f"{path} cannot be read ({reason}); write it again.") from error
-    return [from_row(row) for row in rows]
+
+
+def _write_parquet(questions: Iterable[Question], path: str) -> None:
+    """Row groups of ROW_GROUP questions, so that only so many are held at once."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema, questions = _schema(pa), iter(questions)
+    with pq.ParquetWriter(path, schema) as writer:
+        while rows := [to_row(q) for q in itertools.islice(questions, ROW_GROUP)]:
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
 
 
 def _write_jsonl(questions: Iterable[Question], path: str) -> None:

@@ -66,7 +66,7 @@ def test_scale_published_restores_the_published_size():
         ("tiny-qlora", {"launch.strategy": "fsdp"}, ["nf4", "fsdp"]),
         ("tiny", {"launch.devices": 2}, ["launch.devices", "strategy"]),
         ("tiny", {"filtering.keep_to": 16}, ["16 samples"]),
-        ("tiny", {"eval.grader": "published-medvlm-r1"}, ["graded alike"]),
+        ("tiny", {"eval.grader": "published-medvlm-r1"}, ["eval.grader", "grpo.reward"]),
         ("tiny", {"grpo.sampler": "trl-vllm-server"}, ["sampler"]),
     ],
 )

@@ -1,7 +1,9 @@
 """The published rules, against vectors obtained by executing the released functions (gold B, "Lung") and by hand."""
 
+import re
+
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from medvlt_lib.grading import (
@@ -123,3 +125,33 @@ def test_never_raises_and_reward_implies_online(response):
     verdict = grade(response, q)
     assert not verdict.reward or verdict.online  # the reward's answer is the online answer, in stricter form
     grade(response, q, "published-medvlm-r1")
+
+
+# The released functions' regular expressions, which take quadratic time on hostile text; ours must say the same in linear time.
+FORM = re.compile(r"<think>.*?</think>\s*<answer>.*?</answer>", re.DOTALL)
+ONE_LINE = re.compile(r"<answer>(.*?)</answer>")
+OVER_LINES = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+ANY_CASE = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
+PIECES = ["<think>", "</think>", "<answer>", "</answer>", "<ANSWER>", "</Answer>", "A", "b", "B. Lung", "lung", " ", "\n", "\r", "\u2028", "<", "answer: ", "is: "]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=16).map("".join))
+@settings(max_examples=1500)
+def test_linear_rules_equal_the_released_expressions(response):
+    assert well_formed(response) == bool(FORM.fullmatch(response))
+    assert well_formed(response, "no-think") == bool(re.fullmatch(r"\s*<answer>.*?</answer>\s*", response, re.DOTALL))
+    found = ONE_LINE.search(response)
+    right = same_answer(found.group(1) if found else response, "B", "Lung")
+    assert medvlthinker_reward(response, "B", "Lung") == float(bool(FORM.fullmatch(response)) and right)
+    found = OVER_LINES.search(response)
+    assert online_answer(response) == (found.group(1) if found else response).strip()
+    blocks = OVER_LINES.findall(response)
+    if blocks:
+        lines = [line.strip() for line in blocks[-1].splitlines() if line.strip()]
+        assert regrade_answer(response) == (re.sub(r"</?(?:think|answer)>", "", lines[0] if lines else "").strip(), "tag")
+    else:
+        assert regrade_answer(response)[1] != "tag"
+    found = ANY_CASE.search(response)
+    content = found.group(1).strip() if found else ""
+    letters = re.findall("[A-J]", content.upper())
+    assert medvlm_r1_accuracy(response, "B") == (0.0 if letters != ["B"] else 1.0 if len(content) == 1 else 0.5)

@@ -1,0 +1,174 @@
+"""Rows of other people's files, one at a time, and what is refused of them.
+
+A file may be JSONL (also .jsonl.gz), CSV or parquet. A row that cannot be used is refused with its file, row number,
+column and reason; the good rows around it are kept.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from medvlt_lib.records import LETTERS, UserError, load_image, pixel_id
+
+FORMS = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
+SHORTEST, LONGEST = 28, 1024  # pixels: MedVLThinker, data_process/train_dataset/resize_image.py
+
+
+class Refused(Exception):
+    """One row that cannot be used: the column at fault and why."""
+
+    def __init__(self, column: str, why: str) -> None:
+        super().__init__(f"column {column}: {why}")
+        self.column, self.why = column, why
+
+
+class Tally:
+    """What became of the rows of one source: read, kept, and dropped by reason with the first example of each."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.read, self.kept = name, 0, 0
+        self.dropped: Counter = Counter()
+        self.changed: Counter = Counter()
+        self.examples: dict[str, str] = {}
+        self.revision: str | None = None
+
+    def drop(self, reason: str, example: str) -> None:
+        self.dropped[reason] += 1
+        self.examples.setdefault(reason, example)
+
+    def card(self) -> dict:
+        """The tally for a data card."""
+        return {
+            "revision": self.revision,
+            "read": self.read,
+            "kept": self.kept,
+            "dropped": dict(self.dropped),
+            "examples": self.examples,
+            "changed": dict(self.changed),
+        }
+
+
+def read_rows(path: Path) -> Iterator[tuple[int, dict | Refused]]:
+    """(row number from 1, row) of a file; where it is torn after good rows, a refused row says so and ends it.
+
+    Raises UserError for a file that is missing, of another form, or torn from the start.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no file {path}; check the path.")
+    if not path.name.endswith(FORMS):
+        raise UserError(f"{path} is not a {', '.join(FORMS[:-1])} or {FORMS[-1]} file; convert it to one of them.")
+    read = _parquet_rows if path.suffix == ".parquet" else _csv_rows if path.suffix == ".csv" else _jsonl_rows
+    number = 0
+    try:
+        for number, row in enumerate(read(path), 1):
+            if row is not None:
+                yield number, row
+    except (OSError, EOFError, ValueError, csv.Error, zlib.error) as error:  # pyarrow's errors are OSErrors and ValueErrors
+        why = str(error).splitlines()[0]
+        if not number:
+            raise UserError(f"{path} cannot be read ({why}); it is torn or of another form, fetch or write it again.") from error
+        yield number + 1, Refused("(all)", f"the file is torn here ({why}); fetch or write it again")
+
+
+def _csv_rows(path: Path) -> Iterator[dict | Refused]:
+    csv.field_size_limit(1 << 30)
+    with open(path, encoding="utf-8-sig", newline="") as file:
+        for row in csv.DictReader(file):
+            yield row if None not in row else Refused("(all)", f"it has more than {len(row) - 1} fields; put quotes round commas")
+
+
+def _jsonl_rows(path: Path) -> Iterator[dict | Refused | None]:
+    with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
+        for line in file:
+            yield _json_row(line) if line.strip() else None
+
+
+def _json_row(line: bytes) -> dict | Refused:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        return Refused("(all)", f"it is not JSON ({error})")
+    return row if isinstance(row, dict) else Refused("(all)", "it is not a JSON object")
+
+
+def _parquet_rows(path: Path) -> Iterator[dict]:
+    import pyarrow.parquet as pq
+
+    for batch in pq.ParquetFile(path).iter_batches(batch_size=256):
+        yield from batch.to_pylist()
+
+
+def options_of(value: Any, column: str = "options") -> dict[str, str]:
+    """Options as {letter: text}, from an object, a list, or a JSON string of either. Raises Refused."""
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            raise Refused(column, f"{value[:60]!r} is not JSON; give an object of letters and texts, or a list") from None
+    if isinstance(value, list):
+        value = dict(zip(LETTERS, value, strict=False)) if len(value) <= len(LETTERS) else value
+    if not isinstance(value, dict):
+        raise Refused(column, f"there are no options in {str(value)[:60]!r}; give an object of letters and texts, or a list")
+    options = {str(k): str(v) for k, v in sorted(value.items()) if v is not None}
+    if len(options) < 2 or list(options) != list(LETTERS[: len(options)]):
+        raise Refused(column, f"the letters are {list(options)}; at least A and B, in order without gaps, are needed")
+    return options
+
+
+def label_of(value: Any, options: dict[str, str], column: str) -> str:
+    """The gold letter from a letter or an option's text. Raises Refused when it names no option, or two."""
+    text = str(value).strip() if value is not None else ""
+    if text in options:
+        return text
+    fits = [k for k, option in options.items() if option.strip().casefold() == text.casefold()]
+    if len(fits) != 1:
+        raise Refused(column, f"{text[:60]!r} names {'no' if not fits else 'more than one'} option of {list(options.values())}"[:300])
+    return fits[0]
+
+
+def image_bytes(value: Any, folder: Path, column: str = "images") -> bytes:
+    """An image's encoded bytes from a path (relative to `folder`), bytes, or {"bytes", "path"}. Raises Refused."""
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("path")
+    if isinstance(value, bytes):
+        return value
+    if not isinstance(value, str) or not value:
+        raise Refused(column, "the image is missing; give a path or the image's bytes")
+    path = folder / value
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise Refused(column, f"the image {path} cannot be read ({error.strerror})") from None
+
+
+def fit_image(encoded: bytes, longest: int | None = LONGEST, column: str = "images") -> tuple[bytes, str, bool]:
+    """(bytes, pixel id, whether they were changed) of an image within the published limits. Raises Refused.
+
+    As published: aspect kept, bilinear; the shortest side grows to 28 pixels, else the longest shrinks to `longest`
+    (None: no cap). Pictures within the limits keep their bytes.
+    """
+    from PIL import Image
+
+    try:
+        image = load_image(encoded)
+    except UserError as error:
+        raise Refused(column, str(error).split(";")[0]) from None
+    width, height = image.size
+    scale = SHORTEST / min(width, height) if min(width, height) < SHORTEST else 1.0
+    if scale == 1.0 and longest and max(width, height) > longest:
+        scale = longest / max(width, height)
+    if scale == 1.0:
+        return encoded, pixel_id(image), False
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    image = image.resize(size, Image.Resampling.BILINEAR)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue(), pixel_id(image), True

@@ -1,0 +1,219 @@
+"""The tolerant grader: right on how models answer, and never a guess. Gold is B, "Lung"."""
+
+import re
+import time
+import unicodedata
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from medvlt_lib.grading import grade_response
+from medvlt_lib.tolerant import outside_thinking, tolerant_answer
+
+OPTIONS = {"A": "Heart", "B": "Lung", "C": "Liver", "D": "Small bowel, distal"}
+
+STATED = [
+    ("<think>x</think><answer>B</answer>", "B"),
+    ("<answer>b</answer>", "B"),
+    ("<answer>\nB\n</answer>", "B"),
+    ("<answer>B.</answer>", "B"),
+    ("<answer>(B)</answer>", "B"),
+    ("<answer>B) Lung</answer>", "B"),
+    ("<answer>B: Lung</answer>", "B"),
+    ("<answer>B - Lung</answer>", "B"),
+    ("<answer>B Lung</answer>", "B"),
+    ("<answer>Option B</answer>", "B"),
+    ("<answer>The lung.</answer>", "B"),
+    ("<answer>LUNG</answer>", "B"),
+    ("<answer>B\nbecause the film is dark</answer>", "B"),
+    ("<answer>The correct answer is B.</answer>", "B"),
+    ("<ANSWER>B</ANSWER>", "B"),
+    ("<answer>B", "B"),
+    ("(B)", "B"),
+    ("B)", "B"),
+    ("B.", "B"),
+    ("**B**", "B"),
+    ("**B.** Lung", "B"),
+    ("B: Lung", "B"),
+    ("B, because the film is dark.", "B"),
+    ("lung", "B"),
+    ("Lung.", "B"),
+    ("small bowel distal", "D"),
+    ("D. Small-bowel, distal", "D"),
+    ("\\boxed{B}", "B"),
+    ("So we get $\\boxed{\\text{B}}$.", "B"),
+    ("\\boxed{\\text{(B) Lung}}", "B"),
+    ("The answer is $\\mathrm{B}$.", "B"),
+    ('{"answer": "B"}', "B"),
+    ('```json\n{"reasoning": "dark film", "answer": "B"}\n```', "B"),
+    ('{"answer": "B. Lung", "confidence": 0.9}', "B"),
+    ('{"final_answer":"B"}', "B"),
+    ("The correct option is B", "B"),
+    ("The correct option is (B).", "B"),
+    ("The answer is B.", "B"),
+    ("The answer is: B", "B"),
+    ("**Answer:** B", "B"),
+    ("**Final answer: B**", "B"),
+    ("Answer: (B) Lung", "B"),
+    ("The film is dark and so\nthe best answer is B, since air is dark.", "B"),
+    ("The answer is therefore B", "B"),
+    ("The answer to this question is **lung**.", "B"),
+    ("The most likely diagnosis is lung.", "B"),
+    ("I would choose option B.", "B"),
+    ("I select B", "B"),
+    ("Option B is correct.", "B"),
+    ("B is the correct answer.", "B"),
+    ("It shows air. (B) is the most likely correct choice.", "B"),
+    ("Not A but B", "B"),
+    ("The answer is not A but B.", "B"),
+    ("The answer is not heart, but lung", "B"),
+    ("The answer is B, not A.", "B"),
+    ("Ｂ", "B"),
+    ("（Ｂ）", "B"),
+    ("The answer is Ｂ．", "B"),
+    ("B) Lung\n\nThe film is dark, as air is.", "B"),
+    ("The film is dark.\n\nB", "B"),
+    ("A\n", "A"),
+    ("The answer is A.", "A"),
+    ("The answer is a.", None),
+    ("<think>The answer is A</think>The answer is B", "B"),
+    ("thinking without an opening tag: A</think>B", "B"),
+    # several answers: the last stated wins
+    ("The answer is A. Wait. The answer is B.", "B"),
+    ("<answer>A</answer> no, <answer>B</answer>", "B"),
+    ("<answer>A</answer> The correct answer is B.", "B"),
+]
+
+UNSTATED = [
+    "",
+    "   ",
+    "I am not sure.",
+    "A tumour of the lung is seen.",
+    "The answer is a tumour.",
+    "The answer is A tumour.",
+    "A lung lesion",
+    "I think so.",
+    "B or C",
+    "B and C",
+    "A, B",
+    "Both A and B",
+    "The answer is B or C.",
+    "Not B",
+    "The answer is not B.",
+    "The answer cannot be B.",
+    "B is not correct.",
+    "Option B is incorrect.",
+    "If the answer is B, the film is dark.",
+    "Is the answer B?",
+    "E",
+    "<answer>E</answer>",
+    "The answer is F.",
+    "<answer></answer>",
+    "<answer>I cannot tell</answer>",
+    "The answer is B. <answer>none of these</answer>",
+    "<answer>B: Heart</answer>",
+    "A. Heart\nB. Lung\nC. Liver\nD. Small bowel, distal",
+    "Options: A. Heart B. Lung C. Liver",
+    "Option A: Heart\nOption B: Lung",
+    "Answer choices: A. Heart B. Lung",
+    "<think>The answer is B",
+    "<think>B",
+    "<think><answer>B</answer>",
+    "<think>The answer is B</think>",
+    "The answer is B</think>",
+    "Vitamin B is low.",
+    "The answer is B cells.",
+    "The patient has B symptoms and the heart is large.",
+]
+
+
+@pytest.mark.parametrize(("response", "letter"), STATED)
+def test_stated_answers_are_read(response, letter):
+    assert tolerant_answer(response, OPTIONS)[0] == letter
+
+
+@pytest.mark.parametrize("response", UNSTATED)
+def test_nothing_is_guessed(response):
+    assert tolerant_answer(response, OPTIONS) == (None, "no answer")
+    verdict = grade_response(response, OPTIONS, "B", "tolerant")
+    assert (verdict.letter, verdict.correct, verdict.reward, verdict.online) == (None, False, None, None)
+
+
+def test_contradictions_are_flagged():
+    assert tolerant_answer("The answer is A. Wait. The answer is B.", OPTIONS) == ("B", "sentence, contradicted")
+    assert tolerant_answer("<answer>B</answer> The answer is B.", OPTIONS) == ("B", "sentence")
+
+
+def test_a_tag_cut_by_the_length_limit_is_no_answer():
+    assert tolerant_answer("<answer>B", OPTIONS, "length")[0] is None
+    assert tolerant_answer("<answer>B</answer> and", OPTIONS, "length")[0] == "B"
+
+
+def test_numbers_keep_their_points_and_signs():
+    numbers = {"A": "2.5", "B": "25", "C": "-5", "D": "5"}
+    for letter, text in numbers.items():
+        assert tolerant_answer(f"<answer>{text}</answer>", numbers)[0] == letter
+        assert tolerant_answer(f"The answer is {text}.", numbers)[0] == letter
+
+
+def test_options_that_read_alike_are_told_apart_by_letter_only():
+    alike = {"A": "Lung", "B": "lung."}
+    assert tolerant_answer("<answer>lung</answer>", alike)[0] is None
+    assert tolerant_answer("<answer>B</answer>", alike)[0] == "B"
+
+
+def test_letter_options_that_swap_letters_are_ambiguous():
+    assert tolerant_answer("<answer>B</answer>", {"A": "B", "B": "A"})[0] is None
+
+
+def _stands_outside(response: str, letter: str, text: str) -> bool:
+    """By other means than the grader's: whether the gold letter or text stands outside the thinking."""
+    plain = unicodedata.normalize("NFKC", response)
+    pieces = re.split(r"(?i)(</?think(?:ing)?>)", plain)
+    outside, depth = [], 0
+    for i, piece in enumerate(pieces):
+        if i % 2 == 0 and not depth:
+            outside.append(piece)
+        elif i % 2:
+            closing = piece.startswith("</")
+            if closing and not depth:
+                outside = []
+            depth = 0 if closing else 1
+    words = re.findall(r"\w+", " ".join(outside).casefold())
+    gold = re.findall(r"\w+", text.casefold())
+    return letter.casefold() in words or any(words[i : i + len(gold)] == gold for i in range(len(words)))
+
+
+PIECES = ["<think>", "</think>", "<answer>", "</answer>", "A", "B", "b", "C", "E", "Lung", "heart", " ", "\n", ".", ")", "(", ":", "**", "The answer is ",
+          "not ", "but ", "or ", "\\boxed{", "}", '{"answer": "', '"', "is correct", "option ", "I choose ", "Ｂ", "a tumour", "because ", "?", "$", "ſ", "İ"]  # fmt: skip
+
+
+@given(st.one_of(st.text(max_size=60), st.lists(st.sampled_from(PIECES), max_size=14).map("".join)))
+@example("<think>B</think>")
+@settings(max_examples=600, deadline=None)
+def test_never_raises_and_never_correct_without_the_gold(response):
+    for grader in ("published", "published-medvlm-r1", "tolerant"):
+        verdict = grade_response(response, OPTIONS, "B", grader)
+        assert verdict.letter is None or verdict.letter in "ABCDEFGHIJ"
+    if verdict.correct:
+        assert _stands_outside(response, "B", "Lung")
+
+
+@given(st.text(alphabet="<>/thinkTHINKg AB", max_size=60))
+def test_what_is_outside_the_thinking_is_in_the_response(response):
+    assert all(piece in response for piece in outside_thinking(response).split("\n"))
+
+
+HOSTILE = ["<think>", "<answer>", "</answer>", "<answer></answer>", "\\boxed{", "answer is ", "answer: A or ", "The answer is not ", "correct ",
+           "<think></think>", "</think><answer></answer>", "(", "not but ", "\n", "B) ", "Ｂ", "option is is is ", "a\u0300", "*B*\n", "is: ", "answer:"]  # fmt: skip
+
+
+@pytest.mark.parametrize("piece", HOSTILE)
+@pytest.mark.parametrize("grader", ["published", "published-medvlm-r1", "tolerant"])
+def test_a_hostile_megabyte_is_read_in_under_a_second(piece, grader):
+    response = "<think>" + piece * (1_000_000 // len(piece)) + "x"
+    for text in (response, response[7:]):
+        started = time.perf_counter()
+        grade_response(text, OPTIONS, "B", grader)
+        assert time.perf_counter() - started < 1
