@@ -31,8 +31,10 @@ def pipeline(lit: str) -> Figure:
 def gallery(questions: Sequence[Question], columns: int = 3) -> Figure:
     """Questions side by side: the picture where there is one, the stem, the options with the gold one marked."""
     rows = -(-len(questions) // columns)
-    figure = Figure(figsize=(3.6 * columns, 3.9 * rows), layout="constrained")
-    panels = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[1, 1.1] * rows)
+    pictured = [any(q.images for q in questions[i * columns : (i + 1) * columns]) for i in range(rows)]
+    heights = [h for shown in pictured for h in (1.9 if shown else 0.2, 2.0)]
+    figure = Figure(figsize=(3.6 * columns, sum(heights)), layout="constrained")
+    panels = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=heights)
     for axis in panels.flat:
         axis.axis("off")
     for i, question in enumerate(questions):
@@ -43,6 +45,27 @@ def gallery(questions: Sequence[Question], columns: int = 3) -> Figure:
         lines = textwrap.wrap(question.question, 44)[:7]
         lines += ["", *(f"{'→' if k == question.answer_label else '   '} {k}. {text}" for k, text in question.options.items())]
         words.text(0.02, 1, "\n".join(lines), va="top", fontsize=8, transform=words.transAxes)
+    return figure
+
+
+def shares(groups: dict[str, dict[str, int]], label: str, height: str) -> Figure:
+    """Bars of each group's shares side by side: `groups` maps a group to its counts by category."""
+    names = sorted({name for counts in groups.values() for name in counts})
+    figure = Figure(figsize=(7, 2.6), layout="constrained")
+    axis = figure.subplots()
+    colours = [BLUE, ORANGE, GREEN, RED, GREY]
+    for i, (group, counts) in enumerate(groups.items()):
+        places = [x + (i - (len(groups) - 1) / 2) * 0.8 / len(groups) for x in range(len(names))]
+        axis.bar(
+            places,
+            [counts.get(n, 0) / sum(counts.values()) for n in names],
+            0.8 / len(groups),
+            label=group,
+            color=colours[i % len(colours)],
+        )
+    axis.set_xticks(range(len(names)), names)
+    axis.set(xlabel=label, ylabel=height)
+    axis.legend(fontsize=8)
     return figure
 
 

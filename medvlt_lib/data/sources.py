@@ -81,7 +81,7 @@ def read_source(source: Source, split: str, size: int, data: Data, longest: int 
         try:
             question = _question(fields, number, source, split, archive, longest, tally)
         except Refused as error:
-            tally.drop(error.column, f"row {number}: {error.why}")
+            tally.drop(error.column, f"row {number}{' of the shuffled stream' if _shuffled(source, size) else ''}: {error.why}")
             continue
         question.id = _unused(question, seen, tally)
         seen.add(question.id)
@@ -111,7 +111,8 @@ def _accepted(source: Source, size: int, data: Data, tally: Tally, client) -> It
     """(row number, the reader's fields) of the rows that the reader takes."""
     for config in source.configs:
         for split in source.splits:
-            for number, row in enumerate(_rows(source, config, split, data, size), 1):
+            shuffled = _shuffled(source, size)
+            for number, row in enumerate(_rows(source, config, split, data, shuffled), 1):
                 row = {k.strip(): v for k, v in row.items()}
                 if number == 1 and (missing := [c for c in source.columns if c not in row]):
                     raise UserError(
@@ -121,7 +122,7 @@ def _accepted(source: Source, size: int, data: Data, tally: Tally, client) -> It
                 try:
                     fields = source.reader(row, tally, client)
                 except Refused as error:
-                    tally.drop(error.column, f"row {number}: {error.why}")
+                    tally.drop(error.column, f"row {number}{' of the shuffled stream' if shuffled else ''}: {error.why}")
                     continue
                 yield tally.read, {**fields, "by": row.get(source.by) if source.by else None}
 
@@ -130,7 +131,12 @@ def _place(source: Source, mirror: str | None) -> str:
     return str(Path(mirror) / source.repo) if mirror else source.repo
 
 
-def _rows(source: Source, config: str | None, split: str, data: Data, size: int) -> Iterator[dict]:
+def _shuffled(source: Source, size: int) -> bool:
+    """Whether only a part of a large set is read, from a shuffled stream."""
+    return not source.whole and size < min(source.rows.values(), default=size)
+
+
+def _rows(source: Source, config: str | None, split: str, data: Data, shuffled: bool) -> Iterator[dict]:
     """Rows as `datasets` streams them, images encoded; shuffled where a large set is not read to its end."""
     from datasets import load_dataset
 
@@ -149,7 +155,7 @@ def _rows(source: Source, config: str | None, split: str, data: Data, size: int)
         else:
             rows = load_dataset(place, config, revision=source.revision, data_files=source.files, **options)
         rows = rows.decode(False) if rows.features else rows  # images stay encoded; CSV and JSON have none
-        if not source.whole and size < min(source.rows.values(), default=size):
+        if shuffled:
             shards = min(10, rows.num_shards)  # more than there are would be waited for
             rows = rows.shuffle(seed=data.seed, buffer_size=SHUFFLE_BUFFER, max_buffer_input_shards=shards)
         yield from rows

@@ -51,7 +51,12 @@ def test_start_here(metrics):
 def test_data(metrics):
     m = metrics["01_data"]
     assert m["questions"] == {"train_text": 40, "train_image": 20, "validation": 12, "test": 24}
-    assert set(m["shared_with_test"].values()) == {0}
+    assert m["cleaning"] == {"read": 20, "kept": 16, "dropped": {"Choice B": 1, "Answer_label": 1, "Answer": 1, "images": 1}}
+    assert m["planted_leaks"] == {"words": "near text", "picture": "near image"}
+    worded = m["graders"]["The answer is (B)."]  # the re-grade takes the phrase, but not its full stop
+    assert worded["published"] == worded["published-medvlm-r1"] == 0 < 0.4 < worded["tolerant"]
+    assert worded["tolerant"] == m["graders"]["as the model wrote it"]["tolerant"]
+    assert m["graders"]["only inside the thinking"]["tolerant"] == 0
     assert max(m["above_chance"].values()) < 8  # 400 questions: twice the standard error is 5
     assert m["wrong_labels"] == 60
 
