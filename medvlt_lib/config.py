@@ -69,10 +69,10 @@ class Data(Section):
 
 
 class EngineSettings(Section):
-    """How completions are sampled. `batch_rows`: prompts x samples in memory at once."""
+    """How completions are sampled. `batch_tokens`: tokens in memory at once, prompts and completions."""
 
     prompt_style: Literal["medvlthinker", "medvlm-r1", "no-think"] = "medvlthinker"
-    batch_rows: int = Field(256, ge=1)
+    batch_tokens: int = Field(50_000, ge=1)
 
 
 class Filtering(Section):

@@ -56,7 +56,7 @@ def make_trainer(profile, model, processor, questions: list[Question], folder: P
     g = profile.grpo
     hook = None
     if g.sampler == "engine":
-        engine = TransformersEngine(model, processor, profile.engine.batch_rows)
+        engine = TransformersEngine(model, processor, profile.engine.batch_tokens)
         sampling = Sampling(g.group_size, g.temperature, g.max_completion_length, g.seed)
         hook = rollout_with(engine, sampling, g.max_prompt_length, folder / "samples")
     trainer = GRPOTrainer(

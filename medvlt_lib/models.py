@@ -200,7 +200,7 @@ def build_engine(profile, checkpoint: Path | None = None):
     """The rollout engine of a profile, on its base model or on an arm's checkpoint."""
     from medvlt_lib.rollout.transformers_engine import TransformersEngine
 
-    return TransformersEngine(load_policy(profile, checkpoint).eval(), profile_processor(profile), profile.engine.batch_rows)
+    return TransformersEngine(load_policy(profile, checkpoint).eval(), profile_processor(profile), profile.engine.batch_tokens)
 
 
 def _first_line(error: Exception) -> str:

@@ -40,6 +40,8 @@ def run(run_: Run) -> dict:
 def _work(folder: Path, run_: Run, named: list[str]) -> dict:
     data = run_.profile.data
     sets: dict[str, Written] = {}
+    if wrong := [n for n in named if n != "validation" and getattr(data, n).startswith("split:")]:
+        raise UserError(f"data.{wrong[0]} = {getattr(data, wrong[0])}: only data.validation can be split off; name a set or a file.")
     split = data.validation.partition(":")[2] if data.validation.startswith("split:") else None
     if split and (split not in ("train_text", "train_image") or getattr(data, split).startswith("phantom:")):
         raise UserError(

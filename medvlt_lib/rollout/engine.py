@@ -18,13 +18,14 @@ from medvlt_lib.records import Completion, Question
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to sample: `n` completions a prompt; temperature 0 is greedy. `seed` with the prompt's id and the sample's
-    number names one random stream, so that neither batch size nor resuming changes an answer."""
+    """How to sample: `n` completions a prompt, numbered from `first`; temperature 0 is greedy. `seed` with the prompt's id
+    and the sample's number names one random stream, so that neither batch size nor resuming changes an answer."""
 
     n: int = 1
     temperature: float = 1.0
     max_new_tokens: int = 160
     seed: int = 0
+    first: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,21 @@
 """The reference engine: right everywhere, CPU included, on any Qwen2-VL or Qwen2.5-VL model.
 
 A prompt is prefilled once (its image encoded once) and its cache expanded to n samples; finished rows leave the batch.
-Prompts are batched in the order given, so a resumed run that keeps the order meets the same batches.
+Prompts are batched in the order given under a budget of tokens, prompt and completion together; where memory runs out all
+the same, the budget is halved and the batch done again.
 """
 
 from __future__ import annotations
 
+import sys
+from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
-from medvlt_lib.records import Completion, load_image
+from medvlt_lib.records import Completion, UserError, load_image
 from medvlt_lib.rollout.engine import Prompt, Sampling, random_stream
 
 ROOM = 64  # tokens of space added to a full cache
@@ -40,41 +44,108 @@ class RoomyLayer(DynamicLayer):
         return room[:, :, :length]
 
 
-class TransformersEngine:
-    """`generate` on a transformers model and its processor; `batch_rows` bounds prompts x samples at once."""
+@dataclass(frozen=True)
+class _Job:
+    """`count` samples, from number `first`, of one prompt that is ready for the processor and has `length` tokens."""
 
-    def __init__(self, model, processor, batch_rows: int = 256) -> None:
-        self.model, self.processor, self.batch_rows = model, processor, batch_rows
+    prompt: Prompt
+    text: str
+    pictures: list
+    length: int
+    first: int
+    count: int
+
+
+class TransformersEngine:
+    """`generate` on a transformers model and its processor; `batch_tokens` bounds the tokens in memory at once: rows x
+    (longest prompt + max_new_tokens)."""
+
+    def __init__(self, model, processor, batch_tokens: int = 50_000) -> None:
+        self.model, self.processor, self.batch_tokens = model, processor, batch_tokens
         tokenizer = processor.tokenizer
-        self.end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+        self.end, self.pad = tokenizer.convert_tokens_to_ids("<|im_end|>"), tokenizer.pad_token_id
         names = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|endoftext|>")
         self.suppressed = [i for i in tokenizer.convert_tokens_to_ids(names) if i is not None]
 
     def generate(self, prompts: Iterable[Prompt], sampling: Sampling) -> Iterator[Completion]:
-        """Completions prompt by prompt, sample by sample, as batches finish."""
-        prompts, size = list(prompts), max(1, self.batch_rows // sampling.n)
-        for start in range(0, len(prompts), size):
-            yield from self._batch(prompts[start : start + size], sampling)
+        """Completions prompt by prompt, sample by sample, as batches finish. Raises UserError when one row is too much for the memory."""
+        coming = (self._job(p, sampling) for p in prompts)
+        waiting: deque[_Job] = deque()
+        while batch := self._take(waiting, coming, sampling.max_new_tokens):
+            try:
+                done = self._batch(batch, sampling)
+            except (RuntimeError, MemoryError) as error:
+                if not _memory_ran_out(error):
+                    raise
+                self._halve(batch, sampling)
+                waiting.extendleft(reversed(batch))
+                continue
+            yield from done
+
+    def _job(self, prompt: Prompt, sampling: Sampling) -> _Job:
+        text = self.processor.apply_chat_template(prompt.messages, tokenize=False, add_generation_prompt=True)
+        pictures = [load_image(i) for i in prompt.images]
+        length = len(self.processor.tokenizer(text).input_ids)
+        images = self.processor.image_processor
+        for picture in pictures:
+            length += images.get_number_of_image_patches(picture.height, picture.width, {}) // images.merge_size**2
+        return _Job(prompt, text, pictures, length, sampling.first, sampling.n)
+
+    def _take(self, waiting: deque[_Job], coming: Iterator[_Job], limit: int) -> list[_Job]:
+        """The next batch: as many jobs in order as the budget holds, of the first at least one sample."""
+        batch: list[_Job] = []
+        rows = longest = 0
+        while job := waiting.popleft() if waiting else next(coming, None):
+            longest = max(longest, job.length)
+            room = self.batch_tokens // (longest + limit) - rows
+            if room < job.count and (batch or job.count == 1):
+                if batch:
+                    waiting.appendleft(job)
+                    break
+            elif room < job.count:
+                fits = max(1, room)
+                waiting.appendleft(replace(job, first=job.first + fits, count=job.count - fits))
+                return [replace(job, count=fits)]
+            batch.append(job)
+            rows += job.count
+        return batch
+
+    def _halve(self, batch: list[_Job], sampling: Sampling) -> None:
+        rows = sum(job.count for job in batch)
+        tokens = rows * (max(job.length for job in batch) + sampling.max_new_tokens)
+        if rows == 1:
+            raise UserError(
+                f"memory runs out on one answer of {tokens} tokens; lower the max_new_tokens of the stage, or model.max_pixels."
+            )
+        self.batch_tokens = tokens // 2
+        print(f"memory ran out with {rows} answers at once; going on with engine.batch_tokens = {self.batch_tokens}", file=sys.stderr)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
 
     def inputs(self, prompts: list[Prompt]) -> dict[str, torch.Tensor]:
         """What the model takes for left-padded prompts, each image once."""
-        texts = [self.processor.apply_chat_template(p.messages, tokenize=False, add_generation_prompt=True) for p in prompts]
-        pictures = [load_image(i) for p in prompts for i in p.images] or None
+        return self._inputs([self._job(p, Sampling()) for p in prompts])
+
+    def _inputs(self, jobs: list[_Job]) -> dict[str, torch.Tensor]:
+        pictures = [picture for job in jobs for picture in job.pictures] or None
+        texts = [job.text for job in jobs]
         batch = self.processor(text=texts, images=pictures, padding=True, padding_side="left", return_tensors="pt")
         return dict(batch.to(self.model.device))
 
     @torch.no_grad()
-    def _batch(self, prompts: list[Prompt], sampling: Sampling) -> list[Completion]:
-        n, limit = sampling.n, sampling.max_new_tokens
-        inputs = self.inputs(prompts)
+    def _batch(self, jobs: list[_Job], sampling: Sampling) -> list[Completion]:
+        limit = sampling.max_new_tokens
+        inputs = self._inputs(jobs)
         heads = [ids[real].tolist() for ids, real in zip(inputs["input_ids"], inputs["attention_mask"].bool(), strict=True)]
         logits, cache, mask, position = self._prefill(inputs)
-        logits, mask, position = (t.repeat_interleave(n, dim=0) for t in (logits, mask, position))
-        if n > 1:
-            cache.batch_repeat_interleave(n)
-        streams = [torch.from_numpy(random_stream(sampling.seed, p.id, k, limit)) for p in prompts for k in range(n)]
+        samples = [(i, job.first + k) for i, job in enumerate(jobs) for k in range(job.count)]  # (prompt, sample) of each row
+        if len(samples) > len(jobs):
+            of = torch.tensor([i for i, _ in samples], device=logits.device)
+            logits, mask, position = (t[of] for t in (logits, mask, position))
+            cache.batch_select_indices(of)
+        streams = [torch.from_numpy(random_stream(sampling.seed, jobs[i].prompt.id, k, limit)) for i, k in samples]
         uniform = torch.stack(streams).to(logits.device)  # (rows, limit)
-        tokens: list[list[int]] = [[] for _ in range(len(prompts) * n)]
+        tokens: list[list[int]] = [[] for _ in samples]
         logprobs: list[list[float]] = [[] for _ in tokens]
         rows = torch.arange(len(tokens), device=logits.device)  # the rows still in the batch
         running = torch.ones_like(rows, dtype=torch.bool)  # those of them that have not ended
@@ -94,7 +165,8 @@ class TransformersEngine:
             mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
             position = position + 1
             logits = self._decode(chosen, cache, mask, position)
-        return [self._completion(prompts[i // n].id, i % n, tokens[i], logprobs[i], heads[i // n]) for i in range(len(tokens))]
+        rows = zip(samples, tokens, logprobs, strict=True)
+        return [self._completion(jobs[i].prompt.id, k, ids, values, heads[i]) for (i, k), ids, values in rows]
 
     def _prefill(self, inputs: dict[str, torch.Tensor]):
         """Last-token logits (B, V), the cache, the mask (B, T) and each row's last position (B,)."""
@@ -135,3 +207,7 @@ class TransformersEngine:
         reason = "stop" if tokens[-1] == self.end else "length"
         text = self.processor.tokenizer.decode(tokens, skip_special_tokens=True)
         return Completion(prompt, sample, text, tokens, logprobs, reason, head)
+
+
+def _memory_ran_out(error: Exception) -> bool:
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)

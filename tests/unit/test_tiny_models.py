@@ -127,22 +127,67 @@ def test_the_picture_matters(engine):
 
 
 def test_engine_equals_transformers_generate(engine):
-    questions = make_questions("curb65,bleed_type,map".replace("map", "mean_arterial_pressure"), "validation", 3)
-    for prompt, done in zip(prompts_of(questions), greedy(engine, questions), strict=True):
+    """200 mixed questions, token by token."""
+    questions = make_questions("all", "validation", 200)
+    assert len(questions) == 200
+    for done, prompt in zip(greedy(engine, questions), prompts_of(questions), strict=True):
         inputs = engine.inputs([prompt])
-        ids = engine.model.generate(**inputs, max_new_tokens=160, do_sample=False)[0, inputs["input_ids"].shape[1] :]
-        assert done.token_ids == ids.tolist()
+        ids = engine.model.generate(**inputs, max_new_tokens=160, do_sample=False, suppress_tokens=engine.suppressed)
+        assert done.token_ids == ids[0, inputs["input_ids"].shape[1] :].tolist()
 
 
-def test_sampling_does_not_depend_on_batch_size_and_seeds_differ(engine):
-    prompts = prompts_of(make_questions("curb65,lesion_site", "validation", 6))
+def test_sampling_depends_on_neither_batch_size_nor_order_and_seeds_differ(engine):
+    prompts = prompts_of(make_questions("curb65,lesion_site,nodule_count", "validation", 12))
     sampling = Sampling(n=3, temperature=1.0, seed=5)
     whole = list(engine.generate(prompts, sampling))
-    single = list(TransformersEngine(engine.model, engine.processor, batch_rows=1).generate(prompts, sampling))
-    assert [c.text for c in whole] == [c.text for c in single]
     assert [(c.question_id, c.sample) for c in whole] == [(p.id, k) for p in prompts for k in range(3)]
+    texts = {(c.question_id, c.sample): c.text for c in whole}
+    for budget in (1, 500, 1000, 3000):  # one row at a time; samples of one prompt apart; several prompts
+        other = TransformersEngine(engine.model, engine.processor, budget)
+        done = list(other.generate(list(reversed(prompts)), sampling))
+        assert {(c.question_id, c.sample): c.text for c in done} == texts
+        assert [(c.question_id, c.sample) for c in done] == [(p.id, k) for p in reversed(prompts) for k in range(3)]
+    later = list(engine.generate(prompts, Sampling(n=1, temperature=1.0, seed=5, first=2)))
+    assert [c.text for c in later] == [texts[p.id, 2] for p in prompts]
     other = list(engine.generate(prompts, Sampling(n=3, temperature=1.0, seed=6)))
     assert [c.text for c in whole] != [c.text for c in other]
+
+
+def test_batches_stay_within_the_budget(engine, monkeypatch):
+    prompts = prompts_of(make_questions("curb65,lesion_site", "validation", 20))
+    sizes = []
+    real = TransformersEngine._batch
+
+    def noted(self, jobs, sampling):
+        sizes.append((sum(j.count for j in jobs), max(j.length for j in jobs)))
+        done = real(self, jobs, sampling)
+        assert [len(done[0].prompt_ids)] == [jobs[0].length]  # the length that was planned with is the prompt's
+        return done
+
+    monkeypatch.setattr(TransformersEngine, "_batch", noted)
+    list(TransformersEngine(engine.model, engine.processor, 2000).generate(prompts, Sampling(3, 1.0, 40)))
+    assert all(rows * (longest + 40) <= 2000 for rows, longest in sizes)
+    assert max(rows for rows, _ in sizes) > 9
+
+
+def test_when_memory_runs_out_the_budget_is_halved(engine, monkeypatch, capsys):
+    prompts = prompts_of(make_questions("curb65", "validation", 8))
+    sampling = Sampling(4, 1.0, 40, seed=2)
+    expected = [c.text for c in engine.generate(prompts, sampling)]
+    small = TransformersEngine(engine.model, engine.processor)
+    real = small._batch
+
+    def full(jobs, sampling):
+        if sum(j.count for j in jobs) > 10:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(jobs, sampling)
+
+    monkeypatch.setattr(small, "_batch", full)
+    assert [c.text for c in small.generate(prompts, sampling)] == expected
+    assert "memory ran out with 32 answers at once; going on with engine.batch_tokens" in capsys.readouterr().err
+    monkeypatch.setattr(small, "_batch", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError("no")))
+    with pytest.raises(UserError, match=r"memory runs out on one answer of .* tokens; lower"):
+        list(small.generate(prompts, sampling))
 
 
 def test_logprobs_are_the_models_own(engine):
