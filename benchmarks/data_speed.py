@@ -2,7 +2,8 @@
 
     python benchmarks/data_speed.py --out benchmarks/data_speed.json
 
-Grading: the forms of tests/unit/test_tolerant.py in equal shares, each inside or after 300 characters of prose.
+Grading: FORMS in equal shares, in a tag, after thinking, after prose and in a sentence, with 300 characters of prose; and,
+as the hard case, every form of tests/unit/test_tolerant.py, most of which state no answer at all.
 Leakage: 200,000 training against 10,000 test questions of about 330 characters, 1,000 of them planted copies with up to
 4 % of their characters changed; pictures: as many perceptual hashes, 1,000 of them planted with up to 14 bits changed.
 """
@@ -26,45 +27,62 @@ from medvlt_lib.data.leakage import Fingerprint, find_leaks
 from medvlt_lib.grading import grade_response
 from tests.unit.test_tolerant import OPTIONS, STATED, UNSTATED
 
+FORMS = ("(B)", "B)", "**B**", "B: Lung", "\\boxed{B}", "B\nLung", '{"answer": "B"}', "$\\text{B}$", "The correct option is B.", "LUNG.",
+         "not A but B", "Ｂ", "E", "The answer is A. No, the answer is B.", "A lung lesion")  # fmt: skip
+
 
 def vocabulary(rng: random.Random, n: int) -> list[str]:
     return ["".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randrange(2, 11))) for _ in range(n)]
 
 
-def responses(n: int) -> list[str]:
+def responses(n: int, forms: list[str]) -> list[str]:
     """Responses of at least 300 characters in every form, thinking or not."""
     rng = random.Random(0)
     words = vocabulary(rng, 500)
-    forms = [form for form, _ in STATED] + UNSTATED
     found = []
     for i in range(n):
         form, prose = forms[i % len(forms)], ""
         while len(prose) < 300:
-            prose += rng.choice(words) + rng.choice(("  ", " ", " ", ", ", ". ", "\n"))
-        frames = (f"<think>{prose}</think>\n{form}", f"<think>{prose}</think>\n<answer>{form}</answer>", f"{prose}\n{form}")
-        found.append(frames[i // len(forms) % 3] if "think" not in form else f"{form} {prose}")
+            prose += rng.choice(words) + rng.choice((" ", " ", " ", ", ", ". "))
+        frames = (
+            f"<think>{prose}</think>\n<answer>{form}</answer>",
+            f"<think>{prose}</think>\n{form}",
+            f"{prose}\n{form}",
+            f"{prose} The answer is {form}.",
+        )
+        found.append(frames[i // len(forms) % 4] if "think" not in form else f"{form} {prose}")
     return found
 
 
+def speed(grader: str, rows: list[str]) -> list[int]:
+    """Responses a second in five runs."""
+    runs = []
+    for _ in range(5):
+        started = time.perf_counter()
+        for response in rows:
+            grade_response(response, OPTIONS, "B", grader)
+        runs.append(round(len(rows) / (time.perf_counter() - started)))
+    return sorted(runs)
+
+
 def grading() -> dict:
-    rows = responses(60_000)
-    assert min(map(len, rows)) >= 300
-    speeds = {}
-    for grader in ("tolerant", "published", "published-medvlm-r1"):
-        runs = []
-        for _ in range(5):
-            started = time.perf_counter()
-            for response in rows:
-                grade_response(response, OPTIONS, "B", grader)
-            runs.append(len(rows) / (time.perf_counter() - started))
-        speeds[grader] = {"responses_per_second": [round(x) for x in sorted(runs)]}
+    rows = responses(60_000, list(FORMS))
+    hard = responses(60_000, [form for form, _ in STATED] + UNSTATED)
+    assert min(map(len, rows + hard)) >= 300
+    speeds = {g: speed(g, rows) for g in ("tolerant", "published", "published-medvlm-r1")} | {
+        "tolerant, hard forms": speed("tolerant", hard)
+    }
     pieces = ("<think>", "<answer>", "<answer></answer>", "\\boxed{", "The answer is not ", "B) ", "Ｂ", "</think><answer></answer>")
     slowest = 0.0
     for piece in pieces:
         started = time.perf_counter()
         grade_response(piece * (1_000_000 // len(piece)), OPTIONS, "B", "tolerant")
         slowest = max(slowest, time.perf_counter() - started)
-    return {"mean_characters": round(sum(map(len, rows)) / len(rows)), **speeds, "slowest_hostile_megabyte_seconds": round(slowest, 3)}
+    return {
+        "mean_characters": round(sum(map(len, rows)) / len(rows)),
+        "responses_per_second": speeds,
+        "slowest_hostile_megabyte_seconds": round(slowest, 3),
+    }
 
 
 def leakage(n_train: int, n_test: int, planted: int) -> dict:

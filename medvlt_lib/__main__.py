@@ -44,6 +44,7 @@ def _open(profile, run, settings, redo, inputs):
 
 def _show(title: str, cells: list[tuple[str, ...]]) -> None:
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from medvlt_lib.runs import first_process
@@ -52,7 +53,7 @@ def _show(title: str, cells: list[tuple[str, ...]]) -> None:
         return
     table = Table(*cells[0], title=title)
     for row in cells[1:]:
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     console = Console()
     console.width = max(console.width, 100)  # where nothing tells the width, 80 would cut tables
     console.print(table)
@@ -87,21 +88,49 @@ def data(profile: ProfileName = None, run: RunName = None, set_: Settings = None
 
 
 @app.command("filter")
-def filter_(profile: ProfileName = None, run: RunName = None, set_: Settings = None, redo: Redo = None, inputs: Inputs = None) -> None:
+def filter_(
+    profile: ProfileName = None,
+    run: RunName = None,
+    set_: Settings = None,
+    redo: Redo = None,
+    inputs: Inputs = None,
+    shard: Annotated[Optional[str], typer.Option(help="do one share of the rollouts on this machine: 3/8")] = None,  # noqa: UP045
+    merge: Annotated[bool, typer.Option("--merge", help="count the rollouts of all shards; roll out nothing")] = False,
+) -> None:
     """02: answer every training question n times with the base model; keep the medium-hard ones.
 
     Needs 01. Writes rollouts, pass_counts.parquet, kept and control sets to runs/RUN/02_filtering. The band is filtering.keep_from
-    to filtering.keep_to. Interrupted, it continues. Example: medvlt filter --set filtering.keep_to=6
+    to filtering.keep_to; filtering.mode=adaptive stops asking a question once its band is decided. Interrupted, it continues.
+    On several machines that share runs/: `medvlt filter --shard 1/8` ... `--shard 8/8`, then `medvlt filter --merge`.
+    Example: medvlt filter --set filtering.keep_to=6
     """
     from medvlt_lib.filtering import run as work
 
     opened = _open(profile, run, set_, redo, inputs)
-    metrics = work(opened)
-    rows = [(kind, str(metrics[f"of_{kind}"]), str(metrics[f"kept_{kind}"])) for kind in ("text", "image")]
-    _show(f"{opened.folder}/02_filtering", [("questions", "probed", "kept"), *rows])
+    metrics = work(opened, _shard(shard) if shard else None, merge)
+    if metrics is None:
+        print(
+            f"{opened.folder}/02_filtering/rollouts: shard {shard} is done; when all are: medvlt filter --run {opened.folder.name} --merge"
+        )
+        return
+    percent = lambda x: f"{100 * x:.1f} %"  # noqa: E731
+    rows = [(kind, str(metrics[f"of_{kind}"]), str(metrics[f"kept_{kind}"]), percent(metrics[f"zero_variance_kept_{kind}"]))
+            for kind in ("text", "image")]  # fmt: skip
+    alike = f"groups of {metrics['group_size']} all alike"
+    _show(f"{opened.folder}/02_filtering", [("questions", "probed", "kept", f"{alike}, among the kept"), *rows])
+    facts = [("rollouts", str(metrics["rollouts"])), ("saved by stopping early", percent(metrics["saved"])), ("truncated", percent(metrics["truncated"])),
+             ("no answer", percent(metrics["no_answer"])), (f"{alike}, before filtering", percent(metrics["zero_variance_all"]))]  # fmt: skip
+    _show("rollouts", [("", ""), *facts])
     most = max(metrics["pass_counts"])
     bars = [(str(c), str(n), "█" * round(40 * n / most)) for c, n in enumerate(metrics["pass_counts"])]
     _show("questions by pass count", [(f"right of {metrics['samples']}", "questions", ""), *bars])
+
+
+def _shard(text: str) -> tuple[int, int]:
+    number, sign, total = text.partition("/")
+    if not (sign and number.isdigit() and total.isdigit() and 1 <= int(number) <= int(total)):
+        raise UserError(f"--shard {text}: write it as I/N, the I-th of N shares, for example 3/8.")
+    return int(number), int(total)
 
 
 @app.command()

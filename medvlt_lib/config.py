@@ -76,6 +76,10 @@ class EngineSettings(Section):
 
 
 class Filtering(Section):
+    """`mode` adaptive stops asking a question once its band is decided with a probability of error of at most `error`."""
+
+    mode: Literal["full", "adaptive"] = "full"
+    error: float = Field(0.05, gt=0, lt=0.5)
     samples: int = Field(16, ge=2)
     temperature: float = Field(1.0, gt=0)
     max_new_tokens: int = Field(4096, ge=1)

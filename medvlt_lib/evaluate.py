@@ -13,7 +13,7 @@ from medvlt_lib.grading import grade
 from medvlt_lib.models import build_engine
 from medvlt_lib.records import Completion, Question, UserError, atomic_write, read_questions
 from medvlt_lib.rollout.engine import Sampling
-from medvlt_lib.rollout.parts import roll_out
+from medvlt_lib.rollout.parts import graded, roll_out
 from medvlt_lib.runs import STAGES, Run, once, read_json, write_json
 from medvlt_lib.stats import accuracy_interval, macro, macro_interval
 from medvlt_lib.training import trained_in
@@ -68,7 +68,8 @@ def evaluate(folder: Path, questions: list[Question], profile, checkpoint: Path 
     sampling = Sampling(e.samples, e.temperature, e.max_new_tokens, e.seed)
     engine = lambda: build_engine(profile, checkpoint)  # noqa: E731
     row = lambda completion, question: _row(completion, question, profile)  # noqa: E731
-    rows = roll_out(folder / "parts", questions, profile.engine.prompt_style, sampling, engine, row, PART, f"evaluating {name}")
+    of_chunk = graded(profile.engine.prompt_style, sampling, row)
+    rows = list(roll_out(folder / "parts", questions, engine, of_chunk, PART, f"evaluating {name}"))
     scores = score(rows)
     atomic_write(folder / "answers.parquet", lambda temporary: pq.write_table(pa.Table.from_pylist(rows), temporary))
     write_json(folder / "scores.json", scores)

@@ -14,9 +14,10 @@ from tqdm import tqdm
 
 from medvlt_lib.data.rows import Refused, options_of
 from medvlt_lib.grading import GRADERS, grade_response
-from medvlt_lib.records import UserError
+from medvlt_lib.records import UserError, Verdict
 from medvlt_lib.runs import read_json, write_json
 
+VERDICT = frozenset(f.name for f in dataclasses.fields(Verdict))
 EVERY = 2000  # rows between two saved states
 
 
@@ -34,9 +35,12 @@ def grade_file(source: Path, out: Path, grader: str) -> int:
         raise UserError(f"{out} exists; delete it or choose another --out.")
     part, refused, state = (out.with_name(f"{out.name}.{end}") for end in ("part", "refused.jsonl", "state.json"))
     job = {"grader": grader, "input": _fingerprint(source)}
-    done = read_json(state) if state.exists() else {**job, "rows": 0, "read": 0, "part": 0, "refused": 0}
-    if {k: done[k] for k in job} != job:
+    start = {**job, "rows": 0, "read": 0, "part": 0, "refused": 0}
+    done = read_json(state) if state.exists() else start
+    if {k: done.get(k) for k in job} != job:
         raise UserError(f"{state} belongs to another input or grader; delete it or choose another --out.")
+    if any(not p.exists() or p.stat().st_size < done[k] for p, k in ((part, "part"), (refused, "refused"))):
+        done = start  # what the state speaks of is gone
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with open(source, "rb") as rows, _reopened(part, done["part"]) as good, _reopened(refused, done["refused"]) as bad:
@@ -62,7 +66,7 @@ def grade_file(source: Path, out: Path, grader: str) -> int:
 
 def _fingerprint(source: Path) -> list:
     with open(source, "rb") as file:
-        return [source.stat().st_size, hashlib.sha256(file.read(1 << 20)).hexdigest()]
+        return [source.stat().st_size, source.stat().st_mtime_ns, hashlib.sha256(file.read(1 << 20)).hexdigest()]
 
 
 def _reopened(path: Path, size: int):
@@ -85,14 +89,19 @@ def _grade_line(line: bytes, number: int, grader: str, good, bad) -> None:
     try:
         row = _row(line)
         options = _options(row["options"]) if isinstance(row["options"], str) else options_of(row["options"])
-        if row["answer_label"] not in options:
+        if not isinstance(row["answer_label"], str) or row["answer_label"] not in options:
             raise Refused("answer_label", f"{row['answer_label']!r} is none of the options {list(options)}")
         verdict = grade_response(row["response"], options, row["answer_label"], grader, finish_reason=row.get("finish_reason"))
     except Refused as error:
-        bad.write((json.dumps({"row": number, "column": error.column, "why": error.why}, ensure_ascii=False) + "\n").encode())
+        bad.write(_line({"row": number, "column": error.column, "why": error.why}))
         return
     said = {k: v for k, v in dataclasses.asdict(verdict).items() if v is not None or k == "letter"}
-    good.write((json.dumps({**row, **said}, ensure_ascii=False) + "\n").encode())
+    given = {k: v for k, v in row.items() if k not in VERDICT}  # an earlier grading's words do not mix with this one's
+    good.write(_line({**given, **said}))
+
+
+def _line(row: dict) -> bytes:
+    return (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")  # half characters become JSON escapes
 
 
 _options = lru_cache(maxsize=1 << 14)(options_of)
@@ -101,7 +110,7 @@ _options = lru_cache(maxsize=1 << 14)(options_of)
 def _row(line: bytes) -> dict:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Refused("(all)", f"it is not JSON ({error})") from None
     if not isinstance(row, dict):
         raise Refused("(all)", "it is not a JSON object")

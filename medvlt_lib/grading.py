@@ -132,8 +132,9 @@ def well_formed(response: str, style: str = "medvlthinker") -> bool:
 
 def truncated(response: str, finish_reason: str | None = None) -> bool:
     """A think or answer block that was opened and never closed, or generation that ran into its limit."""
-    unclosed = any(response.rfind(f"<{t}>") > response.rfind(f"</{t}>") for t in ("think", "answer"))
-    return unclosed or finish_reason == "length"
+    if finish_reason == "length" or response.rfind("<think>") > response.rfind("</think>"):
+        return True
+    return response.rfind("<answer>") > response.rfind("</answer>")
 
 
 def grade(

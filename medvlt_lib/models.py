@@ -13,6 +13,7 @@ import logging
 from pathlib import Path
 
 from medvlt_lib.records import UserError
+from medvlt_lib.runs import file_hash
 
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on a CPU it misses an optional package each time
 
@@ -201,6 +202,17 @@ def build_engine(profile, checkpoint: Path | None = None):
     from medvlt_lib.rollout.transformers_engine import TransformersEngine
 
     return TransformersEngine(load_policy(profile, checkpoint).eval(), profile_processor(profile), profile.engine.batch_tokens)
+
+
+def weights_id(profile) -> str:
+    """What tells a profile's base weights from others: a hash of a local folder's files, or a Hub name and its commit."""
+    from transformers import AutoConfig
+
+    place = Path(resolve(profile.model.name))
+    if place.is_dir():
+        return file_hash(place)[:16]
+    commit = getattr(AutoConfig.from_pretrained(str(place), revision=profile.model.revision), "_commit_hash", None)
+    return f"{place}@{commit}"
 
 
 def _first_line(error: Exception) -> str:

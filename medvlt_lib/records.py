@@ -85,7 +85,7 @@ class Completion:
     prompt_ids: list[int] | None = None
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(slots=True)
 class Verdict:
     """What a grader says of one completion (see medvlt_lib.grading)."""
 

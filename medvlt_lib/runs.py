@@ -69,14 +69,11 @@ def once(
     `stage.json` keeps what the folder is made with. Raises UserError when that differs (`mend` ends the sentence), when
     the folder holds files that did not come from here, or when the disk is full.
     """
-    mark = json.loads(json.dumps({"settings": settings, "inputs": {k: file_hash(p) for k, p in inputs.items()}}))
+    mark = _mark(settings, inputs)
     torn = [p for p in folder.rglob(".*") if p.is_file()] if (folder / "stage.json").exists() else [*folder.glob(".stage.json.*")]
     held = {p.name for p in folder.glob("*") if p not in torn}  # torn: what a kill left of a write
     if "stage.json" in held and len(held) > 1:
-        before = read_json(folder / "stage.json")
-        changed = {k for k in free if before["settings"].get(k) != mark["settings"].get(k)}
-        _same(folder, {**before, "settings": {**before["settings"], **{k: mark["settings"][k] for k in changed}}}, mark, mend)
-        if changed:
+        if _agrees(folder, mark, mend, free):
             held.discard("metrics.json")
     elif held - {"stage.json"}:
         raise UserError(f"{folder} holds files that this program did not put there; move them or choose another folder.")
@@ -96,6 +93,18 @@ def once(
     if first_process():
         write_json(folder / "metrics.json", metrics)
     return metrics, True
+
+
+def _mark(settings: dict[str, Any], inputs: dict[str, Path]) -> dict:
+    return json.loads(json.dumps({"settings": settings, "inputs": {k: file_hash(p) for k, p in inputs.items()}}))
+
+
+def _agrees(folder: Path, mark: dict, mend: str, free: tuple[str, ...]) -> set[str]:
+    """The free settings that differ from those the folder was made with. Raises UserError when others differ."""
+    before = read_json(folder / "stage.json")
+    changed = {k for k in free if before["settings"].get(k) != mark["settings"].get(k)}
+    _same(folder, {**before, "settings": {**before["settings"], **{k: mark["settings"][k] for k in changed}}}, mark, mend)
+    return changed
 
 
 def first_process() -> bool:
@@ -185,6 +194,20 @@ class Run:
         if fresh:
             self._note(stage, arm, {"state": "finished", "seconds": round(time.time() - started, 1)})
         return metrics
+
+    def partly(
+        self, stage: str, work: Callable[[Path], None], settings: dict[str, Any], inputs: dict[str, Path], free: tuple[str, ...] = ()
+    ) -> None:
+        """One machine's share of a stage: checked and marked as in `perform`, but not finished, and nothing is cleared away,
+        since other machines may be writing there. Raises UserError as `perform`."""
+        folder = self.folder / STAGES[stage]
+        mark = _mark(settings, inputs)
+        if (folder / "stage.json").exists():
+            _agrees(folder, mark, f"put it back, redo the stage with --redo {stage}, or choose another --run", free)
+        else:
+            write_json(folder / "stage.json", mark)
+            self._note(stage, None, {"state": "started"})
+        work(folder)
 
     def _note(self, stage: str, arm: str | None, state: dict) -> None:
         if not first_process():

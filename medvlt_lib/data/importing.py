@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from medvlt_lib.data.closed import yes_no
-from medvlt_lib.data.rows import Refused, fit_image, image_bytes, label_of, options_of, read_rows
+from medvlt_lib.data.rows import Refused, fit_image, image_bytes, label_of, options_of, plain_text, read_rows
 from medvlt_lib.records import LETTERS, Question, UserError, atomic_write, write_questions
 from medvlt_lib.runs import write_json
 
@@ -72,18 +72,18 @@ def _columns(maps: list[str]) -> dict[str, list[str]]:
 
 def _questions(files, columns, dataset, licence, refused, counts) -> Iterator[Question]:
     seen: dict[str, str] = {}
-    for file in files:
+    for place, file in enumerate(files, 1):
         digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16] if file.is_file() else None
         for number, row in read_rows(file):
             counts["read"] += 1
             try:
                 if isinstance(row, Refused):
                     raise row
-                question = _question(row, columns, file, number, dataset, {"revision": digest, "licence": licence})
-                place = f"{file}, row {number}"
+                name = f"{place}-{number}" if len(files) > 1 else str(number)  # rows of several files keep apart
+                question = _question(row, columns, file, name, dataset, {"row": number, "revision": digest, "licence": licence})
                 if question.id in seen:
                     raise Refused("id", f"{question.id} was given before, in {seen[question.id]}")
-                seen[question.id] = place
+                seen[question.id] = f"{file}, row {number}"
             except Refused as error:
                 counts["refused"] += 1
                 refused.append({"file": str(file), "row": number, "column": error.column, "why": error.why})
@@ -92,12 +92,15 @@ def _questions(files, columns, dataset, licence, refused, counts) -> Iterator[Qu
             yield question
 
 
-def _question(row: dict, columns: dict, file: Path, number: int, dataset: str | None, source: dict) -> Question:
+def _question(row: dict, columns: dict, file: Path, number: str, dataset: str | None, source: dict) -> Question:
     get = lambda field: next(((n, row[n]) for n in columns[field] if row.get(n) not in (None, "")), (columns[field][0], None))  # noqa: E731
     column, text = get("question")
     if not isinstance(text, str) or not text.strip():
         raise Refused(column, "there is no question; name its column with --map question=COLUMN")
+    plain_text(text, column)
     options, label = _answer(row, columns, get)
+    if file.suffix == ".csv" and any("\n" in option for option in options.values()):
+        raise Refused(columns["options"][0], "an option runs over lines; close the quotes of this or an earlier row")
     pictures = [fit_image(image_bytes(v, file.parent, c), column=c)[:2] for c, v in _images(get("images"))]
     name = dataset or get("dataset")[1] or file.name.split(".")[0]
     return Question(
@@ -109,11 +112,11 @@ def _question(row: dict, columns: dict, file: Path, number: int, dataset: str | 
         options=options,
         answer_label=label,
         answer=options[label],
-        image_modality=get("image_modality")[1],
+        image_modality=plain_text(get("image_modality")[1], get("image_modality")[0]),
         images=[encoded for encoded, _ in pictures],
         image_ids=[pixels for _, pixels in pictures],
-        reasoning=get("reasoning")[1],
-        source={"name": file.name, "row": number, **source},
+        reasoning=plain_text(get("reasoning")[1], get("reasoning")[0]),
+        source={"name": file.name, **source},
     )
 
 
@@ -130,12 +133,24 @@ def _answer(row: dict, columns: dict, get) -> tuple[dict[str, str], str]:
         options = closed
     else:
         raise Refused(columns["options"][0], "there are no options; name their column with --map options=COLUMN")
+    for text in options.values():
+        plain_text(text, columns["options"][0])
     index_column, index = get("answer_index")
     if index is not None:
-        if not str(index).isdigit() or int(index) >= len(options):
+        digits = str(index).removesuffix(".0")
+        if not digits.isdecimal() or int(digits) >= len(options):
             raise Refused(index_column, f"{index!r} is no number from 0 to {len(options) - 1}")
-        return options, LETTERS[int(index)]
-    return options, label_of(answer, options, answer_column)
+        return options, LETTERS[int(digits)]
+    label = label_of(answer, options, answer_column)
+    text = row.get("answer")
+    if (
+        answer_column != "answer"
+        and "answer" in columns["answer"]
+        and text not in (None, "")
+        and label_of(text, options, "answer") != label
+    ):
+        raise Refused("answer", f"{str(text)[:60]!r} is not option {label}, which {answer_column} names")
+    return options, label
 
 
 def _images(named: tuple[str, Any]) -> list[tuple[str, Any]]:

@@ -24,6 +24,7 @@ BANDS, ROWS = 32, 4  # MinHash: a pair that shares half its shingles is proposed
 LONG_STEM = 60  # characters from which an equal stem with other options is told
 BITS = 256  # of the perceptual hash
 FAR = 16  # differing bits up to which two pictures count as one; on 430 smears, CT slices and drawn films, smaller JPEG copies differed in at most 14, pictures of other scenes in 18 or more
+MATCHES = 20  # test questions told of one training question in one way
 HOWS = ("exact text", "near text", "same stem", "same image", "near image")
 
 
@@ -43,20 +44,24 @@ class Fingerprint:
 def fingerprint(question: Question) -> Fingerprint:
     fold = lambda text: " ".join(text.casefold().split())  # noqa: E731
     words = " ".join([fold(question.question), *sorted(map(fold, question.options.values()))])
-    hashes = tuple(perceptual_hash(image) for image in question.images)
+    hashes = tuple(value for image in question.images if (value := perceptual_hash(image)) is not None)
     name = question.family or question.dataset
     return Fingerprint(question.id, name, question.modality, words, fold(question.question), tuple(question.image_ids), hashes)
 
 
-def perceptual_hash(image) -> int:
-    """The 256-bit perceptual hash (DCT, 16 x 16) of an image as an integer."""
+def perceptual_hash(image) -> int | None:
+    """The 256-bit perceptual hash (DCT, 16 x 16) of an image as an integer; None of an empty picture, which has none."""
     import imagehash
+    from PIL import ImageStat
 
-    return int(str(imagehash.phash(load_image(image), hash_size=16)), 16)
+    picture = load_image(image)
+    if max(ImageStat.Stat(picture.convert("L")).stddev) < 1:
+        return None
+    return int(str(imagehash.phash(picture, hash_size=16)), 16)
 
 
 def find_leaks(train: Iterable[Fingerprint], test: list[Fingerprint]) -> Iterator[dict]:
-    """One row {train_id, test_id, how, score} for each training question and way in which it equals a test question.
+    """Rows {train_id, test_id, how, score}: each training question with the test questions (at most MATCHES a way) that it equals.
 
     score: rapidfuzz ratio for words, differing bits for near images. Text test questions are compared with every training
     question, image test questions with text questions by words and with image questions by pictures.
@@ -75,8 +80,11 @@ class _Words:
         from datasketch import MinHashLSH
 
         self.test = test
-        self.exact = {t.words: t.id for t in reversed(test)}
-        self.stems = {t.stem: t.id for t in reversed(test) if len(t.stem) >= LONG_STEM}
+        self.exact, self.stems = defaultdict(list), defaultdict(list)
+        for t in test:
+            self.exact[t.words].append(t.id)
+            if len(t.stem) >= LONG_STEM:
+                self.stems[t.stem].append(t.id)
         self.near = MinHashLSH(num_perm=BANDS * ROWS, params=(BANDS, ROWS))
         with self.near.insertion_session() as session:
             for i, t in enumerate(test):
@@ -87,22 +95,24 @@ class _Words:
 
         if not self.test:
             return
-        if question.words in self.exact:
-            yield _row(question, self.exact[question.words], "exact text", 100.0)
-            return
-        proposed = sorted(self.near.query(_minhash(question.words)))
-        best = process.extractOne(question.words, [self.test[i].words for i in proposed], scorer=fuzz.ratio, score_cutoff=RATIO)
-        if best:
-            yield _row(question, self.test[proposed[best[2]]].id, "near text", round(best[1], 1))
-        elif question.stem in self.stems:
-            yield _row(question, self.stems[question.stem], "same stem", 100.0)
+        told = self.exact.get(question.words, [])[:MATCHES]
+        yield from (_row(question, name, "exact text", 100.0) for name in told)
+        proposed = {i: self.test[i].words for i in sorted(self.near.query(_minhash(question.words)))}
+        found = process.extract(question.words, proposed, scorer=fuzz.ratio, score_cutoff=RATIO, limit=MATCHES)
+        near = [(self.test[i].id, score) for _, score, i in found if self.test[i].words != question.words]
+        yield from (_row(question, name, "near text", round(score, 1)) for name, score in near)
+        told = {*told, *(name for name, _ in near)}
+        yield from (_row(question, name, "same stem", 100.0) for name in self.stems.get(question.stem, [])[:MATCHES] if name not in told)
 
 
 class _Pictures:
     """Test pictures by pixel id and by the bands of their perceptual hash: FAR differing bits leave one of FAR + 1 bands equal."""
 
     def __init__(self, test: list[Fingerprint]) -> None:
-        self.exact = {i: t.id for t in reversed(test) for i in t.image_ids}
+        self.exact: dict[str, list[str]] = defaultdict(list)
+        for t in test:
+            for i in set(t.image_ids):
+                self.exact[i].append(t.id)
         self.bands: dict[tuple[int, int], set[tuple[int, str]]] = defaultdict(set)
         for t in test:
             for value in t.hashes:
@@ -110,14 +120,11 @@ class _Pictures:
                     self.bands[band].add((value, t.id))
 
     def matches(self, question: Fingerprint) -> Iterator[dict]:
-        for i in question.image_ids:
-            if i in self.exact:
-                yield _row(question, self.exact[i], "same image", 0.0)
-                return
+        told = {name for i in question.image_ids for name in self.exact.get(i, [])[:MATCHES]}
+        yield from (_row(question, name, "same image", 0.0) for name in sorted(told))
         near = {n for value in question.hashes for band in _bands(value) for n in self.bands.get(band, ())}
-        found = [((value ^ other).bit_count(), name) for value in question.hashes for other, name in near]
-        if found and min(found)[0] <= FAR:
-            yield _row(question, min(found)[1], "near image", float(min(found)[0]))
+        far = sorted((min((value ^ other).bit_count() for value in question.hashes), name) for other, name in near if name not in told)
+        yield from (_row(question, name, "near image", float(bits)) for bits, name in far[:MATCHES] if bits <= FAR)
 
 
 def _row(question: Fingerprint, test_id: str, how: str, score: float) -> dict:
@@ -139,7 +146,7 @@ def _minhash(words: str):
 
 
 def leak_table(leaks: list[dict], sizes: dict[str, int], test: list[Fingerprint]) -> list[dict]:
-    """Counts for the data card: for each training set and test data set, matches by way, and questions flagged on both sides.
+    """Counts for the data card: for each training set and test data set, training questions by way, and flagged on both sides.
 
     `leaks` rows carry `train_set` beside the fields of `find_leaks`; `sizes` maps training sets to their sizes.
     """
@@ -149,6 +156,6 @@ def leak_table(leaks: list[dict], sizes: dict[str, int], test: list[Fingerprint]
         for name in sorted(set(dataset.values())):
             here = [leak for leak in leaks if leak["train_set"] == train_set and dataset[leak["test_id"]] == name]
             row = {"train": train_set, "of_train": size, "test": name, "of_test": sum(d == name for d in dataset.values())}
-            row |= {how: sum(leak["how"] == how for leak in here) for how in HOWS}
+            row |= {how: len({leak["train_id"] for leak in here if leak["how"] == how}) for how in HOWS}
             rows.append({**row, "flagged_train": len({x["train_id"] for x in here}), "hit_test": len({x["test_id"] for x in here})})
     return rows

@@ -2,7 +2,8 @@
 
 MedVLThinker's four sets (arXiv 2508.02669), the six benchmarks from their own homes, PMC-VQA as released, and what
 MedVLM-R1 (arXiv 2502.19634) trained and tested on. A set is read through `datasets` from the Hub, or, in the same
-columns, from a folder DIR/NAME on this machine (parquet, JSONL or CSV), where data.mirror = DIR.
+columns, from a folder DIR/NAME on this machine (parquet, JSONL or CSV), where data.mirror = DIR. Of a large set only the
+rows of a part are fetched (and up to a thousand more, among which they are shuffled); a zip of images is fetched whole.
 """
 
 from __future__ import annotations
@@ -88,9 +89,9 @@ def _strip(text) -> str:
 
 def adapt_pmc(row: dict, tally: Tally, client) -> dict:
     """A row of AdaptLLM's PMC-VQA: the question loses its "Question: " and the list of choices that follows it."""
-    question = row["input"].replace("Question: ", "", 1).strip().split("\nThe choices are:")[0].strip()
+    question = re.split(r"\s*The choices are:", re.sub(r"^\s*Question: ", "", row["input"]))[0].strip()
     tally.changed["question text"] += question != row["input"]
-    options = {k: str(row[k]) for k in "ABCD"}
+    options = options_of({k: row[k] for k in "ABCD"}, "A")
     return {
         "dataset": "pmc_vqa",
         "question": question,

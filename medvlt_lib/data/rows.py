@@ -71,7 +71,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict | Refused]]:
         for number, row in enumerate(read(path), 1):
             if row is not None:
                 yield number, row
-    except (OSError, EOFError, ValueError, csv.Error, zlib.error) as error:  # pyarrow's errors are OSErrors and ValueErrors
+    except (OSError, EOFError, ValueError, RecursionError, csv.Error, zlib.error) as error:  # pyarrow's errors are OSErrors and ValueErrors
         why = str(error).splitlines()[0]
         if not number:
             raise UserError(f"{path} cannot be read ({why}); it is torn or of another form, fetch or write it again.") from error
@@ -80,8 +80,8 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict | Refused]]:
 
 def _csv_rows(path: Path) -> Iterator[dict | Refused]:
     csv.field_size_limit(1 << 30)
-    with open(path, encoding="utf-8-sig", newline="") as file:
-        for row in csv.DictReader(file):
+    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        for row in csv.DictReader(file, strict=True):
             yield row if None not in row else Refused("(all)", f"it has more than {len(row) - 1} fields; put quotes round commas")
 
 
@@ -94,7 +94,7 @@ def _jsonl_rows(path: Path) -> Iterator[dict | Refused | None]:
 def _json_row(line: bytes) -> dict | Refused:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return Refused("(all)", f"it is not JSON ({error})")
     return row if isinstance(row, dict) else Refused("(all)", "it is not a JSON object")
 
@@ -111,13 +111,15 @@ def options_of(value: Any, column: str = "options") -> dict[str, str]:
     if isinstance(value, str):
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise Refused(column, f"{value[:60]!r} is not JSON; give an object of letters and texts, or a list") from None
     if isinstance(value, list):
         value = dict(zip(LETTERS, value, strict=False)) if len(value) <= len(LETTERS) else value
     if not isinstance(value, dict):
         raise Refused(column, f"there are no options in {str(value)[:60]!r}; give an object of letters and texts, or a list")
-    options = {str(k): str(v) for k, v in sorted(value.items()) if v is not None}
+    if odd := [k for k, v in value.items() if isinstance(v, (dict, list)) or (isinstance(v, str) and not v.strip())]:
+        raise Refused(column, f"option {odd[0]} is {value[odd[0]]!r}; give it a text")
+    options = {str(k): str(v) for k, v in sorted(value.items(), key=lambda kv: str(kv[0])) if v is not None}
     if len(options) < 2 or list(options) != list(LETTERS[: len(options)]):
         raise Refused(column, f"the letters are {list(options)}; at least A and B, in order without gaps, are needed")
     return options
@@ -126,9 +128,14 @@ def options_of(value: Any, column: str = "options") -> dict[str, str]:
 def label_of(value: Any, options: dict[str, str], column: str) -> str:
     """The gold letter from a letter or an option's text. Raises Refused when it names no option, or two."""
     text = str(value).strip() if value is not None else ""
+    if not text:
+        raise Refused(column, "the answer is missing")
     if text in options:
         return text
     fits = [k for k, option in options.items() if option.strip().casefold() == text.casefold()]
+    letter = text.strip(" ().:").upper()
+    if not fits and letter in options:
+        return letter
     if len(fits) != 1:
         raise Refused(column, f"{text[:60]!r} names {'no' if not fits else 'more than one'} option of {list(options.values())}"[:300])
     return fits[0]
@@ -145,8 +152,21 @@ def image_bytes(value: Any, folder: Path, column: str = "images") -> bytes:
     path = folder / value
     try:
         return path.read_bytes()
-    except OSError as error:
-        raise Refused(column, f"the image {path} cannot be read ({error.strerror})") from None
+    except (OSError, ValueError) as error:
+        raise Refused(column, f"the image {path} cannot be read ({getattr(error, 'strerror', None) or error})") from None
+
+
+def plain_text(value: Any, column: str) -> str | None:
+    """A text or nothing. Raises Refused for another type, and for characters that are no UTF-8."""
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise Refused(column, f"{str(value)[:60]!r} is not text")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise Refused(column, "it holds bytes that are no UTF-8; save the file as UTF-8") from None
+    return value
 
 
 def fit_image(encoded: bytes, longest: int | None = LONGEST, column: str = "images") -> tuple[bytes, str, bool]:

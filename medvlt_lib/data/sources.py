@@ -10,8 +10,10 @@ from __future__ import annotations
 import hashlib
 import heapq
 import zipfile
+import zlib
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -65,17 +67,17 @@ def _hub(name: str, split: str, size: int, data: Data, longest: int | None, tall
 
 def part_of(name: str, split: str, revision: str | None) -> Source:
     """A published set by its name; another name is read in MedVLThinker's columns. `revision` overrides the pinned one."""
-    from dataclasses import replace
-
-    source = SOURCES.get(name) or Source(name, unified, ("question", "options", "answer_label"), (split,))
+    source = SOURCES.get(name) or Source(name, unified, ("question", "options", "answer_label"), (split,), whole=False)
     return replace(source, revision=revision) if revision else source
 
 
 def read_source(source: Source, split: str, size: int, data: Data, longest: int | None, tally: Tally, seen: set) -> Iterator[Question]:
     """At most `size` questions of one published set. Raises UserError for what stops the whole set."""
     client = _client(data)
-    archive = _Archive(source, data.mirror)
     tally.revision = _revision(source, data.mirror)
+    if not data.mirror:
+        source = replace(source, revision=tally.revision)  # what the card names is what is read
+    archive = _Archive(source, data.mirror)
     rows = _accepted(source, size, data, tally, client)
     for number, fields in _even(rows, source, size, data.seed) if source.whole else rows:
         try:
@@ -121,8 +123,11 @@ def _accepted(source: Source, size: int, data: Data, tally: Tally, client) -> It
                 tally.read += 1
                 try:
                     fields = source.reader(row, tally, client)
-                except Refused as error:
-                    tally.drop(error.column, f"row {number}{' of the shuffled stream' if shuffled else ''}: {error.why}")
+                except (Refused, AttributeError, KeyError, TypeError, ValueError) as error:  # the latter: cells of another kind
+                    column, why = (
+                        (error.column, error.why) if isinstance(error, Refused) else ("(all)", f"a cell of another kind ({error})")
+                    )
+                    tally.drop(column, f"row {number}{' of the shuffled stream' if shuffled else ''}: {why}")
                     continue
                 yield tally.read, {**fields, "by": row.get(source.by) if source.by else None}
 
@@ -133,7 +138,7 @@ def _place(source: Source, mirror: str | None) -> str:
 
 def _shuffled(source: Source, size: int) -> bool:
     """Whether only a part of a large set is read, from a shuffled stream."""
-    return not source.whole and size < min(source.rows.values(), default=size)
+    return not source.whole and size < min(source.rows.values(), default=size + 1)
 
 
 def _rows(source: Source, config: str | None, split: str, data: Data, shuffled: bool) -> Iterator[dict]:
@@ -236,7 +241,8 @@ class _Archive:
     """Images that lie in a zip beside the rows, in images/ of a local copy, or in the rows themselves."""
 
     def __init__(self, source: Source, mirror: str | None) -> None:
-        self.source, self.mirror, self.zip, self.names = source, mirror, None, {}
+        self.source, self.mirror, self.zip = source, mirror, None
+        self.names: dict[str, list[str]] = {}
         repo, _, self.file = (source.archive or "").rpartition(":")
         self.repo = repo or source.repo
         self.folder = Path(mirror) / self.repo if mirror else Path()
@@ -247,10 +253,18 @@ class _Archive:
             folders = [self.folder, self.folder / "images"] if isinstance(value, str) else [self.folder]
             return image_bytes(value, next((f for f in folders if isinstance(value, str) and (f / value).exists()), self.folder))
         self.zip = self.zip or self._open()
-        name = self.names.get(Path(value).name)
-        if name is None:
-            raise Refused("images", f"{self.file} of {self.repo} holds no {value}")
-        return self.zip.read(name)
+        try:
+            return self.zip.read(self._named(value))
+        except (zipfile.BadZipFile, zlib.error) as error:
+            raise Refused("images", f"{value} in {self.file} is broken ({error})") from None
+
+    def _named(self, value: str) -> str:
+        """The archive's name of an image: the whole name, or a file name that stands there once."""
+        fits = [n for n in self.names.get(Path(value).name, []) if n == value or n.endswith(f"/{value}")]
+        fits = fits or self.names.get(Path(value).name, [])
+        if len(fits) != 1:
+            raise Refused("images", f"{self.file} of {self.repo} holds {'no' if not fits else 'more than one'} {value}")
+        return fits[0]
 
     def _open(self) -> zipfile.ZipFile:
         from huggingface_hub import hf_hub_download
@@ -265,5 +279,6 @@ class _Archive:
             raise UserError(
                 f"cannot read {self.file} of {self.repo} ({str(error).splitlines()[0]}); fetch it again, or check the network."
             ) from error
-        self.names = {Path(n).name: n for n in opened.namelist()}
+        for name in opened.namelist():
+            self.names.setdefault(Path(name).name, []).append(name)
         return opened

@@ -14,7 +14,7 @@ from medvlt_lib.data.card import Description, write_card
 from medvlt_lib.data.leakage import Fingerprint, find_leaks, fingerprint, leak_table
 from medvlt_lib.data.rows import Tally
 from medvlt_lib.data.sources import SETS, load_set
-from medvlt_lib.records import Question, UserError, atomic_write, iterate_questions, write_questions
+from medvlt_lib.records import Question, UserError, atomic_write, iterate_questions, load_image, pixel_id, write_questions
 from medvlt_lib.runs import Run
 
 TRAINING = ("train_text", "train_image", "traces_image")
@@ -60,6 +60,10 @@ def _work(folder: Path, run_: Run, named: list[str]) -> dict:
     if data.drop_leaks:
         for name in TRAINING:
             dropped = {leak["train_id"] for leak in leaks if leak["train_set"] == name}
+            if name in sets and len(dropped) == len(sets[name].prints):
+                raise UserError(
+                    f"data.drop_leaks would leave nothing of {name}: every question of it is in the test set; name another source."
+                )
             if name in sets and dropped:
                 _without(folder, name, dropped, sets[name])
     sizes = {n: len(sets[n].prints) for n in TRAINING if n in sets}
@@ -78,6 +82,8 @@ def _write(folder: Path, name: str, questions: Iterator[Question], written: Writ
             if question.id in ids:
                 raise UserError(f"data.{name} has the id {question.id} more than once; give every question its own id.")
             ids.add(question.id)
+            if len(question.image_ids) != len(question.images):
+                question.image_ids = [pixel_id(load_image(i)) for i in question.images]
             written.prints.append(fingerprint(question))
             written.description.add(question)
             yield question

@@ -41,6 +41,13 @@ class Engine(Protocol):
     def generate(self, prompts: Iterable[Prompt], sampling: Sampling) -> Iterator[Completion]: ...
 
 
+def engine_version(profile) -> str:
+    """The engine that rolls out for a profile, with the version of its library."""
+    from importlib.metadata import version
+
+    return f"transformers {version('transformers')}"
+
+
 def prompts_of(questions: Iterable[Question], style: str = "medvlthinker") -> list[Prompt]:
     """The prompts that ask `questions` in a style of medvlt_lib.prompts."""
     return [Prompt(q.id, messages(q, style), q.images) for q in questions]

@@ -28,7 +28,7 @@ class ChatClient:
         from openai import OpenAI
 
         self.url, self.model, self.cache = url, model, cache or default_cache()
-        self.client = OpenAI(base_url=url, api_key=os.environ.get("OPENAI_API_KEY", "none"), max_retries=retries, timeout=timeout)
+        self.client = OpenAI(base_url=url, api_key=os.environ.get("OPENAI_API_KEY") or "none", max_retries=retries, timeout=timeout)
 
     def ask(self, messages: list[dict], attempt: int = 0, **sampling) -> str:
         """The text of the answer. `attempt` tells askings of the same request apart. Raises UserError when none comes."""
@@ -52,5 +52,11 @@ class ChatClient:
         except openai.APIConnectionError as error:
             raise UserError(f"{self.url} cannot be reached ({error.__cause__ or error}); check the address and that it runs.") from None
         except openai.APIStatusError as error:
-            raise UserError(f"{self.url} answers {error.status_code} after {self.client.max_retries} retries; try again later.") from None
-        return done.choices[0].message.content or ""
+            again = "try again later" if error.status_code >= 429 else "mend the request or choose another model"
+            raise UserError(f"{self.url} answers {error.status_code} ({error.message[:200]}); {again}.") from None
+        except (openai.OpenAIError, ValueError) as error:
+            raise UserError(f"{self.url} does not answer as a chat server ({error}); does the address end in /v1?") from None
+        try:
+            return done.choices[0].message.content or ""
+        except (AttributeError, IndexError, TypeError):
+            raise UserError(f"{self.url} does not answer as a chat server; does the address end in /v1?") from None

@@ -52,11 +52,13 @@ def test_rows_come_out_with_their_verdict(tmp_path):
 
 
 def test_bad_rows_are_set_aside_and_the_exit_code_tells(tmp_path):
-    rows = [row("B"), "{torn", {**row("B"), "options": "A or B"}, row("B", answer_label="C"), {"response": "B"}, row(None), row("A")]
+    rows = [row("B"), "{torn", {**row("B"), "options": "A or B"}, row("B", answer_label="C"), {"response": "B"}, row(None), row("A"),
+            row("B", answer_label=["B"]), "[" * 100_000, row("half \ud83d B", dataset="[/b]")]  # fmt: skip
     source = write(tmp_path / "in.jsonl", rows)
     done = CliRunner().invoke(app, ["grade", str(source), "--grader", "tolerant", "--out", str(tmp_path / "out.jsonl")])
     assert done.exit_code == 1
-    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 2
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 3
+    assert "[/b]" in done.output and "Traceback" not in done.output
     refused = [json.loads(line) for line in (tmp_path / "out.jsonl.refused.jsonl").read_text().splitlines()]
     assert [(r["row"], r["column"]) for r in refused] == [
         (2, "(all)"),
@@ -64,7 +66,15 @@ def test_bad_rows_are_set_aside_and_the_exit_code_tells(tmp_path):
         (4, "answer_label"),
         (5, "options"),
         (6, "response"),
+        (8, "answer_label"),
+        (9, "(all)"),
     ]
+
+
+def test_grading_again_by_another_grader_leaves_nothing_of_the_first(tmp_path):
+    grade_file(write(tmp_path / "in.jsonl", [row("B")]), tmp_path / "a.jsonl", "published")
+    grade_file(tmp_path / "a.jsonl", tmp_path / "b.jsonl", "tolerant")
+    assert not {"reward", "online"} & set(json.loads((tmp_path / "b.jsonl").read_text()))
 
 
 def test_killed_and_started_again(tmp_path, monkeypatch):
@@ -86,6 +96,12 @@ def test_killed_and_started_again(tmp_path, monkeypatch):
     assert not (tmp_path / "out.jsonl").exists()
     with pytest.raises(UserError, match="another input or grader"):
         grade_file(source, tmp_path / "out.jsonl", "tolerant")
+    half = (tmp_path / "out.jsonl.part").read_bytes()
+    (tmp_path / "out.jsonl.part").write_bytes(half[:10])  # less than the state speaks of: it starts over
+    seen.clear()
+    with pytest.raises(KeyboardInterrupt):
+        grade_file(source, tmp_path / "out.jsonl", "published")
+    assert seen[0] == 1
     grade_file(source, tmp_path / "out.jsonl", "published")
     assert seen.count(600) == 1 and seen.count(601) == 2  # what was saved is not done again
     for end in ("", ".refused.jsonl"):

@@ -82,12 +82,43 @@ def test_every_refused_row_is_named_and_the_good_ones_are_kept(tmp_path):
         ({**GOOD, "image": "torn.png"}, "image", "cannot read the image"),
         ({**GOOD, "image": "bomb.png"}, "image", "too many pixels"),
         ({**GOOD, "id": "q-1"}, "id", "given before"),
+        ({**GOOD, "reasoning": 5}, "reasoning", "is not text"),
+        ({**GOOD, "question": "half \ud83d"}, "question", "no UTF-8"),
+        ({**GOOD, "image": "nul\u0000.png"}, "image", "cannot be read"),
+        ({**GOOD, "options": {"A": "Heart", "B": ""}}, "options", "option B is ''"),
+        ({**GOOD, "options": [{"letter": "A"}, {"letter": "B"}]}, "options", "give it a text"),
+        ({**GOOD, "answer": None}, "answer_label", "the answer is missing"),
+        ({**GOOD, "answer_label": "A", "answer": "Lung"}, "answer", "is not option A"),
+        ("[" * 100_000, "(all)", "not JSON"),
     ]
     questions, refused, counts = imported(jsonl(tmp_path / "q.jsonl", [GOOD, *(b for b, _, _ in bad), GOOD]), tmp_path)
-    assert [q.id for q in questions] == ["q-1", "q-12"]
+    assert [q.id for q in questions] == ["q-1", "q-20"]
     assert [(r["row"], r["column"]) for r in refused] == [(i + 2, column) for i, (_, column, _) in enumerate(bad)]
     assert all(why in r["why"] for r, (_, _, why) in zip(refused, bad, strict=True))
-    assert counts == {"read": 12, "kept": 2, "refused": 10}
+    assert counts == {"read": 20, "kept": 2, "refused": 18}
+
+
+def test_labels_as_people_write_them(tmp_path):
+    rows = [{**GOOD, "answer": a} for a in ("b", "B.", "(B)", "lung")] + [{"question": "?", "options": ["x", "y"], "answer_index": 1.0}]
+    questions, refused, _ = imported(jsonl(tmp_path / "q.jsonl", rows), tmp_path)
+    assert refused == [] and {q.answer_label for q in questions} == {"B"}
+
+
+def test_rows_of_two_files_of_one_name_keep_apart(tmp_path):
+    for folder in "ab":
+        (tmp_path / folder).mkdir()
+        jsonl(tmp_path / folder / "q.jsonl", [GOOD, GOOD])
+    counts = import_files([tmp_path / "a/q.jsonl", tmp_path / "b/q.jsonl"], tmp_path / "out", [], None, None)
+    assert counts == {"read": 4, "kept": 4, "refused": 0}
+
+
+def test_quotes_left_open_in_a_csv_are_not_swallowed_silently(tmp_path):
+    (tmp_path / "q.csv").write_text('question,A,B,answer\nq1,x,y,A\nq2,"x,y,A\nq3,x,y,A\nq4,"x,y,A\nq5,x,y,A\n')
+    questions, refused, counts = imported(tmp_path / "q.csv", tmp_path)
+    assert counts["refused"] and all("\n" not in text for q in questions for text in q.options.values())
+    (tmp_path / "latin.csv").write_bytes("question,A,B,answer\nq1,x,y,A\nq\xe9,x,y,A\nq3,x,y,A\n".encode("latin-1"))
+    questions, [refused], _ = imported(tmp_path / "latin.csv", tmp_path, name="latin")
+    assert [q.question for q in questions] == ["q1", "q3"] and refused["row"] == 2
 
 
 def test_a_file_that_tears_half_way_keeps_its_good_rows(tmp_path):

@@ -87,6 +87,10 @@ def test_pictures():
     assert leaks([image("pixels", encode(scene(3), "BMP"))], test) == [("pixels", "t3", "same image")]
     assert leaks([image("copy", copy, "Other words?")], test) == [("copy", "t3", "near image")]
     assert leaks([image(f"r{i}", encode(scene(100 + i))) for i in range(20)], test) == []  # the same words of other pictures
+    shared = [image("u", encode(scene(3)), "First?"), image("v", encode(scene(3)), "Second?")]
+    assert {t for _, t, _ in leaks([image("pixels", encode(scene(3)))], shared)} == {"u", "v"}
+    plain = [encode(Image.new("RGB", (60, 60), colour)) for colour in ("red", "blue")]
+    assert leaks([image("red", plain[0])], [image("blue", plain[1])]) == []
 
 
 def test_perceptual_hash_bands_miss_nothing_within_the_distance():

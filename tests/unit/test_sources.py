@@ -249,6 +249,26 @@ def test_a_broken_image_drops_its_row_only(tmp_path):
     assert tally.dropped["images"] == 3
 
 
+def test_cells_of_another_kind_drop_their_row_only(tmp_path):
+    rows = [closed(1, "Is it benign?", "yes"), closed(2, None, "yes"), closed(3, "Is it?", None)]
+    adapt(tmp_path, "PathVQA", rows)
+    questions, [tally] = load(tmp_path, "AdaptLLM/biomed-VQA-benchmark/PathVQA", "test")
+    assert len(questions) == 1 and sum(tally.dropped.values()) == 2
+
+
+def test_pictures_of_one_name_in_two_folders_keep_apart(tmp_path):
+    home = "FreedomIntelligence/Medical_Multimodal_Evaluation_Data"
+    rows = [{**omni_row(i, "MR (Mag-netic Resonance Imaging)"), "image": [f"images/{folder}/1.png"]} for i, folder in enumerate("ab")]
+    rows.append({**rows[0], "image": ["1.png"]})
+    put(tmp_path, home, rows, "test.jsonl")
+    with zipfile.ZipFile(tmp_path / home / "images.zip", "w") as archive:
+        archive.writestr("images/a/1.png", png(50, 60))
+        archive.writestr("images/b/1.png", png(70, 80))
+    questions, [tally] = load(tmp_path, home, "train_image")
+    assert [load_image(q.images[0]).size for q in questions] == [(50, 60), (70, 80)]
+    assert "more than one 1.png" in tally.examples["images"]
+
+
 def test_a_part_of_a_file_is_an_even_sample_in_its_order(tmp_path):
     path = tmp_path / "text.parquet"
     every = make_questions("text", "train", 40, seed=8)
@@ -313,6 +333,11 @@ def test_a_server_that_refuses_is_a_sentence(client):
     Server.script = [404]
     with pytest.raises(UserError, match="no model m"):
         client.ask([{"role": "user", "content": "?"}])
+    Server.script = [400]
+    with pytest.raises(UserError, match=r"answers 400 .*mend the request"):
+        client.ask([{"role": "user", "content": "?"}])
+    Server.script = [None]  # an answer without content
+    assert client.ask([{"role": "user", "content": "empty"}]) == ""
     nobody = ChatClient("http://127.0.0.1:9/v1", "m", client.cache, retries=0)
     with pytest.raises(UserError, match="cannot be reached"):
         nobody.ask([{"role": "user", "content": "?"}])
