@@ -133,6 +133,25 @@ def _shard(text: str) -> tuple[int, int]:
     return int(number), int(total)
 
 
+@app.command("export-data")
+def export_data(
+    out: Annotated[Path, typer.Option(help="folder to write")],
+    run: RunName = None,
+    push: Annotated[Optional[str], typer.Option(help="also upload to the Hub as this data set, NAME/SET")] = None,  # noqa: UP045
+) -> None:
+    """Write the kept and control sets with their pass counts as a data set that others can load.
+
+    Needs 02. Parquet in MedVLThinker's columns, a data card and provenance.json. Example: medvlt export-data --run qlora-3b --out kept
+    """
+    from medvlt_lib.export import export_data as work
+    from medvlt_lib.export import push as upload
+
+    sizes = work(_open(None, run, None, None, None), out)
+    _show(str(out), [("set", "questions"), *((k, str(v)) for k, v in sizes.items())])
+    if push:
+        print(upload(out, push))
+
+
 @app.command()
 def sft(
     profile: ProfileName = None,

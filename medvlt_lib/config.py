@@ -72,7 +72,7 @@ class EngineSettings(Section):
     """How completions are sampled. `batch_tokens`: tokens in memory at once, prompts and completions."""
 
     prompt_style: Literal["medvlthinker", "medvlm-r1", "no-think"] = "medvlthinker"
-    batch_tokens: int = Field(50_000, ge=1)
+    batch_tokens: int = Field(80_000, ge=1)
 
 
 class Filtering(Section):

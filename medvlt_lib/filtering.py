@@ -26,6 +26,7 @@ from medvlt_lib.rollout.parts import Rows, graded, missing_parts, roll_out
 from medvlt_lib.runs import Run
 
 PART = 32  # questions in one rollout file
+PROVENANCE = ("weights", "quantization", "prompt_style", "temperature", "max_new_tokens", "seed", "engine", "grader")  # on every row
 STEP = 2  # samples between two decisions of the adaptive mode
 
 
@@ -99,15 +100,17 @@ def probe(folder: Path, questions: list[Question], profile, shard: tuple[int, in
     sampling = Sampling(f.samples, f.temperature, f.max_new_tokens, f.seed)
     row = lambda completion, question: _row(completion, question, profile)  # noqa: E731
     rows = graded(style, sampling, row) if f.mode == "full" else adaptive(style, sampling, row, f)
-    provenance = {
-        "weights": weights_id(profile),
-        "prompt_style": style,
-        "temperature": f.temperature,
-        "max_new_tokens": f.max_new_tokens,
-        "seed": f.seed,
-        "engine": engine_version(profile),
-        "grader": f.grader,
-    }
+    values = (
+        weights_id(profile),
+        profile.model.quantization,
+        style,
+        f.temperature,
+        f.max_new_tokens,
+        f.seed,
+        engine_version(profile),
+        f.grader,
+    )
+    provenance = dict(zip(PROVENANCE, values, strict=True))
     title = f"{'up to ' if f.mode == 'adaptive' else ''}{f.samples} rollouts each"
     return roll_out(folder, questions, lambda: build_engine(profile), rows, PART, title, shard, provenance)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 
@@ -42,3 +44,8 @@ def macro_interval(values, strata, clusters, rounds: int = 2000, level: float = 
         drawn_sizes += times @ sizes[own]
     low, high = np.percentile((drawn_sums / drawn_sizes).mean(1), [50 * (1 - level), 50 * (1 + level)])
     return float(low), float(high)
+
+
+def pass_at_k(right: int, samples: int, k: int) -> float:
+    """Unbiased estimate that one of k answers is right, from `right` of `samples` (Chen et al. 2021, arXiv 2107.03374, eq. 1)."""
+    return 1.0 - math.comb(samples - right, k) / math.comb(samples, k)

@@ -1,6 +1,6 @@
 """The reference engine: right everywhere, CPU included, on any Qwen2-VL or Qwen2.5-VL model.
 
-A prompt is prefilled once (its image encoded once) and its cache expanded to n samples; finished rows leave the batch.
+A prompt is prefilled once (its image encoded once), and its samples share its cache; finished rows leave the batch.
 Prompts are batched in the order given under a budget of tokens, prompt and completion together; where memory runs out all
 the same, the budget is halved and the batch done again.
 """
@@ -13,35 +13,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
-from transformers.cache_utils import Cache, DynamicLayer
 
 from medvlt_lib.records import Completion, UserError, load_image
 from medvlt_lib.rollout.engine import Prompt, Sampling, random_stream
-
-ROOM = 64  # tokens of space added to a full cache
-
-
-class RoomyLayer(DynamicLayer):
-    """A key-value cache layer that grows by ROOM tokens at a time instead of being copied for every token."""
-
-    def update(self, key_states, value_states, *args, **kwargs):
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-            self.keys, self.values = key_states, value_states
-            return key_states, value_states
-        self.keys = self._append("_key_room", self.keys, key_states)
-        self.values = self._append("_value_room", self.values, value_states)
-        return self.keys, self.values
-
-    def _append(self, name: str, held: torch.Tensor, new: torch.Tensor) -> torch.Tensor:
-        length = held.shape[2] + new.shape[2]
-        room = getattr(self, name, None)
-        if room is None or room.data_ptr() != held.data_ptr() or room.shape[2] < length:
-            room = held.new_empty(*held.shape[:2], length + ROOM, held.shape[3])
-            room[:, :, : held.shape[2]] = held
-            setattr(self, name, room)
-        room[:, :, held.shape[2] : length] = new
-        return room[:, :, :length]
+from medvlt_lib.rollout.shared_prompt import SharedPrompts
 
 
 @dataclass(frozen=True)
@@ -60,7 +35,7 @@ class TransformersEngine:
     """`generate` on a transformers model and its processor; `batch_tokens` bounds the tokens in memory at once: rows x
     (longest prompt + max_new_tokens)."""
 
-    def __init__(self, model, processor, batch_tokens: int = 50_000) -> None:
+    def __init__(self, model, processor, batch_tokens: int = 80_000) -> None:
         self.model, self.processor, self.batch_tokens = model, processor, batch_tokens
         tokenizer = processor.tokenizer
         self.end, self.pad = tokenizer.convert_tokens_to_ids("<|im_end|>"), tokenizer.pad_token_id
@@ -137,12 +112,11 @@ class TransformersEngine:
         limit = sampling.max_new_tokens
         inputs = self._inputs(jobs)
         heads = [ids[real].tolist() for ids, real in zip(inputs["input_ids"], inputs["attention_mask"].bool(), strict=True)]
-        logits, cache, mask, position = self._prefill(inputs)
+        logits, prompts, mask, position = self._prefill(inputs)
         samples = [(i, job.first + k) for i, job in enumerate(jobs) for k in range(job.count)]  # (prompt, sample) of each row
-        if len(samples) > len(jobs):
-            of = torch.tensor([i for i, _ in samples], device=logits.device)
-            logits, mask, position = (t[of] for t in (logits, mask, position))
-            cache.batch_select_indices(of)
+        of = [i for i, _ in samples]
+        prompts.share(of, mask)
+        logits, position = logits[of], position[of]
         streams = [torch.from_numpy(random_stream(sampling.seed, jobs[i].prompt.id, k, limit)) for i, k in samples]
         uniform = torch.stack(streams).to(logits.device)  # (rows, limit)
         tokens: list[list[int]] = [[] for _ in samples]
@@ -160,21 +134,20 @@ class TransformersEngine:
                 break
             if running.float().mean() < 0.8:  # copying the cache pays only when enough rows leave
                 keep = running.nonzero().flatten()
-                cache.batch_select_indices(keep)
-                rows, running, mask, position, chosen = (t[keep] for t in (rows, running, mask, position, chosen))
-            mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+                prompts.keep_rows(keep)
+                rows, running, position, chosen = (t[keep] for t in (rows, running, position, chosen))
             position = position + 1
-            logits = self._decode(chosen, cache, mask, position)
+            logits = self._decode(chosen, prompts, position)
         rows = zip(samples, tokens, logprobs, strict=True)
         return [self._completion(jobs[i].prompt.id, k, ids, values, heads[i]) for (i, k), ids, values in rows]
 
     def _prefill(self, inputs: dict[str, torch.Tensor]):
-        """Last-token logits (B, V), the cache, the mask (B, T) and each row's last position (B,)."""
-        cache = Cache(layers=[RoomyLayer() for _ in range(self.model.config.get_text_config().num_hidden_layers)])
+        """Last-token logits (P, V), the cache, the mask (P, T) and each prompt's last position (P,)."""
+        prompts = SharedPrompts(self.model.config.get_text_config().num_hidden_layers)
         positions, mask = self.positions(inputs), inputs["attention_mask"]
         inputs.pop("mm_token_type_ids", None)
-        out = self.model(**inputs, position_ids=positions, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        return out.logits[:, -1], cache, mask, positions.amax(dim=(0, 2))
+        out = self.model(**inputs, position_ids=positions, past_key_values=prompts.cache, use_cache=True, logits_to_keep=1)
+        return out.logits[:, -1], prompts, mask, positions.amax(dim=(0, 2))
 
     def positions(self, inputs: dict) -> torch.Tensor:
         """Three-axis positions (3, B, T): by image grid where there are images, else 0, 1, 2, ... after the padding."""
@@ -185,9 +158,10 @@ class TransformersEngine:
             return inner.model.get_rope_index(**{k: inputs[k] for k in names})[0]
         return (mask.cumsum(-1) - 1).clamp(min=0).expand(3, *mask.shape)
 
-    def _decode(self, chosen: torch.Tensor, cache: Cache, mask: torch.Tensor, position: torch.Tensor) -> torch.Tensor:
+    def _decode(self, chosen: torch.Tensor, prompts: SharedPrompts, position: torch.Tensor) -> torch.Tensor:
         positions = position[None, :, None].expand(3, -1, 1)
-        out = self.model(input_ids=chosen[:, None], attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True)
+        with prompts.decoding(self.model):
+            out = self.model(input_ids=chosen[:, None], position_ids=positions, past_key_values=prompts.cache, use_cache=True)
         return out.logits[:, -1]
 
     def _choose(self, logits: torch.Tensor, uniform: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:

@@ -66,6 +66,8 @@ def test_filtering(metrics):
     assert m["rollouts"] == 2 * sum(m["probed"].values())
     assert all(0 < m["kept"][kind] <= m["probed"][kind] for kind in ("text", "image"))
     assert 0 <= m["truncated"] <= 1 and 0 <= m["no_answer"] <= 1
+    assert all(0 <= saved < 1 and 0.5 <= agree <= 1 for saved, agree in m["adaptive"].values())
+    assert all(values == sorted(values) for values in m["pass_at_k"].values())
 
 
 def test_sft(metrics):

@@ -3,13 +3,18 @@
 import itertools
 import json
 import math
+import shutil
 
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
 from medvlt_lib import filtering
-from medvlt_lib.config import load_profile
+from medvlt_lib.__main__ import app
+from medvlt_lib.config import Data, load_profile
 from medvlt_lib.data import stage
+from medvlt_lib.data.sources import load_set
+from medvlt_lib.export import export_data, push
 from medvlt_lib.filtering import Count, in_band, keep, posterior
 from medvlt_lib.phantom.questions import make_questions
 from medvlt_lib.records import UserError, read_questions
@@ -145,3 +150,34 @@ def test_keep_orders_easy_to_hard_within_the_band():
     counts = {q.id: Count(c, 16) for q, c in zip(questions, (0, 3, 7, 8, 1, 16), strict=True)}
     settings = load_profile("tiny", {"filtering.keep_to": 7}).filtering
     assert [counts[q.id].passed for q in keep(questions, counts, settings)] == [7, 3, 1]
+
+
+def test_exported_sets_load_in_the_published_columns(run_of, tmp_path):
+    import datasets
+
+    run = run_of("export")
+    filtering.run(run)
+    done = CliRunner().invoke(app, ["export-data", "--run", "export", "--out", "out"])
+    assert done.exit_code == 0, done.output
+    image = datasets.load_dataset(str(tmp_path / "out"), "kept_image", split="train")
+    questions = read_questions(run.folder / "02_filtering/kept_image.parquet")
+    assert image["id"] == [q.id for q in questions]
+    assert image[0]["images"][0].size == (112, 112) and json.loads(image[0]["options"]) == questions[0].options
+    assert 0 <= image[0]["pass_count"] <= 6 and image[0]["samples"] == 8
+    card = (tmp_path / "out/README.md").read_text()
+    assert "not for clinical use" in card and "- grader: published" in card
+    back = Data(train_image="hub:out", train_image_size=1000, mirror=str(tmp_path))
+    (tmp_path / "out/train").mkdir()  # as one split, it is read like any published set
+    for name in ("kept_text", "control_text", "control_image"):
+        shutil.rmtree(tmp_path / "out" / name)
+    (tmp_path / "out/README.md").unlink()
+    again = list(load_set("train_image", back))
+    assert {q.question for q in again} == {q.question for q in questions} and len(again) == len(questions)
+    with pytest.raises(UserError, match="is not empty"):
+        export_data(run, tmp_path / "out")
+
+
+def test_pushing_without_a_network_is_a_sentence(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match="the Hub did not take some/one"):
+        push("out", "some/one")
