@@ -69,7 +69,20 @@ class Data(Section):
 
 
 class EngineSettings(Section):
-    """How completions are sampled. `batch_tokens`: tokens in memory at once, prompts and completions."""
+    """How completions are sampled for filtering and evaluation. `batch_tokens`: tokens in memory at once, prompts and completions.
+    `kind` openai asks model.name of the server at `url`, `concurrency` prompts at a time; `prompt_price` and `completion_price`
+    are US dollars a million tokens, and `max_cost` stops before more dollars are spent. `kind` vllm spreads a model over
+    `tensor_parallel` GPUs, takes the share `gpu_memory` of each, and up to `max_images` pictures a question."""
+
+    kind: Literal["transformers", "vllm", "openai"] = "transformers"
+    tensor_parallel: int = Field(1, ge=1)
+    gpu_memory: float = Field(0.85, gt=0, lt=1)
+    max_images: int = Field(8, ge=1)
+    url: str | None = None
+    concurrency: int = Field(8, ge=1)
+    prompt_price: float = Field(0.0, ge=0)
+    completion_price: float = Field(0.0, ge=0)
+    max_cost: float | None = Field(None, gt=0)
 
     prompt_style: Literal["medvlthinker", "medvlm-r1", "no-think"] = "medvlthinker"
     batch_tokens: int = Field(80_000, ge=1)
@@ -300,6 +313,8 @@ def _check_combinations(p: Profile) -> None:
          f"filtering keeps {p.filtering.keep_from} to {p.filtering.keep_to} of {p.filtering.samples} samples; the band must lie below the number of samples"),
         ({p.filtering.grader, p.eval.grader} <= {p.grpo.reward, "tolerant"},
          "filtering.grader and eval.grader must be grpo.reward's paper, or tolerant, so that filter, reward and evaluation fit together"),
+        (p.engine.kind != "openai" or p.engine.url is not None,
+         "engine.kind is openai without engine.url; give the server's address, ending in /v1"),
         (p.grpo.sampler == "engine" or p.launch.strategy != "single",
          "grpo.sampler trl-vllm-server is for full weights on many devices; set sampler engine"),
     ]  # fmt: skip

@@ -90,7 +90,7 @@ def _row(completion: Completion, question: Question, profile) -> dict:
         "correct": verdict.correct,
         "well_formed": verdict.well_formed,
         "truncated": verdict.truncated,
-        "tokens": len(completion.token_ids),
+        "tokens": completion.tokens,
         "text": completion.text,
     }
 

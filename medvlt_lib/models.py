@@ -198,7 +198,19 @@ def lora_to_float32(model) -> None:
 
 
 def build_engine(profile, checkpoint: Path | None = None):
-    """The rollout engine of a profile, on its base model or on an arm's checkpoint."""
+    """The rollout engine of a profile, on its base model or on an arm's checkpoint. Raises UserError for a checkpoint on a server."""
+    if profile.engine.kind == "openai":
+        from medvlt_lib.rollout.openai_engine import ChatClient, OpenAIEngine
+
+        if checkpoint is not None:
+            raise UserError(f"engine.kind openai cannot load {checkpoint}; serve it there and name it as model.name.")
+        e = profile.engine
+        client = ChatClient(e.url, profile.model.name, prices=(e.prompt_price, e.completion_price), max_cost=e.max_cost)
+        return OpenAIEngine(client, e.concurrency)
+    if profile.engine.kind == "vllm":
+        from medvlt_lib.rollout.vllm_engine import build_vllm_engine
+
+        return build_vllm_engine(profile, checkpoint)
     from medvlt_lib.rollout.transformers_engine import TransformersEngine
 
     return TransformersEngine(load_policy(profile, checkpoint).eval(), profile_processor(profile), profile.engine.batch_tokens)
@@ -208,6 +220,8 @@ def weights_id(profile) -> str:
     """What tells a profile's base weights from others: a hash of a local folder's files, or a Hub name and its commit."""
     from transformers import AutoConfig
 
+    if profile.engine.kind == "openai":
+        return f"{profile.model.name} at {profile.engine.url}"
     place = Path(resolve(profile.model.name))
     if place.is_dir():
         return file_hash(place)[:16]

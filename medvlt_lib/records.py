@@ -74,7 +74,7 @@ class Question:
 @dataclasses.dataclass
 class Completion:
     """One sampled answer to a question: text, token ids, the engine's log-probabilities where it has them, and the prompt's
-    token ids as the model saw them (image tokens expanded)."""
+    token ids as the model saw them (image tokens expanded). `tokens`: their number, also where the ids are not known."""
 
     question_id: str
     sample: int
@@ -83,6 +83,11 @@ class Completion:
     logprobs: list[float] | None
     finish_reason: Literal["stop", "length"]
     prompt_ids: list[int] | None = None
+    tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.tokens is None:
+            self.tokens = len(self.token_ids)
 
 
 @dataclasses.dataclass(slots=True)

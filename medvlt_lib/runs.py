@@ -24,8 +24,17 @@ from medvlt_lib.records import UserError, atomic_write
 
 STAGES = {"01": "01_data", "02": "02_filtering", "03": "03_sft", "04": "04_grpo", "05": "05_eval", "06": "06_analysis"}
 COMMANDS = {"01": "data", "02": "filter", "03": "sft", "04": "grpo", "05": "eval", "06": "report"}
-# Settings that only bound memory or refuse a row: whatever they are, the results are the same.
-LIMITS = ("engine.batch_tokens", "sft.max_length", "grpo.max_prompt_length")
+# Settings that only bound memory or money, or refuse a row: whatever they are, the results are the same.
+LIMITS = (
+    "engine.batch_tokens",
+    "engine.concurrency",
+    "engine.prompt_price",
+    "engine.completion_price",
+    "engine.max_cost",
+    "engine.gpu_memory",
+    "sft.max_length",
+    "grpo.max_prompt_length",
+)
 PACKAGES = ("medvlt", "torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate")
 
 

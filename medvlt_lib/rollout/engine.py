@@ -45,7 +45,7 @@ def engine_version(profile) -> str:
     """The engine that rolls out for a profile, with the version of its library."""
     from importlib.metadata import version
 
-    return f"transformers {version('transformers')}"
+    return f"{profile.engine.kind} {version(profile.engine.kind)}"
 
 
 def prompts_of(questions: Iterable[Question], style: str = "medvlthinker") -> list[Prompt]:

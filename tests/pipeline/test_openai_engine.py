@@ -1,0 +1,178 @@
+"""The OpenAI-compatible engine against a real server (transformers' own, on the tiny model), behind a proxy that spoils answers."""
+
+import json
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from medvlt_lib.grading import grade
+from medvlt_lib.phantom.questions import make_questions
+from medvlt_lib.phantom.tiny_model import shipped
+from medvlt_lib.records import UserError
+from medvlt_lib.rollout.engine import Sampling, prompts_of
+from medvlt_lib.rollout.openai_engine import ChatClient, OpenAIEngine
+from tests.pipeline.conftest import medvlt, settings
+
+MODEL = str(shipped("base"))
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """transformers' server on the larger tiny model."""
+    port, log = free_port(), open(tmp_path_factory.mktemp("server") / "log", "w+")  # noqa: SIM115
+    process = subprocess.Popen([sys.executable, "-m", "tests.pipeline.serve_tiny", str(port), MODEL], stdout=log, stderr=log)
+    try:
+        for _ in range(240):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2)
+                break
+            except OSError:
+                assert process.poll() is None, log.seek(0) or log.read()[-2000:]
+                time.sleep(0.25)
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+        log.close()
+
+
+class Proxy(BaseHTTPRequestHandler):
+    """Passes requests on, unless the script says otherwise: a status, "stall", "drop", or a function of the request and answer."""
+
+    server_port, script, seen = 0, [], []
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        Proxy.seen.append(json.loads(body))
+        step = Proxy.script.pop(0) if Proxy.script else None
+        if step == "drop":
+            self.connection.close()
+            return
+        if step == "stall":
+            time.sleep(3)
+        status, answer = step if isinstance(step, int) else 200, b'{"error": {"message": "spoiled"}}'
+        if status == 200:
+            request = json.loads(body)
+            if callable(step):
+                request = step(request, None) or request
+            onward = urllib.request.Request(
+                f"http://127.0.0.1:{Proxy.server_port}{self.path}", json.dumps(request).encode(), {"Content-Type": "application/json"}
+            )
+            answer = urllib.request.urlopen(onward, timeout=60).read()
+            if callable(step):
+                parsed = json.loads(answer)
+                step(request, parsed)
+                answer = json.dumps(parsed).encode()
+        try:
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(answer)))
+            self.end_headers()
+            self.wfile.write(answer)
+        except OSError:
+            pass  # the client gave up
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def engine(server, tmp_path):
+    proxy = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
+    threading.Thread(target=proxy.serve_forever, daemon=True).start()
+    Proxy.server_port, Proxy.script, Proxy.seen = server, [], []
+
+    def make(concurrency=1, **kwargs):
+        url = f"http://127.0.0.1:{proxy.server_port}/v1"
+        return OpenAIEngine(ChatClient(url, MODEL, tmp_path / "cache", **{"retries": 3, "timeout": 20, **kwargs}), concurrency)
+
+    yield make
+    proxy.shutdown()
+
+
+def test_text_and_image_questions_in_order_with_thinking_put_back(engine):
+    questions = make_questions("curb65,nodule_count", "validation", 6)
+    done = list(engine(concurrency=3).generate(prompts_of(questions), Sampling(2, 0.0, 96)))
+    assert [(c.question_id, c.sample) for c in done] == [(q.id, k) for q in questions for k in range(2)]
+    verdicts = [grade(c.text, q) for c, q in zip(done, (q for q in questions for _ in range(2)), strict=True)]
+    assert sum(v.well_formed for v in verdicts) >= 10 and any(v.reward for v in verdicts)  # this server alone would give 0 on every row
+    assert all(c.tokens > 5 for c in done) and {c.finish_reason for c in done} == {"stop"}
+
+
+def test_a_server_that_ignores_n_is_asked_again_with_other_seeds(engine):
+    [question] = make_questions("curb65", "validation", 1)
+    done = list(engine().generate(prompts_of([question]), Sampling(4, 1.0, 64)))
+    assert [c.sample for c in done] == [0, 1, 2, 3]
+    assert [r["n"] for r in Proxy.seen] == [4, 3, 2, 1]
+    assert len({r["seed"] for r in Proxy.seen}) == 4
+
+
+def test_what_was_answered_is_not_asked_again(engine):
+    prompts = prompts_of(make_questions("curb65,nodule_count", "validation", 4))
+    first = list(engine().generate(prompts, Sampling(1, 1.0, 64)))
+    asked = len(Proxy.seen)
+    assert list(engine().generate(prompts, Sampling(1, 1.0, 64))) == first and len(Proxy.seen) == asked
+    list(engine().generate(prompts, Sampling(1, 0.9, 64)))
+    assert len(Proxy.seen) > asked  # another request is another answer
+
+
+@pytest.mark.parametrize("spoiled", [[429], [500, 503], ["drop"], ["stall"]])
+def test_what_spoils_once_is_tried_again(engine, spoiled):
+    Proxy.script = list(spoiled)
+    [done] = engine(timeout=1.5).generate(prompts_of(make_questions("curb65", "validation", 1)), Sampling(1, 0.0, 64))
+    assert "answer" in done.text and len(Proxy.seen) == len(spoiled) + 1
+
+
+def test_what_spoils_for_good_is_a_sentence_and_the_rest_is_kept(engine):
+    prompts = prompts_of(make_questions("curb65", "validation", 3))
+    Proxy.script = [None, None, 500, 500, 500, 500]
+    with pytest.raises(UserError, match=r"answers 500 \(.*\); try again later"):
+        list(engine().generate(prompts, Sampling(1, 0.0, 64)))
+    asked = len(Proxy.seen)
+    assert len(list(engine().generate(prompts, Sampling(1, 0.0, 64)))) == 3
+    assert len(Proxy.seen) == asked + 1  # two of three were in the cache
+
+
+def test_a_dropped_image_is_noticed(engine):
+    def without_image(request, answer):
+        if answer is None:
+            parts = request["messages"][0]["content"]
+            return {**request, "messages": [{"role": "user", "content": [p for p in parts if p["type"] == "text"]}]}
+
+    Proxy.script = [without_image]
+    with pytest.raises(UserError, match="drops images"):
+        list(engine().generate(prompts_of(make_questions("nodule_count", "validation", 1)), Sampling(1, 0.0, 64)))
+
+
+def test_the_cost_cap_stops_and_the_cache_goes_on(engine):
+    prompts = prompts_of(make_questions("curb65", "validation", 4))
+    with pytest.raises(UserError, match=r"the cap is engine.max_cost = 0.0001; raise it"):
+        list(engine(prices=(1.0, 1.0), max_cost=0.0001).generate(prompts, Sampling(1, 0.0, 64)))
+    spent = len(Proxy.seen)
+    assert 1 <= spent < 4
+    more = engine(prices=(1.0, 1.0), max_cost=1.0)
+    assert len(list(more.generate(prompts, Sampling(1, 0.0, 64)))) == 4 and len(Proxy.seen) == 4
+    assert more.client.spent == pytest.approx(sum(more.client.tokens) / 1e6)
+
+
+def test_the_stages_take_a_server(server, tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDVLT_CACHE", str(tmp_path / "cache"))
+    served = {"engine.kind": "openai", "engine.url": f"http://127.0.0.1:{server}/v1", "model.name": MODEL, "data.train_text_size": 4, "data.train_image_size": 4,
+              "data.test_size": 5, "filtering.samples": 2, "filtering.keep_from": 0, "filtering.keep_to": 1}  # fmt: skip
+    for command in ("data", "filter", "eval"):
+        done = medvlt(tmp_path, command, "--profile", "tiny", *(settings(**served) if command == "data" else []))
+        assert done.returncode == 0, done.stderr[-2000:]
+    rows = [json.loads(line) for p in (tmp_path / "runs/tiny/02_filtering/rollouts").glob("*.jsonl") for line in p.read_text().splitlines()]
+    assert len(rows) == 16 and rows[0]["weights"] == f"{MODEL} at http://127.0.0.1:{server}/v1" and rows[0]["engine"].startswith("openai ")
