@@ -10,7 +10,7 @@ that stops asking once the band is decided.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -69,13 +69,7 @@ def _work(folder: Path, run_: Run, inputs: dict[str, Path], merge: bool) -> dict
     missing = missing_parts(folder / "rollouts", len(questions), PART)
     if merge and missing:
         raise UserError(f"{folder / 'rollouts'} lacks {len(missing)} parts, the first {missing[0]}; run the shards that are not done.")
-    counts: dict[str, Count] = defaultdict(Count)
-    for row in probe(folder / "rollouts", questions, run_.profile):
-        count = counts[row["id"]]
-        count.samples += 1
-        count.passed += row["passed"]
-        count.truncated += row["truncated"]
-        count.no_answer += row["letter"] is None
+    counts = count(probe(folder / "rollouts", questions, run_.profile))
     figures = posterior(counts, questions, run_.profile.grpo.group_size)
     _write_counts(folder / "pass_counts.parquet", questions, counts, figures)
     metrics = summary(questions, counts, figures, run_.profile)
@@ -166,6 +160,18 @@ def adaptive(style: str, sampling: Sampling, row, f) -> Rows:
 
 
 # --- counts, posteriors, choice ---
+
+
+def count(rows: Iterable[dict]) -> dict[str, Count]:
+    """Rollout rows, as they come, to counts by question id."""
+    counts: dict[str, Count] = defaultdict(Count)
+    for row in rows:
+        own = counts[row["id"]]
+        own.samples += 1
+        own.passed += row["passed"]
+        own.truncated += row["truncated"]
+        own.no_answer += row["letter"] is None
+    return counts
 
 
 def posterior(counts: dict[str, Count], questions: list[Question], group: int) -> dict[str, dict[str, float]]:

@@ -1,0 +1,125 @@
+"""What the adaptive mode saves and costs, and how fast many rollouts are counted.
+
+    python benchmarks/filtering.py --out benchmarks/filtering.json
+
+Adaptive: the training questions of the profile tiny, asked in full and adaptively, for the published band (1 to 7 of 16)
+and the profile's own, at several stated errors; every answer is the one that full sampling gives, so decisions compare.
+Counting: 100,000 questions x 16 synthetic rollouts of 300 characters, read from their files, counted, summarised, written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+COUNTING = """
+import json, random, sys, time
+from collections import defaultdict
+from pathlib import Path
+from medvlt_lib import filtering
+from medvlt_lib.config import load_profile
+from medvlt_lib.records import Question
+from medvlt_lib.rollout.parts import roll_out
+folder, n = Path(sys.argv[1]), int(sys.argv[2])
+profile = load_profile("tiny")
+questions = [Question(f"q{i}", f"set{i % 6}", "train", "text", "?", {"A": "x", "B": "y"}, "A", "x") for i in range(n)]
+started = time.perf_counter()
+counts = filtering.count(roll_out(folder, questions, None, None, filtering.PART, "counting"))
+figures = filtering.posterior(counts, questions, 8)
+metrics = filtering.summary(questions, counts, figures, profile)
+filtering._write_counts(folder / "pass_counts.parquet", questions, counts, figures)
+kept = filtering.keep(questions, counts, profile.filtering)
+print(json.dumps({"seconds": round(time.perf_counter() - started, 1), "rollouts": metrics["rollouts"], "kept": len(kept)}))
+"""
+
+
+def counting(questions: int) -> dict:
+    """Time and memory of counting, in a process of its own."""
+    import random
+
+    from medvlt_lib.filtering import PART, PROVENANCE
+
+    rng = random.Random(0)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        provenance = dict.fromkeys(PROVENANCE, "a value of some length")
+        for number, start in enumerate(range(0, questions, PART)):
+            rows = []
+            for i in range(start, min(start + PART, questions)):
+                for k in range(16):
+                    row = {
+                        "id": f"q{i}",
+                        "sample": k,
+                        "passed": rng.random() < i % 17 / 16,
+                        "letter": "A",
+                        "truncated": False,
+                        "text": "x" * 300,
+                    }
+                    rows.append(json.dumps({**row, **provenance}))
+            (folder / f"part-{number:05d}.jsonl").write_text("\n".join(rows) + "\n")
+        environment = {**os.environ, "TQDM_DISABLE": "1"}
+        done = subprocess.run(
+            [sys.executable, "-c", COUNTING, name, str(questions)], capture_output=True, text=True, check=True, env=environment
+        )
+    peak = round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
+    return {"questions": questions, **json.loads(done.stdout), "peak_memory_mb": peak}
+
+
+def adaptive() -> list[dict]:
+    """Full and adaptive probes of the same questions: rollouts and time saved, and decisions that agree."""
+    from medvlt_lib.config import load_profile
+    from medvlt_lib.data.sources import load_set
+    from medvlt_lib.filtering import count, in_band, probe
+    from medvlt_lib.models import build_engine
+
+    base = load_profile("tiny")
+    questions = [q for name in ("train_text", "train_image") for q in load_set(name, base.data)]
+    build_engine(base)  # imports and the first load are nobody's time
+    rows = []
+
+    def timed(profile):
+        with tempfile.TemporaryDirectory() as folder:
+            started = time.perf_counter()
+            counts = count(probe(Path(folder), questions, profile))
+            return counts, time.perf_counter() - started
+
+    full, seconds = timed(base)
+    for low, high in ((1, 7), (1, 12)):
+        for error in (0.01, 0.02, 0.05, 0.1, 0.2):
+            settings = {"filtering.mode": "adaptive", "filtering.error": error, "filtering.keep_from": low, "filtering.keep_to": high}
+            counts, took = timed(load_profile("tiny", settings))
+            inside = {q.id: in_band(counts[q.id].passed, counts[q.id].samples, 16, low, high) >= 0.5 for q in questions}
+            agree = sum(inside[q.id] == (low <= full[q.id].passed <= high) for q in questions)
+            asked = sum(c.samples for c in counts.values())
+            rows.append({"band": [low, high], "stated_error": error, "rollouts_saved": round(1 - asked / (16 * len(questions)), 3),
+                         "same_decision": round(agree / len(questions), 4), "seconds": round(took, 1), "seconds_in_full": round(seconds, 1)})  # fmt: skip
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    out = parser.parse_args().out
+    record = {
+        "date": date.today().isoformat(),
+        "hardware": f"{platform.machine()}, {os.cpu_count()} cores",
+        "versions": {n: version(n) for n in ("torch", "transformers", "scipy")} | {"python": platform.python_version()},
+        "counting": counting(100_000),
+        "adaptive": adaptive(),
+    }
+    out.write_text(json.dumps(record, indent=1) + "\n")
+    print(json.dumps(record, indent=1))
+
+
+if __name__ == "__main__":
+    main()
