@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from random import Random
 
@@ -25,7 +26,7 @@ from medvlt_lib.rollout.engine import Sampling, engine_version, prompts_of
 from medvlt_lib.rollout.parts import Rows, graded, missing_parts, roll_out
 from medvlt_lib.runs import Run
 
-PART = 32  # questions in one rollout file
+PART = {"full": 32, "adaptive": 128}  # questions in one rollout file; asked two by two, more must be asked at once to be quick
 PROVENANCE = ("weights", "quantization", "prompt_style", "temperature", "max_new_tokens", "seed", "engine", "grader")  # on every row
 STEP = 2  # samples between two decisions of the adaptive mode
 
@@ -66,7 +67,7 @@ def _work(folder: Path, run_: Run, inputs: dict[str, Path], merge: bool) -> dict
     f = run_.profile.filtering
     sets = {name: read_questions(path) for name, path in inputs.items()}
     questions = [q for rows in sets.values() for q in rows]
-    missing = missing_parts(folder / "rollouts", len(questions), PART)
+    missing = missing_parts(folder / "rollouts", len(questions), PART[f.mode])
     if merge and missing:
         raise UserError(f"{folder / 'rollouts'} lacks {len(missing)} parts, the first {missing[0]}; run the shards that are not done.")
     counts = count(probe(folder / "rollouts", questions, run_.profile))
@@ -106,7 +107,7 @@ def probe(folder: Path, questions: list[Question], profile, shard: tuple[int, in
     )
     provenance = dict(zip(PROVENANCE, values, strict=True))
     title = f"{'up to ' if f.mode == 'adaptive' else ''}{f.samples} rollouts each"
-    return roll_out(folder, questions, lambda: build_engine(profile), rows, PART, title, shard, provenance)
+    return roll_out(folder, questions, lambda: build_engine(profile), rows, PART[f.mode], title, shard, provenance)
 
 
 def _row(completion: Completion, question: Question, profile) -> dict:
@@ -139,18 +140,22 @@ def in_band(passed: int, asked: int, samples: int, low: int, high: int) -> float
     return float(betabinom.pmf(rest, samples - asked, passed + 1, asked - passed + 1).sum())
 
 
+def decisions(samples: int) -> list[int]:
+    """How many answers are in when the adaptive mode looks: 0, then every STEP more, up to all."""
+    return [*range(0, samples, STEP), samples]
+
+
 def adaptive(style: str, sampling: Sampling, row, f) -> Rows:
     """Rows of a chunk that stop, question by question, once the band is decided with an error of at most `f.error`."""
 
     def rows(engine, chunk: list[Question]) -> Iterator[dict]:
         by_id, passed = {q.id: q for q in chunk}, dict.fromkeys((q.id for q in chunk), 0)
         found: list[dict] = []
-        for first in range(0, f.samples, STEP):
-            open_ = [q for q in chunk if f.error < in_band(passed[q.id], first, f.samples, f.keep_from, f.keep_to) < 1 - f.error]
-            if not open_:
-                break
-            some = replace(sampling, n=min(STEP, f.samples - first), first=first)
-            for completion in engine.generate(prompts_of(open_, style), some):
+        undecided = chunk
+        for first, until in pairwise(decisions(f.samples)):
+            undecided = [q for q in undecided if f.error < in_band(passed[q.id], first, f.samples, f.keep_from, f.keep_to) < 1 - f.error]
+            some = replace(sampling, n=until - first, first=first)
+            for completion in engine.generate(prompts_of(undecided, style), some):
                 found.append(row(completion, by_id[completion.question_id]))
                 passed[completion.question_id] += found[-1]["passed"]
         order = {q.id: i for i, q in enumerate(chunk)}

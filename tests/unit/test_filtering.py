@@ -109,7 +109,8 @@ def test_rollouts_of_other_questions_and_torn_parts_are_refused(run_of):
 
 
 def test_adaptive_asks_less_and_takes_the_same_samples(run_of):
-    full, less = run_of("full"), run_of("less", **{"filtering.mode": "adaptive"})
+    band = {"filtering.keep_from": 1, "filtering.keep_to": 4}
+    full, less = run_of("full", **band), run_of("less", **{"filtering.mode": "adaptive", **band})
     filtering.run(full)
     metrics = filtering.run(less)
     rows = {
@@ -124,9 +125,9 @@ def test_adaptive_asks_less_and_takes_the_same_samples(run_of):
     for _, own in itertools.groupby(rows["less"], key=lambda r: r["id"]):
         own = list(own)
         assert [r["sample"] for r in own] == list(range(len(own)))
-        for asked in range(filtering.STEP, len(own), filtering.STEP):  # it was open before each further question
-            chance = in_band(sum(r["passed"] for r in own[:asked]), asked, 8, 0, 6)
-            assert 0.05 < chance < 0.95
+        for asked in [a for a in filtering.decisions(8)[1:] if a < len(own)]:  # it was open before each further question
+            assert 0.05 < in_band(sum(r["passed"] for r in own[:asked]), asked, 8, 1, 4) < 0.95
+        assert len(own) == 8 or not 0.05 < in_band(sum(r["passed"] for r in own), len(own), 8, 1, 4) < 0.95
     counts = {r["id"]: r for r in pq.read_table(less.folder / "02_filtering/pass_counts.parquet").to_pylist()}
     assert sum(c["samples"] for c in counts.values()) == len(rows["less"])
     kept = read_questions(less.folder / "02_filtering/kept_text.parquet")
