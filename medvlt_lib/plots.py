@@ -70,11 +70,12 @@ def shares(groups: dict[str, dict[str, int]], label: str, height: str) -> Figure
 
 
 def pass_counts(counts: dict[str, Sequence[int]], samples: int, keep_from: int, keep_to: int) -> Figure:
-    """A histogram of pass counts for each group of questions, with the band that is kept shaded."""
+    """A histogram of pass counts for each group of questions: the band that is kept in blue, what is left out in grey."""
     figure = Figure(figsize=(4.2 * len(counts), 3), layout="constrained")
     for axis, (name, values) in zip(figure.subplots(1, len(counts), sharey=True, squeeze=False)[0], counts.items(), strict=True):
-        axis.axvspan(keep_from - 0.5, keep_to + 0.5, color=ORANGE, alpha=0.2, label=f"kept: {keep_from} to {keep_to}")
-        axis.bar(range(samples + 1), [list(values).count(c) for c in range(samples + 1)], color=BLUE)
+        for inside, colour, label in ((True, BLUE, f"kept: {keep_from} to {keep_to}"), (False, GREY, "left out")):
+            shown = [c for c in range(samples + 1) if (keep_from <= c <= keep_to) == inside]
+            axis.bar(shown, [list(values).count(c) for c in shown], color=colour, label=label)
         axis.set(title=f"{name} ({len(values)} questions)", xlabel=f"right answers of {samples}")
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.legend(fontsize=8)

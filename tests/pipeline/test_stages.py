@@ -166,7 +166,7 @@ def _kill_while_working(folder: Path, stage: Path, command: str, moment: float) 
         return stage.exists()
 
 
-ROUNDS = [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 6))]
+ROUNDS = [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 7))]
 
 
 @pytest.mark.parametrize("command", ["filter", "sft", "grpo", "eval"])

@@ -126,10 +126,11 @@ def test_the_picture_matters(engine):
     assert seen > blind + 10
 
 
-def test_engine_equals_transformers_generate(engine):
-    """200 mixed questions, token by token."""
-    questions = make_questions("all", "validation", 200)
-    assert len(questions) == 200
+@pytest.mark.parametrize("count", [64, pytest.param(200, marks=pytest.mark.slow)])
+def test_engine_equals_transformers_generate(engine, count):
+    """Mixed questions, token by token."""
+    questions = make_questions("all", "validation", count)
+    assert len(questions) == count
     for done, prompt in zip(greedy(engine, questions), prompts_of(questions), strict=True):
         inputs = engine.inputs([prompt])
         ids = engine.model.generate(**inputs, max_new_tokens=160, do_sample=False, suppress_tokens=engine.suppressed)
