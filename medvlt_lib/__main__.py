@@ -77,8 +77,10 @@ def _train(stage: str, figure: str, work, arm: str, data, init, opened) -> None:
 def data(profile: ProfileName = None, run: RunName = None, set_: Settings = None, redo: Redo = None) -> None:
     """01: gather the training, validation and test questions of a run, with a data card.
 
-    Writes runs/RUN/01_data. The settings data.train_text, train_image, validation and test name the sources: phantom:FAMILIES,
-    hub:NAME, split:train_text, or a question file. Example: medvlt data --run noisy --set data.label_noise=0.3
+    Writes runs/RUN/01_data, with data_card.md and leaks.jsonl: training questions that equal test questions (data.drop_leaks leaves
+    them out). The settings data.train_text, train_image, validation and test name the sources: phantom:FAMILIES, hub:NAME (data.mirror:
+    a folder of local copies), split:train_text, or a question file such as `medvlt import` writes.
+    Example: medvlt data --run noisy --set data.label_noise=0.3
     """
     from medvlt_lib.data.stage import run as work
 
@@ -278,7 +280,7 @@ def grade(
     from medvlt_lib.grade_file import grade_file, summary
 
     refused = grade_file(file, out, grader)
-    _show(f"{out} ({grader})", summary(out))
+    _show(f"{out}, by {grader}; shares in percent", summary(out))
     if refused:
         print(f"error: {refused} rows of {file} could not be graded; {out}.refused.jsonl says which and why.", file=sys.stderr)
         raise SystemExit(1)

@@ -123,7 +123,7 @@ def _row(line: bytes) -> dict:
 
 
 def summary(graded: Path) -> list[tuple[str, ...]]:
-    """The table of a graded file, header first: one line for each `dataset`, and one for all."""
+    """The table of a graded file, header first: one line for each `dataset`, and one for all; shares in percent."""
     counts: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     with open(graded, encoding="utf-8") as file:
         for row in map(json.loads, file):
@@ -135,15 +135,11 @@ def summary(graded: Path) -> list[tuple[str, ...]]:
                     tally[f"has {key}"] += key in row
                 tally["no answer"] += row["letter"] is None
                 tally["contradicted"] += "contradicted" in row["how"]
-    names = sorted(counts, key=lambda n: (n == "all", n))
-    cells = [
-        ("dataset", "rows", "correct, %", "no answer, %", "contradicted, %", "truncated, %", "well-formed, %", "online, %", "mean reward")
-    ]
-    for name in names:
+    shares = ["correct", "no answer", "contradicted", "truncated", "well_formed"] + (["online"] if counts["all"]["has online"] else [])
+    reward = ["mean reward"] if counts["all"]["has reward"] else []
+    cells = [("dataset", "rows", *(name.replace("_", "-") for name in shares), *reward)]
+    for name in sorted(counts, key=lambda n: (n == "all", n)):
         tally = counts[name]
-        share = lambda key, tally=tally: f"{100 * tally[key] / tally['rows']:.1f}"  # noqa: E731
-        online = share("online") if tally["has online"] else ""
-        reward = f"{tally['reward'] / tally['rows']:.3f}" if tally["has reward"] else ""
-        shares = [share(k) for k in ("correct", "no answer", "contradicted", "truncated", "well_formed")]
-        cells.append((name, f"{tally['rows']:.0f}", *shares, online, reward))
+        percent = [f"{100 * tally[share] / tally['rows']:.1f}" for share in shares]
+        cells.append((name, f"{tally['rows']:.0f}", *percent, *([f"{tally['reward'] / tally['rows']:.3f}"] if reward else [])))
     return cells

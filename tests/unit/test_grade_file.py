@@ -48,7 +48,7 @@ def test_rows_come_out_with_their_verdict(tmp_path):
         (0.0, True, True),
     ]
     header, exam, total = summary(tmp_path / "published.jsonl")
-    assert dict(zip(header, exam, strict=True))["correct, %"] == "50.0" and total[1] == "4"
+    assert dict(zip(header, exam, strict=True))["correct"] == "50.0" and total[1] == "4"
 
 
 def test_bad_rows_are_set_aside_and_the_exit_code_tells(tmp_path):
