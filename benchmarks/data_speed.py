@@ -10,18 +10,15 @@ Leakage: 200,000 training against 10,000 test questions of about 330 characters,
 
 from __future__ import annotations
 
-import argparse
-import json
-import platform
 import random
 import resource
 import sys
 import time
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from record import parser, save
 
 from medvlt_lib.data.leakage import Fingerprint, find_leaks
 from medvlt_lib.grading import grade_response
@@ -125,19 +122,11 @@ def leakage(n_train: int, n_test: int, planted: int) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    out = parser.parse_args().out
-    record = {
-        "date": date.today().isoformat(),
-        "hardware": f"{platform.machine()}, one core of {__import__('os').cpu_count()}",
-        "versions": {n: version(n) for n in ("rapidfuzz", "datasketch", "imagehash", "numpy")} | {"python": platform.python_version()},
-        "grading": grading(),
-        "leakage": [leakage(50_000, 10_000, 1000), leakage(200_000, 10_000, 1000)],
-        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-    }
-    out.write_text(json.dumps(record, indent=1) + "\n")
-    print(json.dumps(record, indent=1))
+    out = parser(__doc__).parse_args().out
+    checked = [leakage(50_000, 10_000, 1000), leakage(200_000, 10_000, 1000)]
+    peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    packages = ("rapidfuzz", "datasketch", "imagehash", "numpy")
+    save(out, packages, "one of them used", grading=grading(), leakage=checked, peak_memory_mb=peak)
 
 
 if __name__ == "__main__":

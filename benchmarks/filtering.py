@@ -9,18 +9,16 @@ Counting: 100,000 questions x 16 synthetic rollouts of 300 characters, read from
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
-import platform
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from datetime import date
-from importlib.metadata import version
 from pathlib import Path
+
+from record import parser, save
 
 COUNTING = """
 import json, random, sys, time
@@ -107,18 +105,8 @@ def adaptive() -> list[dict]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    out = parser.parse_args().out
-    record = {
-        "date": date.today().isoformat(),
-        "hardware": f"{platform.machine()}, {os.cpu_count()} cores",
-        "versions": {n: version(n) for n in ("torch", "transformers", "scipy")} | {"python": platform.python_version()},
-        "counting": counting(100_000),
-        "adaptive": adaptive(),
-    }
-    out.write_text(json.dumps(record, indent=1) + "\n")
-    print(json.dumps(record, indent=1))
+    out = parser(__doc__).parse_args().out
+    save(out, ("torch", "transformers", "scipy"), "", counting=counting(100_000), adaptive=adaptive())
 
 
 if __name__ == "__main__":

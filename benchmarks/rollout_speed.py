@@ -9,17 +9,11 @@ The floor is 2 x parameters x tokens (prompt once, completion tokens once) at th
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
-import platform
 import statistics
 import time
-from datetime import date
-from importlib.metadata import version
-from pathlib import Path
 
 import torch
+from record import parser, save
 
 from medvlt_lib.models import load_model, load_processor
 from medvlt_lib.phantom.questions import make_questions
@@ -91,21 +85,14 @@ def measure(engine: TransformersEngine, families: str, count: int, rate: float) 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--questions", type=int, default=64)
-    arguments = parser.parse_args()
+    options = parser(__doc__)
+    options.add_argument("--questions", type=int, default=64)
+    given = options.parse_args()
     engine = TransformersEngine(load_model(shipped("base")).eval(), load_processor(shipped("base")))
     rate = matmul_rate()
-    record = {
-        "date": date.today().isoformat(),
-        "hardware": f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, matmul {rate / 1e9:.0f} GFLOP/s",
-        "versions": {n: version(n) for n in ("torch", "transformers")},
-        "text": measure(engine, TEXT, arguments.questions, rate),
-        "image": measure(engine, IMAGE, arguments.questions, rate),
-    }
-    arguments.out.write_text(json.dumps(record, indent=1) + "\n")
-    print(json.dumps(record, indent=1))
+    hardware = f"{torch.get_num_threads()} threads, matmul {rate / 1e9:.0f} GFLOP/s"
+    figures = {kind: measure(engine, families, given.questions, rate) for kind, families in (("text", TEXT), ("image", IMAGE))}
+    save(given.out, ("torch", "transformers"), hardware, **figures)
 
 
 if __name__ == "__main__":

@@ -12,12 +12,11 @@ from pathlib import Path
 
 from medvlt_lib.data.published import to_published
 from medvlt_lib.filtering import PROVENANCE
-from medvlt_lib.records import UserError, atomic_write, iterate_questions
+from medvlt_lib.records import UserError, atomic_write, first_line, iterate_questions, write_rows
 from medvlt_lib.runs import Run, read_json, write_json
 
 SETS = ("kept_text", "kept_image", "control_text", "control_image")
 COUNTS = ("pass_count", "samples", "pass_rate", "pass_rate_low", "pass_rate_high")
-BATCH = 200  # rows written at once
 
 
 def export_data(run_: Run, out: Path) -> dict[str, int]:
@@ -54,43 +53,29 @@ def push(out: Path, name: str) -> str:
         api.create_repo(name, repo_type="dataset", exist_ok=True)
         api.upload_folder(folder_path=str(out), repo_id=name, repo_type="dataset")
     except Exception as error:  # the Hub's, httpx's and the network's errors are of many families
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"the Hub did not take {name} ({reason}); log in with `hf auth login`, and check the name and the network."
+            f"the Hub did not take {name} ({first_line(error)}); log in with `hf auth login`, and check the name and the network."
         ) from None
     return f"https://huggingface.co/datasets/{name}"
 
 
 def _write(source: Path, target: Path, counts: dict[str, dict]) -> int:
     import datasets
-    import pyarrow as pa
-    import pyarrow.parquet as pq
 
     text, number = datasets.Value("string"), datasets.Value("int64")
     columns = ("question", "options", "answer_label", "answer", "reasoning", "dataset_name", "hash", "misc")
     features = {"images": [datasets.Image()], **dict.fromkeys(columns, text), "dataset_index": number, "id": text,
                 **dict.fromkeys(COUNTS[:2], number), **dict.fromkeys(COUNTS[2:], datasets.Value("float64"))}  # fmt: skip
-    schema = datasets.Features(features).arrow_schema
     done = 0
 
     def rows() -> Iterator[dict]:
-        for index, question in enumerate(iterate_questions(source)):
-            row = {**to_published(question, index), "id": question.id, **{k: counts[question.id][k] for k in COUNTS}}
+        nonlocal done
+        for done, question in enumerate(iterate_questions(source), 1):
+            row = {**to_published(question, done - 1), "id": question.id, **{k: counts[question.id][k] for k in COUNTS}}
             yield {k: row.get(k) for k in features}
 
-    def write(temporary: str) -> None:
-        nonlocal done
-        batch: list[dict] = []
-        with pq.ParquetWriter(temporary, schema) as writer:
-            for row in rows():
-                batch.append(row)
-                if len(batch) == BATCH:
-                    writer.write_table(pa.Table.from_pylist(batch, schema=schema))
-                    batch.clear()
-                done += 1
-            writer.write_table(pa.Table.from_pylist(batch, schema=schema))
-
-    atomic_write(target, write)
+    schema = datasets.Features(features).arrow_schema
+    atomic_write(target, lambda temporary: write_rows(rows(), schema, temporary))
     return done
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from medvlt_lib.data.rows import Refused, options_of
+from medvlt_lib.data.rows import Refused, json_row, options_of
 from medvlt_lib.grading import GRADERS, grade_response
 from medvlt_lib.records import UserError, Verdict
 from medvlt_lib.runs import read_json, write_json
@@ -108,12 +108,9 @@ _options = lru_cache(maxsize=1 << 14)(options_of)
 
 
 def _row(line: bytes) -> dict:
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise Refused("(all)", f"it is not JSON ({error})") from None
-    if not isinstance(row, dict):
-        raise Refused("(all)", "it is not a JSON object")
+    row = json_row(line)
+    if isinstance(row, Refused):
+        raise row
     for column in ("response", "options", "answer_label"):
         if row.get(column) is None:
             raise Refused(column, "it is missing")

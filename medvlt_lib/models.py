@@ -12,7 +12,7 @@ import json
 import logging
 from pathlib import Path
 
-from medvlt_lib.records import UserError
+from medvlt_lib.records import UserError, first_line
 from medvlt_lib.runs import file_hash
 
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on a CPU it misses an optional package each time
@@ -83,7 +83,7 @@ def load_processor(folder: str | Path, without_torchvision: bool | None = None, 
 
             processor = AutoProcessor.from_pretrained(folder, revision=revision)
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"cannot load a processor from {folder} ({_first_line(error)}); check the model's name or folder.") from error
+        raise UserError(f"cannot load a processor from {folder} ({first_line(error)}); check the model's name or folder.") from error
     processor.tokenizer.padding_side = "left"
     return processor
 
@@ -113,7 +113,7 @@ def load_model(folder: str | Path, dtype: str = "float32", device: str = "cpu", 
         model = model.to(device)
     except Exception as error:  # safetensors, json and transformers each raise their own kind
         raise UserError(
-            f"cannot load a model from {folder} ({_first_line(error)}); check the folder, or the name, the network and the device."
+            f"cannot load a model from {folder} ({first_line(error)}); check the folder, or the name, the network and the device."
         ) from error
     wrong = [k for key in ("missing_keys", "unexpected_keys", "mismatched_keys") for k in report.get(key) or []]
     wrong = [k for k in wrong if not (k == "lm_head.weight" and config.tie_word_embeddings)]
@@ -182,7 +182,7 @@ def load_nf4(source: str | Path, device: str, revision: str | None = None):
             source, revision=revision, quantization_config=config, dtype=compute, device_map={"": device}
         )
     except Exception as error:  # safetensors, json, CUDA and transformers each raise their own kind
-        raise UserError(f"cannot load a model from {source} ({_first_line(error)}); check the name, the network and the device.") from error
+        raise UserError(f"cannot load a model from {source} ({first_line(error)}); check the name, the network and the device.") from error
     packed = {n: module for n, module in model.named_modules() if type(module).__name__ == "Linear4bit"}
     assert packed and not any("visual" in n for n in packed), "NF4 reached the vision tower; check llm_int8_skip_modules"
     for module in packed.values():  # bitsandbytes 0.50 repacks weights at the first rollout on such a CPU and then cannot train
@@ -227,7 +227,3 @@ def weights_id(profile) -> str:
         return file_hash(place)[:16]
     commit = getattr(AutoConfig.from_pretrained(str(place), revision=profile.model.revision), "_commit_hash", None)
     return f"{place}@{commit}"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -129,6 +129,11 @@ def load_image(image):
         raise UserError(f"cannot read the image {name}: {error}; give a readable PNG or JPEG file.") from error
 
 
+def first_line(error: Exception) -> str:
+    """What an error says, in one line, for the middle of a sentence; its kind where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
 def to_row(question: Question) -> dict[str, Any]:
     """A question as one flat row for parquet: the free-form fields become JSON strings."""
     row = dataclasses.asdict(question)
@@ -181,7 +186,7 @@ def write_questions(questions: Iterable[Question], path: str | os.PathLike) -> N
     """Write questions to a .parquet or .jsonl file (images inside the parquet; JSONL holds text questions and paths)."""
     path = Path(path)
     if path.suffix == ".parquet":
-        atomic_write(path, lambda tmp: _write_parquet(questions, tmp))
+        atomic_write(path, lambda tmp: write_rows(map(to_row, questions), _schema(), tmp))
     elif path.suffix == ".jsonl":
         atomic_write(path, lambda tmp: _write_jsonl(questions, tmp))
     else:
@@ -210,19 +215,18 @@ def iterate_questions(path: str | os.PathLike) -> Iterator[Question]:
     except UserError:
         raise
     except Exception as error:  # pyarrow raises a family of its own for torn files
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise UserError(f"{path} cannot be read ({reason}); write it again.") from error
+        raise UserError(f"{path} cannot be read ({first_line(error)}); write it again.") from error
 
 
-def _write_parquet(questions: Iterable[Question], path: str) -> None:
-    """Row groups of ROW_GROUP questions, so that only so many are held at once."""
+def write_rows(rows: Iterable[dict], schema, path: str | os.PathLike) -> None:
+    """Rows to a parquet file in groups of ROW_GROUP, so that only so many are held at once."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    schema, questions = _schema(pa), iter(questions)
+    rows = iter(rows)
     with pq.ParquetWriter(path, schema) as writer:
-        while rows := [to_row(q) for q in itertools.islice(questions, ROW_GROUP)]:
-            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+        while group := list(itertools.islice(rows, ROW_GROUP)):
+            writer.write_table(pa.Table.from_pylist(group, schema=schema))
 
 
 def _write_jsonl(questions: Iterable[Question], path: str) -> None:
@@ -234,7 +238,9 @@ def _write_jsonl(questions: Iterable[Question], path: str) -> None:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def _schema(pa):
+def _schema():
+    import pyarrow as pa
+
     text = pa.string()
     image = pa.struct([("bytes", pa.binary()), ("path", text)])
     kinds = {"images": pa.list_(image), "image_ids": pa.list_(text), "difficulty": pa.int64()}

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from medvlt_lib.config import Profile, load_profile, profile_names
-from medvlt_lib.records import UserError, atomic_write
+from medvlt_lib.records import UserError, atomic_write, first_line
 
 STAGES = {"01": "01_data", "02": "02_filtering", "03": "03_sft", "04": "04_grpo", "05": "05_eval", "06": "06_analysis"}
 COMMANDS = {"01": "data", "02": "filter", "03": "sft", "04": "grpo", "05": "eval", "06": "report"}
@@ -40,6 +40,11 @@ PACKAGES = ("medvlt", "torch", "transformers", "trl", "peft", "bitsandbytes", "d
 
 def write_json(path: Path, value: Any) -> None:
     atomic_write(path, lambda temporary: Path(temporary).write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n"))
+
+
+def write_jsonl(path: Path, rows: list[dict]) -> None:
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    atomic_write(path, lambda temporary: Path(temporary).write_text(lines, encoding="utf-8"))
 
 
 def read_json(path: Path) -> Any:
@@ -96,8 +101,7 @@ def once(
         metrics = work(folder)
     except Exception as error:
         if not isinstance(error, UserError) and disk_refused(error):
-            reason = str(error).splitlines()[0]
-            raise UserError(f"cannot write in {folder} ({reason}); free some space, then the same command continues.") from error
+            raise UserError(f"cannot write in {folder} ({first_line(error)}); free some space, then the same command continues.") from error
         raise
     if first_process():
         write_json(folder / "metrics.json", metrics)

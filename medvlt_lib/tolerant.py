@@ -106,7 +106,7 @@ def outside_thinking(response: str) -> str:
             thinking = True
     if not thinking:
         parts.append(response[start:])
-    return "\n".join(parts) if len(parts) > 1 else (parts[0] if parts else "")
+    return "\n".join(parts)
 
 
 def fold(text: str) -> str:

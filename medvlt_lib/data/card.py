@@ -10,7 +10,7 @@ import numpy as np
 
 from medvlt_lib.data.published import SOURCES
 from medvlt_lib.prompts import prompt_text
-from medvlt_lib.records import Question, atomic_write, load_image
+from medvlt_lib.records import Question, atomic_write
 from medvlt_lib.runs import Run, write_json
 
 NOTICE = "Research and teaching material, not for clinical use."
@@ -29,7 +29,8 @@ class Description:
         self.prompts: list[Question] = []
         self.samples: list[Question] = []
 
-    def add(self, question: Question) -> None:
+    def add(self, question: Question, pictures: list) -> None:
+        """Count one question; `pictures` are its images, unpacked."""
         values = (question.modality, question.family or question.dataset, len(question.options), question.answer_label,
                   question.source.get("licence") or "not stated")  # fmt: skip
         for counter, value in zip(self.counts.values(), values, strict=True):
@@ -38,10 +39,10 @@ class Description:
         self.flags["with_reasoning"] += question.reasoning is not None
         self.flags["noisy_labels"] += bool(question.noise and question.noise["label"])
         self.flags["noisy_traces"] += bool(question.noise and question.noise["trace"])
-        for name, image in zip(question.image_ids, question.images, strict=True):
+        for name, picture in zip(question.image_ids, pictures, strict=True):
             if name not in self.images:
                 self.images.add(name)
-                self.pixels.append(load_image(image).size)
+                self.pixels.append(picture.size)
         if len(self.prompts) < TOKEN_SAMPLE:
             self.prompts.append(Question(**{**vars(question), "modality": "text", "images": [], "image_ids": []}))
         seen = {q.family or q.dataset for q in self.samples}

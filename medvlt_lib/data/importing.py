@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,8 @@ from tqdm import tqdm
 
 from medvlt_lib.data.closed import yes_no
 from medvlt_lib.data.rows import Refused, fit_image, image_bytes, label_of, options_of, plain_text, read_rows
-from medvlt_lib.records import LETTERS, Question, UserError, atomic_write, write_questions
-from medvlt_lib.runs import write_json
+from medvlt_lib.records import LETTERS, Question, UserError, write_questions
+from medvlt_lib.runs import write_json, write_jsonl
 
 COLUMNS = {
     "id": ("id", "question_id"),
@@ -45,8 +44,7 @@ def import_files(files: list[Path], out: Path, maps: list[str], dataset: str | N
         raise UserError(f"no row of {', '.join(map(str, files))} could be imported{example}; see `medvlt import --help` for the columns.")
     write_questions(tqdm(_chain(first, questions), desc="questions", unit="question"), out / "questions.parquet")
     if refused:
-        lines = "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in refused)
-        atomic_write(out / "refused.jsonl", lambda temporary: Path(temporary).write_text(lines, encoding="utf-8"))
+        write_jsonl(out / "refused.jsonl", refused)
     write_json(out / "import.json", {"files": [str(f) for f in files], "columns": columns, "licence": licence, **counts})
     return counts
 

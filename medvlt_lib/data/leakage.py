@@ -41,10 +41,11 @@ class Fingerprint:
     hashes: tuple[int, ...] = field(default=())
 
 
-def fingerprint(question: Question) -> Fingerprint:
+def fingerprint(question: Question, pictures: list | None = None) -> Fingerprint:
+    """What identifies a question; `pictures` are its images where they are unpacked already."""
     fold = lambda text: " ".join(text.casefold().split())  # noqa: E731
     words = " ".join([fold(question.question), *sorted(map(fold, question.options.values()))])
-    hashes = tuple(value for image in question.images if (value := perceptual_hash(image)) is not None)
+    hashes = tuple(value for image in (question.images if pictures is None else pictures) if (value := perceptual_hash(image)) is not None)
     name = question.family or question.dataset
     return Fingerprint(question.id, name, question.modality, words, fold(question.question), tuple(question.image_ids), hashes)
 

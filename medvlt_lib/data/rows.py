@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from medvlt_lib.records import LETTERS, UserError, load_image, pixel_id
+from medvlt_lib.records import LETTERS, UserError, first_line, load_image, pixel_id
 
 FORMS = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
 SHORTEST, LONGEST = 28, 1024  # pixels: MedVLThinker, data_process/train_dataset/resize_image.py
@@ -72,7 +72,7 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict | Refused]]:
             if row is not None:
                 yield number, row
     except (OSError, EOFError, ValueError, RecursionError, csv.Error, zlib.error) as error:  # pyarrow's errors are OSErrors and ValueErrors
-        why = str(error).splitlines()[0]
+        why = first_line(error)
         if not number:
             raise UserError(f"{path} cannot be read ({why}); it is torn or of another form, fetch or write it again.") from error
         yield number + 1, Refused("(all)", f"the file is torn here ({why}); fetch or write it again")
@@ -88,10 +88,11 @@ def _csv_rows(path: Path) -> Iterator[dict | Refused]:
 def _jsonl_rows(path: Path) -> Iterator[dict | Refused | None]:
     with gzip.open(path, "rb") if path.suffix == ".gz" else open(path, "rb") as file:
         for line in file:
-            yield _json_row(line) if line.strip() else None
+            yield json_row(line) if line.strip() else None
 
 
-def _json_row(line: bytes) -> dict | Refused:
+def json_row(line: bytes) -> dict | Refused:
+    """A line of JSONL as a row, or why it is none."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:

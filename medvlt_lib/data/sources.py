@@ -22,7 +22,7 @@ from medvlt_lib.config import Data
 from medvlt_lib.data.published import GROUPS, SOURCES, Source, unified
 from medvlt_lib.data.rows import LONGEST, Refused, Tally, fit_image, image_bytes
 from medvlt_lib.phantom.questions import make_questions
-from medvlt_lib.records import Question, UserError, read_questions
+from medvlt_lib.records import Question, UserError, first_line, read_questions
 
 SETS = ("train_text", "train_image", "traces_image", "validation", "test")
 SPLITS = {"train_text": "train", "train_image": "train", "traces_image": "train", "validation": "validation", "test": "test"}
@@ -167,10 +167,9 @@ def _rows(source: Source, config: str | None, split: str, data: Data, shuffled: 
     except UserError:
         raise
     except Exception as error:  # datasets, huggingface_hub, pyarrow and fsspec each raise families of their own
-        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
         at = f" at revision {source.revision}" if source.revision and not data.mirror else ""
         mend = "fetch the copy again" if data.mirror else "check the name, the revision and the network, or name a copy with data.mirror"
-        raise UserError(f"cannot read {place}{at} ({reason}); {mend}.") from error
+        raise UserError(f"cannot read {place}{at} ({first_line(error)}); {mend}.") from error
 
 
 def _even(rows: Iterator[tuple[int, dict]], source: Source, size: int, seed: int) -> Iterator[tuple[int, dict]]:
@@ -277,7 +276,7 @@ class _Archive:
             opened = zipfile.ZipFile(path)
         except Exception as error:
             raise UserError(
-                f"cannot read {self.file} of {self.repo} ({str(error).splitlines()[0]}); fetch it again, or check the network."
+                f"cannot read {self.file} of {self.repo} ({first_line(error)}); fetch it again, or check the network."
             ) from error
         for name in opened.namelist():
             self.names.setdefault(Path(name).name, []).append(name)

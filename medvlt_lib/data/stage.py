@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +13,8 @@ from medvlt_lib.data.card import Description, write_card
 from medvlt_lib.data.leakage import Fingerprint, find_leaks, fingerprint, leak_table
 from medvlt_lib.data.rows import Tally
 from medvlt_lib.data.sources import SETS, load_set
-from medvlt_lib.records import Question, UserError, atomic_write, iterate_questions, load_image, pixel_id, write_questions
-from medvlt_lib.runs import Run
+from medvlt_lib.records import Question, UserError, iterate_questions, load_image, pixel_id, write_questions
+from medvlt_lib.runs import Run, write_jsonl
 
 TRAINING = ("train_text", "train_image", "traces_image")
 
@@ -82,10 +81,11 @@ def _write(folder: Path, name: str, questions: Iterator[Question], written: Writ
             if question.id in ids:
                 raise UserError(f"data.{name} has the id {question.id} more than once; give every question its own id.")
             ids.add(question.id)
+            pictures = [load_image(i) for i in question.images]  # unpacked once for all that look at them
             if len(question.image_ids) != len(question.images):
-                question.image_ids = [pixel_id(load_image(i)) for i in question.images]
-            written.prints.append(fingerprint(question))
-            written.description.add(question)
+                question.image_ids = [pixel_id(picture) for picture in pictures]
+            written.prints.append(fingerprint(question, pictures))
+            written.description.add(question, pictures)
             yield question
 
     write_questions(noted(), folder / f"{name}.parquet")
@@ -117,6 +117,5 @@ def _leaks(folder: Path, sets: dict[str, Written]) -> list[dict]:
         if name in sets:
             prints = tqdm(sets[name].prints, desc=f"{name} against test", unit="question", delay=2)
             found += [{"train_set": name, **leak} for leak in find_leaks(prints, sets["test"].prints)]
-    lines = "".join(json.dumps(leak, ensure_ascii=False) + "\n" for leak in found)
-    atomic_write(folder / "leaks.jsonl", lambda temporary: Path(temporary).write_text(lines, encoding="utf-8"))
+    write_jsonl(folder / "leaks.jsonl", found)
     return found

@@ -41,6 +41,12 @@ class Engine(Protocol):
     def generate(self, prompts: Iterable[Prompt], sampling: Sampling) -> Iterator[Completion]: ...
 
 
+def suppressed(tokenizer) -> list[int]:
+    """Tokens that no engine may sample: a sampled image token breaks the next forward pass."""
+    names = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|endoftext|>")
+    return [i for i in tokenizer.convert_tokens_to_ids(names) if i is not None]
+
+
 def engine_version(profile) -> str:
     """The engine that rolls out for a profile, with the version of its library."""
     from importlib.metadata import version

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from medvlt_lib.records import Completion, UserError, load_image
-from medvlt_lib.rollout.engine import Prompt, Sampling, random_stream
+from medvlt_lib.rollout.engine import Prompt, Sampling, random_stream, suppressed
 from medvlt_lib.rollout.shared_prompt import SharedPrompts
 
 
@@ -39,8 +39,7 @@ class TransformersEngine:
         self.model, self.processor, self.batch_tokens = model, processor, batch_tokens
         tokenizer = processor.tokenizer
         self.end, self.pad = tokenizer.convert_tokens_to_ids("<|im_end|>"), tokenizer.pad_token_id
-        names = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|endoftext|>")
-        self.suppressed = [i for i in tokenizer.convert_tokens_to_ids(names) if i is not None]
+        self.suppressed = suppressed(tokenizer)
 
     def generate(self, prompts: Iterable[Prompt], sampling: Sampling) -> Iterator[Completion]:
         """Completions prompt by prompt, sample by sample, as batches finish. Raises UserError when one row is too much for the memory."""
@@ -73,11 +72,10 @@ class TransformersEngine:
         while job := waiting.popleft() if waiting else next(coming, None):
             longest = max(longest, job.length)
             room = self.batch_tokens // (longest + limit) - rows
-            if room < job.count and (batch or job.count == 1):
-                if batch:
-                    waiting.appendleft(job)
-                    break
-            elif room < job.count:
+            if room < job.count and batch:
+                waiting.appendleft(job)
+                break
+            if room < job.count and job.count > 1:
                 fits = max(1, room)
                 waiting.appendleft(replace(job, first=job.first + fits, count=job.count - fits))
                 return [replace(job, count=fits)]

@@ -15,12 +15,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from medvlt_lib.records import Completion, UserError, load_image
-from medvlt_lib.rollout.engine import Prompt, Sampling
+from medvlt_lib.records import Completion, UserError, first_line, load_image
+from medvlt_lib.rollout.engine import Prompt, Sampling, suppressed
 
 CHUNK = 256  # prompts handed over at once (MedVLThinker: 512 for the probe)
 NEVER = -100.0  # added to the logits of tokens that must not be sampled
-SUPPRESSED = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|endoftext|>")
 
 
 def engine_keywords(profile, checkpoint: Path | None = None) -> dict[str, Any]:
@@ -72,7 +71,7 @@ class VllmEngine:
         self.llm, self.processor, self.adapter = llm, processor, None
         tokenizer = processor.tokenizer
         self.end = tokenizer.convert_tokens_to_ids("<|im_end|>")
-        self.suppressed = [i for i in tokenizer.convert_tokens_to_ids(SUPPRESSED) if i is not None]
+        self.suppressed = suppressed(tokenizer)
         self._checked: set[bool] = set()
 
     def swap(self, adapter: Path) -> None:
@@ -135,8 +134,7 @@ def build_vllm_engine(profile, checkpoint: Path | None = None) -> VllmEngine:
     try:
         engine = VllmEngine(LLM(**engine_keywords(profile, checkpoint)), profile_processor(profile))
     except (RuntimeError, ValueError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"vLLM does not start ({reason}); lower engine.gpu_memory, or set engine.kind transformers.") from error
+        raise UserError(f"vLLM does not start ({first_line(error)}); lower engine.gpu_memory, or set engine.kind transformers.") from error
     if checkpoint is not None and (checkpoint / "adapter_config.json").is_file():
         engine.swap(checkpoint)
     return engine
