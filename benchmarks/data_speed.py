@@ -21,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from record import parser, save
 
 from medvlt_lib.data.leakage import Fingerprint, find_leaks
-from medvlt_lib.grading import grade_response
-from tests.unit.test_tolerant import OPTIONS, STATED, UNSTATED
+from medvlt_lib.grading.grade import grade_response
+from tests.grading.test_tolerant import OPTIONS, STATED, UNSTATED
 
 FORMS = ("(B)", "B)", "**B**", "B: Lung", "\\boxed{B}", "B\nLung", '{"answer": "B"}', "$\\text{B}$", "The correct option is B.", "LUNG.",
          "not A but B", "Ｂ", "E", "The answer is A. No, the answer is B.", "A lung lesion")  # fmt: skip
@@ -69,7 +69,16 @@ def grading() -> dict:
     speeds = {g: speed(g, rows) for g in ("tolerant", "published", "published-medvlm-r1")} | {
         "tolerant, hard forms": speed("tolerant", hard)
     }
-    pieces = ("<think>", "<answer>", "<answer></answer>", "\\boxed{", "The answer is not ", "B) ", "Ｂ", "</think><answer></answer>")
+    pieces = (
+        "<think>",
+        "<answer>",
+        "<answer></answer>",
+        "\\boxed{",
+        "The answer is not ",
+        "B) ",
+        "Ｂ",
+        "</think><answer></answer>",
+    )
     slowest = 0.0
     for piece in pieces:
         started = time.perf_counter()

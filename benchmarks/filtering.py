@@ -24,9 +24,9 @@ COUNTING = """
 import json, random, sys, time
 from collections import defaultdict
 from pathlib import Path
-from medvlt_lib import filtering
-from medvlt_lib.config import load_profile
-from medvlt_lib.records import Question
+from medvlt_lib.stages import filtering
+from medvlt_lib.core.config import load_profile
+from medvlt_lib.core.records import Question
 from medvlt_lib.rollout.parts import roll_out
 folder, n = Path(sys.argv[1]), int(sys.argv[2])
 profile = load_profile("tiny")
@@ -45,7 +45,7 @@ def counting(questions: int) -> dict:
     """Time and memory of counting, in a process of its own."""
     import random
 
-    from medvlt_lib.filtering import PART, PROVENANCE
+    from medvlt_lib.stages.filtering import PART, PROVENANCE
 
     rng = random.Random(0)
     with tempfile.TemporaryDirectory() as name:
@@ -67,7 +67,11 @@ def counting(questions: int) -> dict:
             (folder / f"part-{number:05d}.jsonl").write_text("\n".join(rows) + "\n")
         environment = {**os.environ, "TQDM_DISABLE": "1"}
         done = subprocess.run(
-            [sys.executable, "-c", COUNTING, name, str(questions)], capture_output=True, text=True, check=True, env=environment
+            [sys.executable, "-c", COUNTING, name, str(questions)],
+            capture_output=True,
+            text=True,
+            check=True,
+            env=environment,
         )
     peak = round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
     return {"questions": questions, **json.loads(done.stdout), "peak_memory_mb": peak}
@@ -75,10 +79,10 @@ def counting(questions: int) -> dict:
 
 def adaptive() -> list[dict]:
     """Full and adaptive probes of the same questions: rollouts and time saved, and decisions that agree."""
-    from medvlt_lib.config import load_profile
+    from medvlt_lib.core.config import load_profile
     from medvlt_lib.data.sources import load_set
-    from medvlt_lib.filtering import count, in_band, probe
-    from medvlt_lib.models import build_engine
+    from medvlt_lib.rollout.build import build_engine
+    from medvlt_lib.stages.filtering import count, in_band, probe
 
     base = load_profile("tiny")
     questions = [q for name in ("train_text", "train_image") for q in load_set(name, base.data)]
@@ -94,7 +98,12 @@ def adaptive() -> list[dict]:
     full, seconds = timed(base)
     for low, high in ((1, 7), (1, 12)):
         for error in (0.02, 0.05, 0.1):
-            settings = {"filtering.mode": "adaptive", "filtering.error": error, "filtering.keep_from": low, "filtering.keep_to": high}
+            settings = {
+                "filtering.mode": "adaptive",
+                "filtering.error": error,
+                "filtering.keep_from": low,
+                "filtering.keep_to": high,
+            }
             counts, took = timed(load_profile("tiny", settings))
             inside = {q.id: in_band(counts[q.id].passed, counts[q.id].samples, 16, low, high) >= 0.5 for q in questions}
             agree = sum(inside[q.id] == (low <= full[q.id].passed <= high) for q in questions)

@@ -21,15 +21,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from medvlt_lib.config import load_profile
-from medvlt_lib.grading import grade
-from medvlt_lib.grpo import make_trainer
-from medvlt_lib.models import load_model, load_processor
+from medvlt_lib.core.config import load_profile
+from medvlt_lib.core.stats import macro, macro_interval
+from medvlt_lib.grading.grade import grade
+from medvlt_lib.models.loading import load_model, shipped
+from medvlt_lib.models.processor import load_processor
 from medvlt_lib.phantom.questions import FAMILIES, make_questions
-from medvlt_lib.phantom.tiny_model import shipped
 from medvlt_lib.rollout.engine import Sampling, prompts_of
 from medvlt_lib.rollout.transformers_engine import TransformersEngine
-from medvlt_lib.stats import macro, macro_interval
+from medvlt_lib.stages.grpo import make_trainer
 
 TRAINED = ("curb65", "apgar", "nodule_count", "cup_to_disc_ratio")
 
@@ -75,7 +75,9 @@ def train(model, processor, seed: int, seconds: float, rate: float) -> tuple[int
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=str(shipped("base")), help="model folder (default: the shipped larger model)")
+    parser.add_argument(
+        "--model", default=str(shipped("base")), help="model folder (default: the shipped larger model)"
+    )
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=235, help="training time a seed")
     parser.add_argument("--rate", type=float, default=8e-5, help="learning rate")

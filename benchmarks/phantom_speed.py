@@ -17,9 +17,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 COLD = """
-from medvlt_lib.models import load_model, load_processor
+from medvlt_lib.models.loading import load_model
+from medvlt_lib.models.processor import load_processor
 from medvlt_lib.phantom.questions import make_questions
-from medvlt_lib.phantom.tiny_model import shipped
+from medvlt_lib.models.loading import shipped
 from medvlt_lib.rollout.engine import Sampling, prompts_of
 from medvlt_lib.rollout.transformers_engine import TransformersEngine
 engine = TransformersEngine(load_model(shipped("base")), load_processor(shipped("base")))
@@ -40,7 +41,9 @@ def repeat(code: str, runs: int) -> tuple[list[float], list[str]]:
     times, outputs = [], []
     for _ in range(runs):
         start = time.perf_counter()
-        outputs.append(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip())
+        outputs.append(
+            subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+        )
         times.append(time.perf_counter() - start)
     return times, outputs
 
@@ -50,7 +53,11 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--out", help="where to record the result (JSON)")
     arguments = parser.parse_args()
-    record: dict = {"date": date.today().isoformat(), "command": "python benchmarks/phantom_speed.py", "runs": arguments.runs}
+    record: dict = {
+        "date": date.today().isoformat(),
+        "command": "python benchmarks/phantom_speed.py",
+        "runs": arguments.runs,
+    }
     record["machine"] = platform.machine()
     record["versions"] = {n: version(n) for n in ("torch", "transformers", "pillow", "numpy")}
     for family, n in (("text", 4000), ("image", 1200)):

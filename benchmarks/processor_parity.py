@@ -14,11 +14,12 @@ import transformers
 from PIL import Image
 from transformers import AutoProcessor
 
-from medvlt_lib.models import load_processor
+from medvlt_lib.core.images import load_image
+from medvlt_lib.core.prompts import messages
+from medvlt_lib.models.loading import shipped
+from medvlt_lib.models.processor import load_processor
 from medvlt_lib.phantom.questions import make_questions
-from medvlt_lib.phantom.tiny_model import SIZES, shipped
-from medvlt_lib.prompts import messages
-from medvlt_lib.records import load_image
+from medvlt_lib.tiny.architecture import SIZES
 
 print(f"torch {torch.__version__}, torchvision {torchvision.__version__}, transformers {transformers.__version__}")
 for size in SIZES:
@@ -27,7 +28,11 @@ for size in SIZES:
     pictures = [(messages(q), load_image(q.images[0])) for q in make_questions("image", "test", 80)]
     for chat, picture in pictures:
         one, two = (
-            p(text=[p.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)], images=[picture], return_tensors="pt")
+            p(
+                text=[p.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)],
+                images=[picture],
+                return_tensors="pt",
+            )
             for p in (plain, ours)
         )
         same &= torch.equal(one["input_ids"], two["input_ids"])

@@ -15,9 +15,9 @@ import time
 import torch
 from record import parser, save
 
-from medvlt_lib.models import load_model, load_processor
+from medvlt_lib.models.loading import load_model, shipped
+from medvlt_lib.models.processor import load_processor
 from medvlt_lib.phantom.questions import make_questions
-from medvlt_lib.phantom.tiny_model import shipped
 from medvlt_lib.rollout.engine import Sampling, prompts_of
 from medvlt_lib.rollout.transformers_engine import TransformersEngine
 
@@ -91,7 +91,9 @@ def main() -> None:
     engine = TransformersEngine(load_model(shipped("base")).eval(), load_processor(shipped("base")))
     rate = matmul_rate()
     hardware = f"{torch.get_num_threads()} threads, matmul {rate / 1e9:.0f} GFLOP/s"
-    figures = {kind: measure(engine, families, given.questions, rate) for kind, families in (("text", TEXT), ("image", IMAGE))}
+    figures = {
+        kind: measure(engine, families, given.questions, rate) for kind, families in (("text", TEXT), ("image", IMAGE))
+    }
     save(given.out, ("torch", "transformers"), hardware, **figures)
 
 

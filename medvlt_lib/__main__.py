@@ -5,11 +5,11 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
-from medvlt_lib.records import UserError
+from medvlt_lib.core.errors import UserError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -20,13 +20,15 @@ app = typer.Typer(
 phantom = typer.Typer(no_args_is_help=True, help="The embedded world: synthetic questions, images and two tiny models.")
 app.add_typer(phantom, name="phantom")
 
-ProfileName = Annotated[Optional[str], typer.Option(help="tiny, tiny-qlora, qlora-3b, ...; may be left out once the run exists")]  # noqa: UP045
-RunName = Annotated[Optional[str], typer.Option(help="folder under runs/ (default: the profile's name)")]  # noqa: UP045
-Settings = Annotated[Optional[list[str]], typer.Option("--set", help="change a setting: grpo.learning_rate=1e-5")]  # noqa: UP045
-Redo = Annotated[Optional[list[str]], typer.Option(help="throw a stage (01 ... 06) away and do it again")]  # noqa: UP045
-Inputs = Annotated[Optional[list[str]], typer.Option(help="take a stage from another run: 02=runs/qlora-3b")]  # noqa: UP045
-TrainingFile = Annotated[Optional[Path], typer.Option("--data", help="question file to train on instead of the arm's own")]  # noqa: UP045
-Start = Annotated[Optional[Path], typer.Option("--init", help="checkpoint to start from instead of the base model")]  # noqa: UP045
+ProfileName = Annotated[
+    str | None, typer.Option(help="tiny, tiny-qlora, qlora-3b, ...; may be left out once the run exists")
+]
+RunName = Annotated[str | None, typer.Option(help="folder under runs/ (default: the profile's name)")]
+Settings = Annotated[list[str] | None, typer.Option("--set", help="change a setting: grpo.learning_rate=1e-5")]
+Redo = Annotated[list[str] | None, typer.Option(help="throw a stage (01 ... 06) away and do it again")]
+Inputs = Annotated[list[str] | None, typer.Option(help="take a stage from another run: 02=runs/qlora-3b")]
+TrainingFile = Annotated[Path | None, typer.Option("--data", help="question file to train on instead of the arm's own")]
+Start = Annotated[Path | None, typer.Option("--init", help="checkpoint to start from instead of the base model")]
 Size = Annotated[str, typer.Option(help="small (about 1M weights) or base (3-4M)")]
 
 
@@ -36,8 +38,8 @@ def _main() -> None:
 
 
 def _open(profile, run, settings, redo, inputs):
-    from medvlt_lib.config import parse_settings
-    from medvlt_lib.runs import open_run
+    from medvlt_lib.core.config import parse_settings
+    from medvlt_lib.core.runs import open_run
 
     return open_run(profile, run, parse_settings(settings or []), redo, inputs)
 
@@ -47,7 +49,7 @@ def _show(title: str, cells: list[tuple[str, ...]]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from medvlt_lib.runs import first_process
+    from medvlt_lib.core.runs import first_process
 
     if not first_process():
         return
@@ -61,13 +63,15 @@ def _show(title: str, cells: list[tuple[str, ...]]) -> None:
 
 def _train(stage: str, figure: str, work, arm: str, data, init, opened) -> None:
     """Run stage 03 or 04 on one arm and show its steps and the first and last loss or reward."""
-    from medvlt_lib.runs import STAGES
-    from medvlt_lib.training import launch_command
+    from medvlt_lib.core.runs import STAGES
+    from medvlt_lib.training.launch import launch_command
 
     folder = STAGES[stage]
     launch = launch_command(opened, shlex.join(sys.argv[1:]))
     if launch:
-        raise UserError(f"profile {opened.profile.profile} trains on {opened.profile.launch.devices} devices; start it with `{launch}`.")
+        raise UserError(
+            f"profile {opened.profile.profile} trains on {opened.profile.launch.devices} devices; start it with `{launch}`."
+        )
     metrics = work(opened, arm, data, init)
     row = (arm, str(metrics["steps"]), f"{metrics[f'first_{figure}']:.3f}", f"{metrics[f'last_{figure}']:.3f}")
     _show(f"{opened.folder}/{folder}/{arm}", [("arm", "steps", f"first {figure}", f"last {figure}"), row])
@@ -82,7 +86,7 @@ def data(profile: ProfileName = None, run: RunName = None, set_: Settings = None
     a folder of local copies), split:train_text, or a question file such as `medvlt import` writes.
     Example: medvlt data --run noisy --set data.label_noise=0.3
     """
-    from medvlt_lib.data.stage import run as work
+    from medvlt_lib.stages.data import run as work
 
     opened = _open(profile, run, set_, redo, None)
     metrics = work(opened)
@@ -96,7 +100,7 @@ def filter_(
     set_: Settings = None,
     redo: Redo = None,
     inputs: Inputs = None,
-    shard: Annotated[Optional[str], typer.Option(help="do one share of the rollouts on this machine: 3/8")] = None,  # noqa: UP045
+    shard: Annotated[str | None, typer.Option(help="do one share of the rollouts on this machine: 3/8")] = None,
     merge: Annotated[bool, typer.Option("--merge", help="count the rollouts of all shards; roll out nothing")] = False,
 ) -> None:
     """02: answer every training question n times with the base model; keep the medium-hard ones.
@@ -106,7 +110,7 @@ def filter_(
     On several machines that share runs/: `medvlt filter --shard 1/8` ... `--shard 8/8`, then `medvlt filter --merge`.
     Example: medvlt filter --set filtering.keep_to=6
     """
-    from medvlt_lib.filtering import run as work
+    from medvlt_lib.stages.filtering import run as work
 
     opened = _open(profile, run, set_, redo, inputs)
     metrics = work(opened, _shard(shard) if shard else None, merge)
@@ -139,14 +143,14 @@ def _shard(text: str) -> tuple[int, int]:
 def export_data(
     out: Annotated[Path, typer.Option(help="folder to write")],
     run: RunName = None,
-    push: Annotated[Optional[str], typer.Option(help="also upload to the Hub as this data set, NAME/SET")] = None,  # noqa: UP045
+    push: Annotated[str | None, typer.Option(help="also upload to the Hub as this data set, NAME/SET")] = None,
 ) -> None:
     """Write the kept and control sets with their pass counts as a data set that others can load.
 
     Needs 02. Parquet in MedVLThinker's columns, a data card and provenance.json. Example: medvlt export-data --run qlora-3b --out kept
     """
-    from medvlt_lib.export import export_data as work
-    from medvlt_lib.export import push as upload
+    from medvlt_lib.tools.export import export_data as work
+    from medvlt_lib.tools.export import push as upload
 
     sizes = work(_open(None, run, None, None, None), out)
     _show(str(out), [("set", "questions"), *((k, str(v)) for k, v in sizes.items())])
@@ -170,7 +174,7 @@ def sft(
     Needs 01 (with sft.data=kept also 02). Writes a checkpoint and log.jsonl to runs/RUN/03_sft/ARM. Interrupted, it continues from
     its last checkpoint (every sft.save_every steps). Example: medvlt sft --arm sft_image --set sft.epochs=1
     """
-    from medvlt_lib.sft import run as work
+    from medvlt_lib.stages.sft import run as work
 
     _train("03", "loss", work, arm, data, init, _open(profile, run, set_, redo, inputs))
 
@@ -179,7 +183,9 @@ def sft(
 def grpo(
     profile: ProfileName = None,
     run: RunName = None,
-    arm: Annotated[str, typer.Option(help="rl_text, rl_image, sft_text-rl_image, rl_text-rl_image; other names need --data")] = "rl_text",
+    arm: Annotated[
+        str, typer.Option(help="rl_text, rl_image, sft_text-rl_image, rl_text-rl_image; other names need --data")
+    ] = "rl_text",
     data: TrainingFile = None,
     init: Start = None,
     set_: Settings = None,
@@ -191,7 +197,7 @@ def grpo(
     Needs 02, and for a chained arm such as sft_text-rl_image its first part. Writes a checkpoint, log.jsonl and samples.jsonl to
     runs/RUN/04_grpo/ARM. Interrupted, it continues. Example: medvlt grpo --arm rl_image --set grpo.max_steps=20
     """
-    from medvlt_lib.grpo import run as work
+    from medvlt_lib.stages.grpo import run as work
 
     _train("04", "reward", work, arm, data, init, _open(profile, run, set_, redo, inputs))
 
@@ -200,11 +206,12 @@ def grpo(
 def eval_(
     profile: ProfileName = None,
     run: RunName = None,
-    arm: Annotated[Optional[str], typer.Option(help="one arm (default: base and every finished arm)")] = None,  # noqa: UP045
+    arm: Annotated[str | None, typer.Option(help="one arm (default: base and every finished arm)")] = None,
     model: Annotated[
-        str | None, typer.Option(help="a model or adapter folder, or a Hub name, that is no arm of the run; needs --out")
+        str | None,
+        typer.Option(help="a model or adapter folder, or a Hub name, that is no arm of the run; needs --out"),
     ] = None,
-    out: Annotated[Optional[Path], typer.Option(help="folder for the answers and scores of --model")] = None,  # noqa: UP045
+    out: Annotated[Path | None, typer.Option(help="folder for the answers and scores of --model")] = None,
     set_: Settings = None,
     redo: Redo = None,
     inputs: Inputs = None,
@@ -214,15 +221,18 @@ def eval_(
     Needs 01 and the arms' checkpoints. Writes answers.parquet and scores.json to runs/RUN/05_eval/ARM; intervals are bootstrapped over
     pictures. Anything that is not an arm: medvlt eval --model FOLDER --out DIR
     """
-    from medvlt_lib.evaluate import evaluate_checkpoint
-    from medvlt_lib.evaluate import run as work
+    from medvlt_lib.stages.evaluate import evaluate_checkpoint
+    from medvlt_lib.stages.evaluate import run as work
 
     opened = _open(profile, run, set_, redo, inputs)
     if (model is None) != (out is None):
         raise UserError("--model and --out go together: which checkpoint, and where its answers go.")
     scores = {model: evaluate_checkpoint(out, opened, model)} if model is not None else work(opened, arm)
     percent = lambda x: f"{100 * x:.1f}"  # noqa: E731
-    rows = [(a, percent(s["macro"]), " to ".join(map(percent, s["interval"])), percent(s["well_formed"])) for a, s in scores.items()]
+    rows = [
+        (a, percent(s["macro"]), " to ".join(map(percent, s["interval"])), percent(s["well_formed"]))
+        for a, s in scores.items()
+    ]
     _show(f"{out or opened.folder / '05_eval'}", [("arm", "macro accuracy", "95 % interval", "well-formed"), *rows])
 
 
@@ -232,8 +242,8 @@ def report(profile: ProfileName = None, run: RunName = None, set_: Settings = No
 
     Needs 05. Writes report.html, model_card.md, figures and tables to runs/RUN/06_analysis, again each time.
     """
-    from medvlt_lib.report import evaluated_arms, results, table
-    from medvlt_lib.report import run as work
+    from medvlt_lib.stages.report import evaluated_arms, results, table
+    from medvlt_lib.stages.report import run as work
 
     opened = _open(profile, run, set_, redo, None)
     work(opened)
@@ -245,15 +255,15 @@ def report(profile: ProfileName = None, run: RunName = None, set_: Settings = No
 def course(
     profile: ProfileName = None,
     run: RunName = None,
-    first: Annotated[Optional[str], typer.Option("--from", help="first notebook, 00 ... 06")] = None,  # noqa: UP045
-    last: Annotated[Optional[str], typer.Option("--to", help="last notebook, 00 ... 06")] = None,  # noqa: UP045
+    first: Annotated[str | None, typer.Option("--from", help="first notebook, 00 ... 06")] = None,
+    last: Annotated[str | None, typer.Option("--to", help="last notebook, 00 ... 06")] = None,
     set_: Settings = None,
 ) -> None:
     """Run the notebooks in order, without a person; started again, it goes on after the last finished one."""
-    from medvlt_lib.config import parse_settings
-    from medvlt_lib.course import run_course, summary
-    from medvlt_lib.report import evaluated_arms, results
-    from medvlt_lib.report import table as arms_table
+    from medvlt_lib.core.config import parse_settings
+    from medvlt_lib.course.runner import run_course, summary
+    from medvlt_lib.stages.report import evaluated_arms, results
+    from medvlt_lib.stages.report import table as arms_table
 
     settings = parse_settings(set_ or [])
     opened = run_course(profile, run, first, last, {"SETTINGS": settings} if settings else {})
@@ -267,7 +277,10 @@ def course(
 
 @app.command()
 def grade(
-    file: Annotated[Path, typer.Argument(help="JSONL rows with response, options, answer_label (and perhaps dataset, finish_reason)")],
+    file: Annotated[
+        Path,
+        typer.Argument(help="JSONL rows with response, options, answer_label (and perhaps dataset, finish_reason)"),
+    ],
     out: Annotated[Path, typer.Option(help="graded rows (.jsonl)")],
     grader: Annotated[str, typer.Option(help="published, published-medvlm-r1 or tolerant")] = "published",
 ) -> None:
@@ -277,12 +290,15 @@ def grade(
     truncated, and reward and online where the grader has them. Rows that cannot be graded go to OUT.refused.jsonl; the exit code is then 1.
     Example: medvlt grade answers.jsonl --grader tolerant --out graded.jsonl
     """
-    from medvlt_lib.grade_file import grade_file, summary
+    from medvlt_lib.tools.grade_file import grade_file, summary
 
     refused = grade_file(file, out, grader)
     _show(f"{out}, by {grader}; shares in percent", summary(out))
     if refused:
-        print(f"error: {refused} rows of {file} could not be graded; {out}.refused.jsonl says which and why.", file=sys.stderr)
+        print(
+            f"error: {refused} rows of {file} could not be graded; {out}.refused.jsonl says which and why.",
+            file=sys.stderr,
+        )
         raise SystemExit(1)
 
 
@@ -290,9 +306,9 @@ def grade(
 def import_(
     files: Annotated[list[Path], typer.Argument(help=".jsonl, .jsonl.gz, .csv or .parquet")],
     out: Annotated[Path, typer.Option(help="folder for questions.parquet and import.json")],
-    map_: Annotated[Optional[list[str]], typer.Option("--map", help="which column holds a field: question=stem")] = None,  # noqa: UP045
-    dataset: Annotated[Optional[str], typer.Option(help="name of the data set, where no column has it")] = None,  # noqa: UP045
-    licence: Annotated[Optional[str], typer.Option(help="licence of the data, kept with every question")] = None,  # noqa: UP045
+    map_: Annotated[list[str] | None, typer.Option("--map", help="which column holds a field: question=stem")] = None,
+    dataset: Annotated[str | None, typer.Option(help="name of the data set, where no column has it")] = None,
+    licence: Annotated[str | None, typer.Option(help="licence of the data, kept with every question")] = None,
 ) -> None:
     """Bring your own questions: multiple choice, with or without images.
 
@@ -303,19 +319,25 @@ def import_(
     Refused rows are listed in OUT/refused.jsonl with file, row, column and reason; the exit code is then 1.
     Example: medvlt import mine.csv --out mine --map question=stem --map options=opa,opb,opc,opd; then --set data.train_text=mine/questions.parquet
     """
-    from medvlt_lib.data.importing import import_files
+    from medvlt_lib.tools.import_file import import_files
 
     counts = import_files(files, out, map_ or [], dataset, licence)
-    _show(f"{out}/questions.parquet", [("rows", "imported", "refused"), tuple(str(counts[k]) for k in ("read", "kept", "refused"))])
+    _show(
+        f"{out}/questions.parquet",
+        [("rows", "imported", "refused"), tuple(str(counts[k]) for k in ("read", "kept", "refused"))],
+    )
     if counts["refused"]:
-        print(f"error: {counts['refused']} of {counts['read']} rows were refused; {out}/refused.jsonl says which and why.", file=sys.stderr)
+        print(
+            f"error: {counts['refused']} of {counts['read']} rows were refused; {out}/refused.jsonl says which and why.",
+            file=sys.stderr,
+        )
         raise SystemExit(1)
 
 
 @app.command()
 def table() -> None:
     """Print the README's tables of recorded times, memory and accuracies, from results/."""
-    from medvlt_lib.course import arms_table, times_table
+    from medvlt_lib.course.readme import arms_table, times_table
 
     print(times_table(), arms_table(), sep="\n\n")
 
@@ -323,7 +345,8 @@ def table() -> None:
 @app.command()
 def reference() -> None:
     """Make the small reference run that USE_REFERENCE starts from (some minutes)."""
-    from medvlt_lib.course import REFERENCE, build_reference
+    from medvlt_lib.course.lesson import REFERENCE
+    from medvlt_lib.course.reference import build_reference
 
     build_reference()
     print(REFERENCE)
@@ -337,13 +360,15 @@ def phantom_questions(
     n: Annotated[int, typer.Option(help="questions in all, spread evenly over the families")] = 100,
     seed: Annotated[int, typer.Option(help="another seed, other questions")] = 0,
     label_noise: Annotated[float, typer.Option(help="share of training questions with a wrong label")] = 0.0,
-    trace_noise: Annotated[float, typer.Option(help="share of training questions with a wrong step in the trace")] = 0.0,
+    trace_noise: Annotated[
+        float, typer.Option(help="share of training questions with a wrong step in the trace")
+    ] = 0.0,
 ) -> None:
     """Write questions whose answers are computed, with the teacher's chains of thought."""
     from collections import Counter
 
+    from medvlt_lib.core.records import write_questions
     from medvlt_lib.phantom.questions import make_questions
-    from medvlt_lib.records import write_questions
 
     questions = make_questions(families, split, n, seed, label_noise, trace_noise)
     write_questions(questions, out)
@@ -367,10 +392,10 @@ def phantom_preview(
 @phantom.command("build-model")
 def phantom_build_model(
     size: Size,
-    out: Annotated[Optional[Path], typer.Option(help="folder to write (default: phantom-SIZE here)")] = None,  # noqa: UP045
+    out: Annotated[Path | None, typer.Option(help="folder to write (default: phantom-SIZE here)")] = None,
 ) -> None:
     """Train a tiny model from scratch on two CPU cores. Stopped and started again, it continues."""
-    from medvlt_lib.phantom.pretrain import pretrain
+    from medvlt_lib.tiny.pretrain import pretrain
 
     folder = out or Path(f"phantom-{size}")
     pretrain(size, folder)
@@ -379,14 +404,14 @@ def phantom_build_model(
 
 @phantom.command("card")
 def phantom_card(
-    model: Annotated[Optional[Path], typer.Option(help="model folder (default: the shipped one of --size)")] = None,  # noqa: UP045
+    model: Annotated[Path | None, typer.Option(help="model folder (default: the shipped one of --size)")] = None,
     size: Size = "base",
     questions: Annotated[int, typer.Option(help="validation questions a family")] = 400,
     training_questions: Annotated[int, typer.Option(help="training questions a family, 16 samples each")] = 60,
 ) -> None:
     """Measure a tiny model and write its model_card.md and card.json."""
-    from medvlt_lib.phantom.card import write_card
-    from medvlt_lib.phantom.tiny_model import shipped
+    from medvlt_lib.models.loading import shipped
+    from medvlt_lib.tiny.card import write_card
 
     folder = model or shipped(size)
     figures = write_card(folder, per_family=questions, training_per_family=training_questions)
@@ -401,11 +426,14 @@ def main() -> None:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except OSError as error:
-        from medvlt_lib.runs import disk_refused
+        from medvlt_lib.core.files import disk_refused
 
         if not disk_refused(error):
             raise
-        print(f"error: cannot write {error.filename} ({error.strerror}); make room, or work in another folder.", file=sys.stderr)
+        print(
+            f"error: cannot write {error.filename} ({error.strerror}); make room, or work in another folder.",
+            file=sys.stderr,
+        )
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("stopped; the same command continues from what is on disk.", file=sys.stderr)

@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from medvlt_lib.core.files import atomic_write, write_json
+from medvlt_lib.core.prompts import prompt_text
+from medvlt_lib.core.records import Question
+from medvlt_lib.core.runs import Run
 from medvlt_lib.data.published import SOURCES
-from medvlt_lib.prompts import prompt_text
-from medvlt_lib.records import Question, atomic_write
-from medvlt_lib.runs import Run, write_json
 
 NOTICE = "Research and teaching material, not for clinical use."
 SAMPLES = 6  # questions on the sheet, of each of the training and test sets
@@ -22,7 +23,9 @@ class Description:
     """Counts of one set, taken question by question, so that the set is never held."""
 
     def __init__(self) -> None:
-        self.counts: dict[str, Counter] = {k: Counter() for k in ("modality", "datasets", "options", "gold_letters", "licences")}
+        self.counts: dict[str, Counter] = {
+            k: Counter() for k in ("modality", "datasets", "options", "gold_letters", "licences")
+        }
         self.flags: Counter = Counter()
         self.images: set[str] = set()
         self.pixels: list[tuple[int, int]] = []
@@ -75,11 +78,15 @@ def _spread(values: list[int]) -> dict[str, float] | None:
 
 def write_card(folder: Path, run_: Run, sets: dict, leaks: list[dict], dropped: bool) -> None:
     """Writes data_card.json, data_card.md and samples.png to 01_data."""
-    from medvlt_lib.plots import gallery
+    from medvlt_lib.core.plots import gallery
 
     tokenizer, why = _tokenizer(run_)
     card: dict[str, Any] = {n: s.description.card(run_.profile.engine.prompt_style, tokenizer) for n, s in sets.items()}
-    card["sources"] = {n: {t.name: {**t.card(), "published": _published(t.name)} for t in s.tallies} for n, s in sets.items() if s.tallies}
+    card["sources"] = {
+        n: {t.name: {**t.card(), "published": _published(t.name)} for t in s.tallies}
+        for n, s in sets.items()
+        if s.tallies
+    }
     card["leakage"] = {"pairs": leaks, "dropped_from_training": dropped}
     card["prompt_tokens_note"] = why
     shown = [q for n in ("train_text", "train_image", "test") if n in sets for q in sets[n].description.samples[:4]]
@@ -95,12 +102,15 @@ def _published(name: str) -> dict[str, int]:
 
 def _tokenizer(run_: Run):
     """(the model's tokenizer or None, why there is none): data can be gathered where the model cannot be reached."""
-    from medvlt_lib.models import profile_processor
+    from medvlt_lib.models.loading import profile_processor
 
     try:
         return profile_processor(run_.profile).tokenizer, None
     except Exception as error:  # whatever stops it is not this stage's business
-        return None, f"prompt tokens were not counted: {run_.profile.model.name} cannot be loaded here ({type(error).__name__})"
+        return (
+            None,
+            f"prompt tokens were not counted: {run_.profile.model.name} cannot be loaded here ({type(error).__name__})",
+        )
 
 
 def _markdown(card: dict, sets: list[str], run_: Run) -> str:
@@ -108,12 +118,15 @@ def _markdown(card: dict, sets: list[str], run_: Run) -> str:
         lines = ["| " + " | ".join(str(c).replace("|", "\\|") for c in row) + " |" for row in rows]
         return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
 
-    spread = lambda v: "" if v is None else f"{v['median']:.0f} ({v['p5']:.0f} to {v['p95']:.0f}, at most {v['max']:.0f})"  # noqa: E731
+    spread = lambda v: (
+        "" if v is None else f"{v['median']:.0f} ({v['p5']:.0f} to {v['p95']:.0f}, at most {v['max']:.0f})"
+    )
     counts = lambda v: ", ".join(f"{k}: {n}" for k, n in v.items())  # noqa: E731
     plain = ("questions", "images", "with_reasoning", "noisy_labels", "noisy_traces")
     rows = [["", *sets]] + [[k.replace("_", " "), *(card[s][k] for s in sets)] for k in plain]
     rows += [
-        [k.replace("_", " "), *(counts(card[s][k]) for s in sets)] for k in ("modality", "datasets", "options", "gold_letters", "licences")
+        [k.replace("_", " "), *(counts(card[s][k]) for s in sets)]
+        for k in ("modality", "datasets", "options", "gold_letters", "licences")
     ]
     for key, label in (
         ("longest_side_pixels", "longest side, pixels"),
@@ -130,7 +143,10 @@ def _markdown(card: dict, sets: list[str], run_: Run) -> str:
                      for t, c in tallies.items()]  # fmt: skip
     if len(cleaning) > 1:
         examples = [
-            f"- {t}, column {k}: {v}" for tallies in card["sources"].values() for t, c in tallies.items() for k, v in c["examples"].items()
+            f"- {t}, column {k}: {v}"
+            for tallies in card["sources"].values()
+            for t, c in tallies.items()
+            for k, v in c["examples"].items()
         ]
         parts += [
             "## Sources and cleaning",

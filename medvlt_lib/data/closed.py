@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import re
 
+from medvlt_lib.core.records import LETTERS
 from medvlt_lib.data.rows import Refused
-from medvlt_lib.records import LETTERS
 from medvlt_lib.rollout.openai_engine import ChatClient
 
 ATTEMPTS = 5

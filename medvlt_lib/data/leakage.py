@@ -16,7 +16,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from medvlt_lib.records import Question, load_image
+from medvlt_lib.core.images import load_image
+from medvlt_lib.core.records import Question
 
 RATIO = 95  # rapidfuzz ratio, percent
 SHINGLE = 4  # characters
@@ -45,9 +46,15 @@ def fingerprint(question: Question, pictures: list | None = None) -> Fingerprint
     """What identifies a question; `pictures` are its images where they are unpacked already."""
     fold = lambda text: " ".join(text.casefold().split())  # noqa: E731
     words = " ".join([fold(question.question), *sorted(map(fold, question.options.values()))])
-    hashes = tuple(value for image in (question.images if pictures is None else pictures) if (value := perceptual_hash(image)) is not None)
+    hashes = tuple(
+        value
+        for image in (question.images if pictures is None else pictures)
+        if (value := perceptual_hash(image)) is not None
+    )
     name = question.family or question.dataset
-    return Fingerprint(question.id, name, question.modality, words, fold(question.question), tuple(question.image_ids), hashes)
+    return Fingerprint(
+        question.id, name, question.modality, words, fold(question.question), tuple(question.image_ids), hashes
+    )
 
 
 def perceptual_hash(image) -> int | None:
@@ -103,7 +110,11 @@ class _Words:
         near = [(self.test[i].id, score) for _, score, i in found if self.test[i].words != question.words]
         yield from (_row(question, name, "near text", round(score, 1)) for name, score in near)
         told = {*told, *(name for name, _ in near)}
-        yield from (_row(question, name, "same stem", 100.0) for name in self.stems.get(question.stem, [])[:MATCHES] if name not in told)
+        yield from (
+            _row(question, name, "same stem", 100.0)
+            for name in self.stems.get(question.stem, [])[:MATCHES]
+            if name not in told
+        )
 
 
 class _Pictures:
@@ -124,7 +135,11 @@ class _Pictures:
         told = {name for i in question.image_ids for name in self.exact.get(i, [])[:MATCHES]}
         yield from (_row(question, name, "same image", 0.0) for name in sorted(told))
         near = {n for value in question.hashes for band in _bands(value) for n in self.bands.get(band, ())}
-        far = sorted((min((value ^ other).bit_count() for value in question.hashes), name) for other, name in near if name not in told)
+        far = sorted(
+            (min((value ^ other).bit_count() for value in question.hashes), name)
+            for other, name in near
+            if name not in told
+        )
         yield from (_row(question, name, "near image", float(bits)) for bits, name in far[:MATCHES] if bits <= FAR)
 
 
@@ -156,7 +171,18 @@ def leak_table(leaks: list[dict], sizes: dict[str, int], test: list[Fingerprint]
     for train_set, size in sizes.items():
         for name in sorted(set(dataset.values())):
             here = [leak for leak in leaks if leak["train_set"] == train_set and dataset[leak["test_id"]] == name]
-            row = {"train": train_set, "of_train": size, "test": name, "of_test": sum(d == name for d in dataset.values())}
+            row = {
+                "train": train_set,
+                "of_train": size,
+                "test": name,
+                "of_test": sum(d == name for d in dataset.values()),
+            }
             row |= {how: len({leak["train_id"] for leak in here if leak["how"] == how}) for how in HOWS}
-            rows.append({**row, "flagged_train": len({x["train_id"] for x in here}), "hit_test": len({x["test_id"] for x in here})})
+            rows.append(
+                {
+                    **row,
+                    "flagged_train": len({x["train_id"] for x in here}),
+                    "hit_test": len({x["test_id"] for x in here}),
+                }
+            )
     return rows

@@ -15,9 +15,9 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from medvlt_lib.core.records import LETTERS, Question
 from medvlt_lib.data.closed import closed_options
 from medvlt_lib.data.rows import Refused, Tally, label_of, options_of
-from medvlt_lib.records import LETTERS, Question
 
 Reader = Callable[[dict, "Tally", object], dict]
 NAMED = ("dataset_name", "dataset_index", "hash", "misc", "text")
@@ -79,7 +79,13 @@ def pmc_released(row: dict, tally: Tally, client) -> dict:
         raise Refused("Answer_label", f"{label[:20]!r} is not A, B, C or D")
     if options[label] != answer:
         raise Refused("Answer", f"it is not the text of choice {label}")
-    return {"dataset": "pmc_vqa", "question": _strip(row["Question"]), "options": options, "label": label, "images": [row["Figure_path"]]}
+    return {
+        "dataset": "pmc_vqa",
+        "question": _strip(row["Question"]),
+        "options": options,
+        "label": label,
+        "images": [row["Figure_path"]],
+    }
 
 
 def _strip(text) -> str:
@@ -176,12 +182,24 @@ SOURCES: dict[str, Source] = {
         "UCSC-VLAA/MedVLThinker-m23k-tokenized", unified, COLUMNS, ("train",), rows={"pass counts exist for": 23456}
     ),
     "UCSC-VLAA/MedVLThinker-pmc_vqa": Source(
-        "UCSC-VLAA/MedVLThinker-pmc_vqa", unified, COLUMNS, ("train",), whole=False, rows={"legacy notebook": 176917, "scripts": 176896}
+        "UCSC-VLAA/MedVLThinker-pmc_vqa",
+        unified,
+        COLUMNS,
+        ("train",),
+        whole=False,
+        rows={"legacy notebook": 176917, "scripts": 176896},
     ),
     "UCSC-VLAA/MedVLThinker-pmc_vqa-gpt_4o_reasoning-tokenized": Source(
-        "UCSC-VLAA/MedVLThinker-pmc_vqa-gpt_4o_reasoning-tokenized", unified, COLUMNS, ("train",), whole=False, rows={"Hub": 67200}
+        "UCSC-VLAA/MedVLThinker-pmc_vqa-gpt_4o_reasoning-tokenized",
+        unified,
+        COLUMNS,
+        ("train",),
+        whole=False,
+        rows={"Hub": 67200},
     ),
-    "UCSC-VLAA/MedVLThinker-Eval": Source("UCSC-VLAA/MedVLThinker-Eval", unified, COLUMNS, by="dataset_name", rows={"released": 8220}),
+    "UCSC-VLAA/MedVLThinker-Eval": Source(
+        "UCSC-VLAA/MedVLThinker-Eval", unified, COLUMNS, by="dataset_name", rows={"released": 8220}
+    ),
     "RadGenome/PMC-VQA": Source(
         "RadGenome/PMC-VQA",
         pmc_released,
@@ -194,17 +212,33 @@ SOURCES: dict[str, Source] = {
         rows={"paper, before cleaning": 176948, "legacy notebook": 176917, "scripts": 176896},
     ),
     f"{ADAPT}/PMC-VQA": Source(
-        ADAPT, adapt_pmc, ("image", "input", "label", "A", "B", "C", "D"), configs=("PMC-VQA",), rows={"published": 2000}
+        ADAPT,
+        adapt_pmc,
+        ("image", "input", "label", "A", "B", "C", "D"),
+        configs=("PMC-VQA",),
+        rows={"published": 2000},
     ),
-    f"{ADAPT}/PathVQA": Source(ADAPT, adapt_closed("pathvqa_closed"), CLOSED, configs=("PathVQA",), rows={"all": 6719, "closed": 3362}),
-    f"{ADAPT}/SLAKE": Source(ADAPT, adapt_closed("slake_closed"), CLOSED, configs=("SLAKE",), rows={"all": 1061, "closed": 416}),
-    f"{ADAPT}/VQA_RAD": Source(ADAPT, adapt_closed("vqa_rad_closed"), CLOSED, configs=("VQA_RAD",), rows={"all": 451, "closed": 272}),
+    f"{ADAPT}/PathVQA": Source(
+        ADAPT, adapt_closed("pathvqa_closed"), CLOSED, configs=("PathVQA",), rows={"all": 6719, "closed": 3362}
+    ),
+    f"{ADAPT}/SLAKE": Source(
+        ADAPT, adapt_closed("slake_closed"), CLOSED, configs=("SLAKE",), rows={"all": 1061, "closed": 416}
+    ),
+    f"{ADAPT}/VQA_RAD": Source(
+        ADAPT, adapt_closed("vqa_rad_closed"), CLOSED, configs=("VQA_RAD",), rows={"all": 451, "closed": 272}
+    ),
     "MMMU/MMMU": Source(
         "MMMU/MMMU",
         mmmu,
         ("id", "question", "options", "answer", "question_type", "image_1"),
         ("validation", "dev"),
-        ("Basic_Medical_Science", "Clinical_Medicine", "Diagnostics_and_Laboratory_Medicine", "Pharmacy", "Public_Health"),
+        (
+            "Basic_Medical_Science",
+            "Clinical_Medicine",
+            "Diagnostics_and_Laboratory_Medicine",
+            "Pharmacy",
+            "Public_Health",
+        ),
         revision="98e6ac0cb9b7b2cd2c991b85a50762edc4aedc68",
         rows={"validation and dev": 175, "multiple choice": 170},
     ),
@@ -236,16 +270,31 @@ SOURCES: dict[str, Source] = {
         rows={"each of MRI, CT and X-ray": 300},
     ),
 }
-SIX = (f"{ADAPT}/PMC-VQA", f"{ADAPT}/PathVQA", f"{ADAPT}/SLAKE", f"{ADAPT}/VQA_RAD", "MMMU/MMMU", "TsinghuaC3I/MedXpertQA/MM")
+SIX = (
+    f"{ADAPT}/PMC-VQA",
+    f"{ADAPT}/PathVQA",
+    f"{ADAPT}/SLAKE",
+    f"{ADAPT}/VQA_RAD",
+    "MMMU/MMMU",
+    "TsinghuaC3I/MedXpertQA/MM",
+)
 GROUPS = {"six-benchmarks": SIX}
 
 
 def to_published(question: Question, index: int) -> dict:
     """A question in MedVLThinker's columns; what was read from them comes back as it was."""
     digest = hashlib.sha256(f"{question.question}{question.answer}".encode()).hexdigest()[:16]
-    defaults = {"dataset_name": question.family or question.dataset, "dataset_index": index, "hash": digest, "misc": None}
+    defaults = {
+        "dataset_name": question.family or question.dataset,
+        "dataset_index": index,
+        "hash": digest,
+        "misc": None,
+    }
     return {
-        "images": [{"bytes": i, "path": None} if isinstance(i, bytes) else {"bytes": None, "path": i} for i in question.images] or None,
+        "images": [
+            {"bytes": i, "path": None} if isinstance(i, bytes) else {"bytes": None, "path": i} for i in question.images
+        ]
+        or None,
         "question": question.question,
         "options": json.dumps(question.options, ensure_ascii=False),
         "answer_label": question.answer_label,

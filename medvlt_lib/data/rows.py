@@ -16,7 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from medvlt_lib.records import LETTERS, UserError, first_line, load_image, pixel_id
+from medvlt_lib.core.errors import UserError, first_line
+from medvlt_lib.core.images import load_image, pixel_id
+from medvlt_lib.core.records import LETTERS
 
 FORMS = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
 SHORTEST, LONGEST = 28, 1024  # pixels: MedVLThinker, data_process/train_dataset/resize_image.py
@@ -71,10 +73,19 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict | Refused]]:
         for number, row in enumerate(read(path), 1):
             if row is not None:
                 yield number, row
-    except (OSError, EOFError, ValueError, RecursionError, csv.Error, zlib.error) as error:  # pyarrow's errors are OSErrors and ValueErrors
+    except (
+        OSError,
+        EOFError,
+        ValueError,
+        RecursionError,
+        csv.Error,
+        zlib.error,
+    ) as error:  # pyarrow's errors are OSErrors and ValueErrors
         why = first_line(error)
         if not number:
-            raise UserError(f"{path} cannot be read ({why}); it is torn or of another form, fetch or write it again.") from error
+            raise UserError(
+                f"{path} cannot be read ({why}); it is torn or of another form, fetch or write it again."
+            ) from error
         yield number + 1, Refused("(all)", f"the file is torn here ({why}); fetch or write it again")
 
 
@@ -82,7 +93,11 @@ def _csv_rows(path: Path) -> Iterator[dict | Refused]:
     csv.field_size_limit(1 << 30)
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         for row in csv.DictReader(file, strict=True):
-            yield row if None not in row else Refused("(all)", f"it has more than {len(row) - 1} fields; put quotes round commas")
+            yield (
+                row
+                if None not in row
+                else Refused("(all)", f"it has more than {len(row) - 1} fields; put quotes round commas")
+            )
 
 
 def _jsonl_rows(path: Path) -> Iterator[dict | Refused | None]:
@@ -113,11 +128,15 @@ def options_of(value: Any, column: str = "options") -> dict[str, str]:
         try:
             value = json.loads(value)
         except (ValueError, RecursionError):
-            raise Refused(column, f"{value[:60]!r} is not JSON; give an object of letters and texts, or a list") from None
+            raise Refused(
+                column, f"{value[:60]!r} is not JSON; give an object of letters and texts, or a list"
+            ) from None
     if isinstance(value, list):
         value = dict(zip(LETTERS, value, strict=False)) if len(value) <= len(LETTERS) else value
     if not isinstance(value, dict):
-        raise Refused(column, f"there are no options in {str(value)[:60]!r}; give an object of letters and texts, or a list")
+        raise Refused(
+            column, f"there are no options in {str(value)[:60]!r}; give an object of letters and texts, or a list"
+        )
     if odd := [k for k, v in value.items() if isinstance(v, (dict, list)) or (isinstance(v, str) and not v.strip())]:
         raise Refused(column, f"option {odd[0]} is {value[odd[0]]!r}; give it a text")
     options = {str(k): str(v) for k, v in sorted(value.items(), key=lambda kv: str(kv[0])) if v is not None}
@@ -138,7 +157,10 @@ def label_of(value: Any, options: dict[str, str], column: str) -> str:
     if not fits and letter in options:
         return letter
     if len(fits) != 1:
-        raise Refused(column, f"{text[:60]!r} names {'no' if not fits else 'more than one'} option of {list(options.values())}"[:300])
+        raise Refused(
+            column,
+            f"{text[:60]!r} names {'no' if not fits else 'more than one'} option of {list(options.values())}"[:300],
+        )
     return fits[0]
 
 
@@ -154,7 +176,9 @@ def image_bytes(value: Any, folder: Path, column: str = "images") -> bytes:
     try:
         return path.read_bytes()
     except (OSError, ValueError) as error:
-        raise Refused(column, f"the image {path} cannot be read ({getattr(error, 'strerror', None) or error})") from None
+        raise Refused(
+            column, f"the image {path} cannot be read ({getattr(error, 'strerror', None) or error})"
+        ) from None
 
 
 def plain_text(value: Any, column: str) -> str | None:

@@ -18,14 +18,21 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from medvlt_lib.config import Data
+from medvlt_lib.core.config import Data
+from medvlt_lib.core.errors import UserError, first_line
+from medvlt_lib.core.records import Question, read_questions
 from medvlt_lib.data.published import GROUPS, SOURCES, Source, unified
 from medvlt_lib.data.rows import LONGEST, Refused, Tally, fit_image, image_bytes
 from medvlt_lib.phantom.questions import make_questions
-from medvlt_lib.records import Question, UserError, first_line, read_questions
 
 SETS = ("train_text", "train_image", "traces_image", "validation", "test")
-SPLITS = {"train_text": "train", "train_image": "train", "traces_image": "train", "validation": "validation", "test": "test"}
+SPLITS = {
+    "train_text": "train",
+    "train_image": "train",
+    "traces_image": "train",
+    "validation": "validation",
+    "test": "test",
+}
 SHUFFLE_BUFFER = 1000  # rows of a stream that are shuffled together
 
 
@@ -71,7 +78,9 @@ def part_of(name: str, split: str, revision: str | None) -> Source:
     return replace(source, revision=revision) if revision else source
 
 
-def read_source(source: Source, split: str, size: int, data: Data, longest: int | None, tally: Tally, seen: set) -> Iterator[Question]:
+def read_source(
+    source: Source, split: str, size: int, data: Data, longest: int | None, tally: Tally, seen: set
+) -> Iterator[Question]:
     """At most `size` questions of one published set. Raises UserError for what stops the whole set."""
     client = _client(data)
     tally.revision = _revision(source, data.mirror)
@@ -83,7 +92,9 @@ def read_source(source: Source, split: str, size: int, data: Data, longest: int 
         try:
             question = _question(fields, number, source, split, archive, longest, tally)
         except Refused as error:
-            tally.drop(error.column, f"row {number}{' of the shuffled stream' if _shuffled(source, size) else ''}: {error.why}")
+            tally.drop(
+                error.column, f"row {number}{' of the shuffled stream' if _shuffled(source, size) else ''}: {error.why}"
+            )
             continue
         question.id = _unused(question, seen, tally)
         seen.add(question.id)
@@ -123,9 +134,17 @@ def _accepted(source: Source, size: int, data: Data, tally: Tally, client) -> It
                 tally.read += 1
                 try:
                     fields = source.reader(row, tally, client)
-                except (Refused, AttributeError, KeyError, TypeError, ValueError) as error:  # the latter: cells of another kind
+                except (
+                    Refused,
+                    AttributeError,
+                    KeyError,
+                    TypeError,
+                    ValueError,
+                ) as error:  # the latter: cells of another kind
                     column, why = (
-                        (error.column, error.why) if isinstance(error, Refused) else ("(all)", f"a cell of another kind ({error})")
+                        (error.column, error.why)
+                        if isinstance(error, Refused)
+                        else ("(all)", f"a cell of another kind ({error})")
                     )
                     tally.drop(column, f"row {number}{' of the shuffled stream' if shuffled else ''}: {why}")
                     continue
@@ -168,7 +187,11 @@ def _rows(source: Source, config: str | None, split: str, data: Data, shuffled: 
         raise
     except Exception as error:  # datasets, huggingface_hub, pyarrow and fsspec each raise families of their own
         at = f" at revision {source.revision}" if source.revision and not data.mirror else ""
-        mend = "fetch the copy again" if data.mirror else "check the name, the revision and the network, or name a copy with data.mirror"
+        mend = (
+            "fetch the copy again"
+            if data.mirror
+            else "check the name, the revision and the network, or name a copy with data.mirror"
+        )
         raise UserError(f"cannot read {place}{at} ({first_line(error)}); {mend}.") from error
 
 
@@ -190,7 +213,9 @@ def _even(rows: Iterator[tuple[int, dict]], source: Source, size: int, seed: int
     yield from sorted(((number, fields) for _, number, fields in chosen), key=lambda pair: pair[0])
 
 
-def _question(fields: dict, number: int, source: Source, split: str, archive: _Archive, longest: int | None, tally: Tally) -> Question:
+def _question(
+    fields: dict, number: int, source: Source, split: str, archive: _Archive, longest: int | None, tally: Tally
+) -> Question:
     images = []
     for value in fields["images"]:
         encoded, pixels, resized = fit_image(archive.bytes_of(value), longest)
@@ -219,7 +244,9 @@ def _question(fields: dict, number: int, source: Source, split: str, archive: _A
 
 
 def _content(question: Question) -> str:
-    return hashlib.sha256(repr((question.question, question.options, question.answer_label, question.image_ids)).encode()).hexdigest()
+    return hashlib.sha256(
+        repr((question.question, question.options, question.answer_label, question.image_ids)).encode()
+    ).hexdigest()
 
 
 def _revision(source: Source, mirror: str | None) -> str | None:
@@ -250,7 +277,9 @@ class _Archive:
         """Raises Refused for an image that is not there."""
         if not isinstance(value, str) or not self.file or (self.mirror and not (self.folder / self.file).exists()):
             folders = [self.folder, self.folder / "images"] if isinstance(value, str) else [self.folder]
-            return image_bytes(value, next((f for f in folders if isinstance(value, str) and (f / value).exists()), self.folder))
+            return image_bytes(
+                value, next((f for f in folders if isinstance(value, str) and (f / value).exists()), self.folder)
+            )
         self.zip = self.zip or self._open()
         try:
             return self.zip.read(self._named(value))

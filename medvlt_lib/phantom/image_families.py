@@ -88,7 +88,10 @@ class ChestFilm:
         scene = {**_pose(rng, level, 2), **values, "chest_cm": rng.choice([26, 28, 30, 32])}
         count = values["nodule_count"]
         right = rng.randint(0, count)
-        scene["nodules"] = [*self._nodules(rng, scene, -1, min(right, count)), *self._nodules(rng, scene, 1, count - right)]
+        scene["nodules"] = [
+            *self._nodules(rng, scene, -1, min(right, count)),
+            *self._nodules(rng, scene, 1, count - right),
+        ]
         return scene
 
     def _nodules(self, rng: Random, scene: Scene, side: int, count: int) -> list[list[float]]:
@@ -128,7 +131,11 @@ class ChestFilm:
         width = s["cardiothoracic_ratio"] / 100 * 2 * half
         left = 0.64 * width  # to the picture's right: the patient's left
         _ellipse(d, cx + (left - (width - left)) / 2, cy + 20, width / 2, 17, min(255, soft + 18))
-        _polygon(d, [(cx - 6, cy - 24), (cx + 7, cy - 24), (cx + left * 0.7, cy + 14), (cx - (width - left) * 0.8, cy + 14)], soft + 18)
+        _polygon(
+            d,
+            [(cx - 6, cy - 24), (cx + 7, cy - 24), (cx + left * 0.7, cy + 14), (cx - (width - left) * 0.8, cy + 14)],
+            soft + 18,
+        )
         for x, y, radius in s["nodules"]:
             _ellipse(d, cx + x, cy + y, radius, radius, min(255, lung + round(125 * c)))
         return _finish(image, s, 2)
@@ -143,7 +150,13 @@ class HeadCT:
     values = {"midline_shift": SHIFTS, "bleed_type": BLEEDS}
 
     def draw(self, rng: Random, level: int, values: dict) -> Scene:
-        return {**_pose(rng, level, 3), **values, "side": rng.choice([-1, 1]), "spot": rng.randint(-10, 10), "rx": rng.randint(41, 46)}
+        return {
+            **_pose(rng, level, 3),
+            **values,
+            "side": rng.choice([-1, 1]),
+            "spot": rng.randint(-10, 10),
+            "rx": rng.randint(41, 46),
+        }
 
     def render(self, s: Scene) -> Image.Image:
         cx, cy, rx, ry = 56 + s["dx"] // 2, 56 + s["dy"] // 2, s["rx"], 51
@@ -227,7 +240,12 @@ class Fundus:
     values = {"cup_to_disc_ratio": (2, 3, 4, 5, 6, 7, 8)}  # tenths
 
     def draw(self, rng: Random, level: int, values: dict) -> Scene:
-        extra = {"disc": rng.choice([30, 34, 38, 42]), "eye": rng.choice([-1, 1]), "tone": rng.randint(-12, 12), "bend": rng.randint(-4, 4)}
+        extra = {
+            "disc": rng.choice([30, 34, 38, 42]),
+            "eye": rng.choice([-1, 1]),
+            "tone": rng.randint(-12, 12),
+            "bend": rng.randint(-4, 4),
+        }
         return {**_pose(rng, level, 6), **values, **extra}
 
     def render(self, s: Scene) -> Image.Image:
@@ -263,7 +281,9 @@ class Histology:
             return r.choice([r.randint(8, 49), r.randint(63, 104)]), r.choice([r.randint(8, 49), r.randint(63, 104)])
 
         points = _place(rng, dark + 3 + level, sample, 17)
-        nuclei = [[x, y, rng.randint(52, 66) / 10, rng.randint(88, 114) / 100, i < dark] for i, (x, y) in enumerate(points)]
+        nuclei = [
+            [x, y, rng.randint(52, 66) / 10, rng.randint(88, 114) / 100, i < dark] for i, (x, y) in enumerate(points)
+        ]
         strands = [rng.randint(0, 112) for _ in range(10)]
         return {**_pose(rng, level, 0), **values, "nuclei": nuclei, "strands": strands}
 
@@ -356,7 +376,9 @@ class BleedType(ImageFamily):
 
 class LesionSite(ImageFamily):
     name, scene = "lesion_site", BrainMRI()
-    reference = "Kirkpatrick JB, Hayman LA. Radiology 1987;162:369-373 (lobes on axial sections); radiological convention"
+    reference = (
+        "Kirkpatrick JB, Hayman LA. Radiology 1987;162:369-373 (lobes on axial sections); radiological convention"
+    )
     question = "Brain MRI. Where is the lesion?"
 
     def steps(self, s: Scene) -> list[str]:
@@ -397,7 +419,12 @@ class DarkNuclei(ImageFamily):
 
     def steps(self, s: Scene) -> list[str]:
         steps, total = [], 0
-        for name, right, low in (("top left", 0, 0), ("top right", 1, 0), ("bottom left", 0, 1), ("bottom right", 1, 1)):
+        for name, right, low in (
+            ("top left", 0, 0),
+            ("top right", 1, 0),
+            ("bottom left", 0, 1),
+            ("bottom right", 1, 1),
+        ):
             here = sum(dark and (x > 56) == right and (y > 56) == low for x, y, _, _, dark in s["nuclei"])
             total += here
             steps.append(f"{name} {here}, total {total}")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import textwrap
 
+from medvlt_lib.core.files import atomic_write
+from medvlt_lib.core.images import load_image
+from medvlt_lib.core.records import Question
 from medvlt_lib.phantom.questions import family_names, make_questions
-from medvlt_lib.records import Question, atomic_write, load_image
 
 NOTICE = "Synthetic phantoms, for learning the method. Not medical knowledge, not for clinical use."
 

@@ -14,9 +14,11 @@ import re
 from collections.abc import Iterable, Iterator
 from random import Random
 
+from medvlt_lib.core.errors import UserError
+from medvlt_lib.core.images import pixel_id
+from medvlt_lib.core.records import LETTERS, Question
 from medvlt_lib.phantom.image_families import IMAGE_FAMILIES
 from medvlt_lib.phantom.text_families import TEXT_FAMILIES
-from medvlt_lib.records import LETTERS, Question, UserError, pixel_id
 
 FAMILIES = {family.name: family for family in (*TEXT_FAMILIES, *IMAGE_FAMILIES)}
 SPLITS = ("train", "validation", "test")
@@ -26,7 +28,10 @@ OPTION_COUNTS = {2: 1, 3: 2, 4: 4, 5: 3}  # number of options: weight
 def family_names(names: str | Iterable[str] | None) -> list[str]:
     """`all`, `text`, `image` or names (a list, or one string with commas), checked, in the order of FAMILIES."""
     wanted = [n.strip() for n in names.split(",")] if isinstance(names, str) else list(names or ["all"])
-    groups = {"all": set(FAMILIES), **{m: {n for n, f in FAMILIES.items() if f.modality == m} for m in ("text", "image")}}
+    groups = {
+        "all": set(FAMILIES),
+        **{m: {n for n, f in FAMILIES.items() if f.modality == m} for m in ("text", "image")},
+    }
     chosen: set[str] = set()
     for name in wanted:
         if name not in groups and name not in FAMILIES:
@@ -58,7 +63,9 @@ def make_questions(
         if not 0 <= share <= 1:
             raise UserError(f"{key} is {share}; it is a share and must lie in [0, 1].")
         if share and split != "train":
-            raise UserError(f"{key} is {share} for the {split} split; only training questions may be corrupted, leave it 0.")
+            raise UserError(
+                f"{key} is {share} for the {split} split; only training questions may be corrupted, leave it 0."
+            )
     questions = [q for q, _ in zip(_stream(names, split, seed), range(n), strict=False)]
     chooser = Random(f"noise:{seed}")
     for key, share in (("label", label_noise), ("trace", trace_noise)):

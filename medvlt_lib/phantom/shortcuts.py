@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 
-from medvlt_lib.records import LETTERS, Question
+from medvlt_lib.core.records import LETTERS, Question
 
 
 def _number(text: str) -> float | None:

@@ -164,7 +164,9 @@ class Cha2ds2Vasc(TextFamily):
         odds = (aim + 0.4) / 9.8
         band = 2 if rng.random() < odds else int(rng.random() < 0.4)
         age = {0: _near(rng, 65, False, level, 30), 1: rng.randint(65, 74), 2: _near(rng, 75, True, level, 20)}[band]
-        history = [k for k in self.POINTS if rng.random() < odds] + rng.sample(list(self.OTHER), rng.randint(0, level - 1))
+        history = [k for k in self.POINTS if rng.random() < odds] + rng.sample(
+            list(self.OTHER), rng.randint(0, level - 1)
+        )
         rng.shuffle(history)
         return {"age": age, "sex": "woman" if rng.random() < 0.2 + 0.6 * odds else "man", "history": history}
 
@@ -199,7 +201,12 @@ class Apgar(TextFamily):
         odds = (aim + 0.3) / 10.6
         points = {k: int(rng.random() < odds) + int(rng.random() < odds) for k in ("pulse", *self.SIGNS)}
         pulse = {0: 0, 1: 99 - rng.randint(0, 45 // level), 2: 100 + rng.randint(1, 60 // level)}[points["pulse"]]
-        return {**points, "pulse": pulse, "minutes": rng.choice([1, 5, 10]), "order": rng.sample(["pulse", *self.SIGNS], 5)}
+        return {
+            **points,
+            "pulse": pulse,
+            "minutes": rng.choice([1, 5, 10]),
+            "order": rng.sample(["pulse", *self.SIGNS], 5),
+        }
 
     def _findings(self, f: Facts) -> list[tuple[str, int]]:
         pulse = 2 if f["pulse"] >= 100 else int(f["pulse"] > 0)
@@ -225,16 +232,19 @@ class AnionGap(TextFamily):
     def draw(self, rng: Random, level: int, aim: int) -> Facts:
         step = (10, 5, 1)[level - 1]
         bicarbonate, chloride = rng.randrange(10, 31, step), rng.randrange(90, 116, step)
-        return {**_person(rng), "sodium": aim + chloride + bicarbonate, "chloride": chloride, "bicarbonate": bicarbonate}
+        return {
+            **_person(rng),
+            "sodium": aim + chloride + bicarbonate,
+            "chloride": chloride,
+            "bicarbonate": bicarbonate,
+        }
 
     def rule(self, f: Facts) -> int:
         gap = f["sodium"] - f["chloride"] - f["bicarbonate"]
         return gap if 118 <= f["sodium"] <= 158 else -1  # no such patient: drawn again
 
     def stem(self, f: Facts) -> str:
-        return (
-            f"{self.person(f)}, unwell: sodium {f['sodium']}, chloride {f['chloride']}, bicarbonate {f['bicarbonate']} mmol/L. Anion gap?"
-        )
+        return f"{self.person(f)}, unwell: sodium {f['sodium']}, chloride {f['chloride']}, bicarbonate {f['bicarbonate']} mmol/L. Anion gap?"
 
     def steps(self, f: Facts) -> list[str]:
         rest = f["sodium"] - f["chloride"]
@@ -287,7 +297,11 @@ class ShockIndex(TextFamily):
 
     def steps(self, f: Facts) -> list[str]:
         tenth = f["systolic"] // 10
-        return [f"a tenth of {f['systolic']} is {tenth}", f"{f['pulse']} / {tenth} = {self.rule(f)}", f"index {self.text(self.rule(f))}"]
+        return [
+            f"a tenth of {f['systolic']} is {tenth}",
+            f"{f['pulse']} / {tenth} = {self.rule(f)}",
+            f"index {self.text(self.rule(f))}",
+        ]
 
 
 TEXT_FAMILIES = (

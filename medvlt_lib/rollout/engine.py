@@ -12,8 +12,8 @@ from typing import Protocol
 
 import numpy as np
 
-from medvlt_lib.prompts import messages
-from medvlt_lib.records import Completion, Question
+from medvlt_lib.core.prompts import messages
+from medvlt_lib.core.records import Completion, Question
 
 
 @dataclass(frozen=True)
@@ -62,4 +62,6 @@ def prompts_of(questions: Iterable[Question], style: str = "medvlthinker") -> li
 def random_stream(seed: int, prompt_id: str, sample: int, length: int) -> np.ndarray:
     """`length` uniform numbers in [0, 1) that belong to one (seed, prompt, sample) and to nothing else."""
     digest = hashlib.sha256(f"{seed}:{prompt_id}:{sample}".encode()).digest()
-    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little"))).random(length, dtype=np.float32)
+    return np.random.Generator(np.random.Philox(key=int.from_bytes(digest[:16], "little"))).random(
+        length, dtype=np.float32
+    )

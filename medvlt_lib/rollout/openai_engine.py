@@ -20,9 +20,11 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from medvlt_lib.records import Completion, UserError, load_image
+from medvlt_lib.core.errors import UserError
+from medvlt_lib.core.files import read_json, write_json
+from medvlt_lib.core.images import load_image
+from medvlt_lib.core.records import Completion
 from medvlt_lib.rollout.engine import Prompt, Sampling
-from medvlt_lib.runs import read_json, write_json
 
 AGAIN = 3  # times that a server which returns no choice at all is asked
 IMAGE_TOKENS = 4  # the fewest tokens that an image adds to a prompt
@@ -55,7 +57,9 @@ class ChatClient:
 
         self.url, self.model, self.cache = url, model, cache or default_cache()
         self.prices, self.max_cost = prices, max_cost
-        self.client = OpenAI(base_url=url, api_key=os.environ.get("OPENAI_API_KEY") or "none", max_retries=retries, timeout=timeout)
+        self.client = OpenAI(
+            base_url=url, api_key=os.environ.get("OPENAI_API_KEY") or "none", max_retries=retries, timeout=timeout
+        )
         self.spent, self.tokens, self._lock = 0.0, [0, 0], threading.Lock()
 
     def ask(self, messages: list[dict], attempt: int = 0, **sampling) -> str:
@@ -87,7 +91,9 @@ class ChatClient:
         import openai
 
         try:
-            answer = self.client.chat.completions.create(model=self.model, messages=messages, **sampling).model_dump(mode="json")
+            answer = self.client.chat.completions.create(model=self.model, messages=messages, **sampling).model_dump(
+                mode="json"
+            )
             for choice in answer["choices"]:
                 choice["message"]["content"]
         except openai.AuthenticationError:
@@ -99,7 +105,9 @@ class ChatClient:
                 f"{self.url} gave no answer in {self.client.timeout} s, {self.client.max_retries + 1} times; try again later."
             ) from None
         except openai.APIConnectionError as error:
-            raise UserError(f"{self.url} cannot be reached ({error.__cause__ or error}); check the address and that it runs.") from None
+            raise UserError(
+                f"{self.url} cannot be reached ({error.__cause__ or error}); check the address and that it runs."
+            ) from None
         except openai.APIStatusError as error:
             again = "try again later" if error.status_code >= 429 else "mend the request or choose another model"
             raise UserError(f"{self.url} answers {error.status_code} ({error.message[:200]}); {again}.") from None
@@ -136,14 +144,22 @@ class OpenAIEngine:
         messages, found, attempt = _with_images(prompt), [], 0
         while len(found) < sampling.n:
             first, more = sampling.first + len(found), sampling.n - len(found)
-            seed = int.from_bytes(hashlib.sha256(f"{sampling.seed}:{prompt.id}:{first}".encode()).digest()[:4], "big") >> 1
+            seed = (
+                int.from_bytes(hashlib.sha256(f"{sampling.seed}:{prompt.id}:{first}".encode()).digest()[:4], "big") >> 1
+            )
             answer = self.client.request(messages, attempt, **body, n=more, seed=seed)
             choices, used = answer["choices"][:more], (answer.get("usage") or {}).get("completion_tokens") or 0
             for choice in choices:
                 reason = "length" if choice.get("finish_reason") == "length" else "stop"
                 found.append(
                     Completion(
-                        prompt.id, sampling.first + len(found), _text(choice["message"]), [], None, reason, tokens=used // len(choices)
+                        prompt.id,
+                        sampling.first + len(found),
+                        _text(choice["message"]),
+                        [],
+                        None,
+                        reason,
+                        tokens=used // len(choices),
                     )
                 )
             attempt += 1
@@ -156,7 +172,10 @@ class OpenAIEngine:
         self._images_seen = True
         counts = []
         for messages in (_with_images(prompt), _with_images(Prompt(prompt.id, prompt.messages))):
-            counts.append((self.client.request(messages, max_tokens=1, temperature=0.0).get("usage") or {}).get("prompt_tokens") or 0)
+            counts.append(
+                (self.client.request(messages, max_tokens=1, temperature=0.0).get("usage") or {}).get("prompt_tokens")
+                or 0
+            )
         if counts[1] and counts[0] < counts[1] + IMAGE_TOKENS * len(prompt.images):
             raise UserError(
                 f"{self.client.url} drops images: {prompt.id} has {counts[0]} prompt tokens with and {counts[1]} without; serve a vision model."
@@ -177,7 +196,11 @@ def _with_images(prompt: Prompt) -> list[dict]:
     messages = []
     for message in prompt.messages:
         parts = []
-        for part in message["content"] if isinstance(message["content"], list) else [{"type": "text", "text": message["content"]}]:
+        for part in (
+            message["content"]
+            if isinstance(message["content"], list)
+            else [{"type": "text", "text": message["content"]}]
+        ):
             if part["type"] != "image":
                 parts.append(part)
             elif (image := next(images, None)) is not None:

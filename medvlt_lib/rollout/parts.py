@@ -8,7 +8,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from medvlt_lib.records import Completion, Question, UserError, atomic_write
+from medvlt_lib.core.errors import UserError
+from medvlt_lib.core.files import atomic_write
+from medvlt_lib.core.records import Completion, Question
 from medvlt_lib.rollout.engine import Engine, Sampling, prompts_of
 
 Rows = Callable[[Engine, list[Question]], Iterable[dict]]
@@ -80,5 +82,7 @@ def _read(path: Path, provenance: dict, ids: set[str]) -> Iterator[dict]:
                         "delete that file to do it again, or choose another --run."
                     )
             if row["id"] not in ids:
-                raise UserError(f"{path} holds rollouts of {row['id']}, a question of another part or run; delete that file.")
+                raise UserError(
+                    f"{path} holds rollouts of {row['id']}, a question of another part or run; delete that file."
+                )
             yield row

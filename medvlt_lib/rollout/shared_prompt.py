@@ -66,7 +66,9 @@ class SharedPrompts:
         """After the prompts are read: row i samples prompt prompt_of[i]; the rows of a prompt stand together."""
         for layer in self.cache.layers:
             layer.share(len(prompt_of))
-        self.bias = torch.zeros(mask.shape, device=mask.device).masked_fill(mask == 0, -torch.inf)[:, None, None]  # (P, 1, 1, T)
+        self.bias = torch.zeros(mask.shape, device=mask.device).masked_fill(mask == 0, -torch.inf)[
+            :, None, None
+        ]  # (P, 1, 1, T)
         self._group(torch.tensor(prompt_of, device=mask.device))
 
     def _group(self, prompt_of: torch.Tensor) -> None:
@@ -114,16 +116,32 @@ def attention(module, query, key, value, attention_mask, scaling=None, **kwargs)
     prompts, _, length, _ = layer.prompt_keys.shape
     table = query.new_zeros(prompts * shared.width, held, per, size)
     table[shared.place] = query.view(rows, held, per, size)
-    table = table.view(prompts, shared.width, held, per, size).permute(0, 2, 1, 3, 4).reshape(prompts, held, shared.width * per, size)
-    asked = torch.matmul(table, layer.prompt_keys.transpose(2, 3)) * scaling + shared.bias.to(query.dtype)  # (P, K, S per, T)
-    asked = asked.view(prompts, held, shared.width, per, length).transpose(1, 2).reshape(-1, held, per, length)[shared.place]
+    table = (
+        table.view(prompts, shared.width, held, per, size)
+        .permute(0, 2, 1, 3, 4)
+        .reshape(prompts, held, shared.width * per, size)
+    )
+    asked = torch.matmul(table, layer.prompt_keys.transpose(2, 3)) * scaling + shared.bias.to(
+        query.dtype
+    )  # (P, K, S per, T)
+    asked = (
+        asked.view(prompts, held, shared.width, per, length)
+        .transpose(1, 2)
+        .reshape(-1, held, per, length)[shared.place]
+    )
     own = torch.matmul(query.view(rows, held, per, size), key.transpose(2, 3)) * scaling  # (B, K, per, t)
     weights = torch.softmax(torch.cat([asked, own], dim=-1), dim=-1, dtype=torch.float32).to(query.dtype)
     to_prompt = query.new_zeros(prompts * shared.width, held, per, length)
     to_prompt[shared.place] = weights[..., :length]
-    to_prompt = to_prompt.view(prompts, shared.width, held, per, length).transpose(1, 2).reshape(prompts, held, shared.width * per, length)
+    to_prompt = (
+        to_prompt.view(prompts, shared.width, held, per, length)
+        .transpose(1, 2)
+        .reshape(prompts, held, shared.width * per, length)
+    )
     given = torch.matmul(to_prompt, layer.prompt_values)  # (P, K, S per, D)
-    given = given.view(prompts, held, shared.width, per, size).transpose(1, 2).reshape(-1, held, per, size)[shared.place]
+    given = (
+        given.view(prompts, held, shared.width, per, size).transpose(1, 2).reshape(-1, held, per, size)[shared.place]
+    )
     out = given + torch.matmul(weights[..., length:], value)
     return out.reshape(rows, 1, heads, size), None
 

@@ -14,7 +14,9 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from medvlt_lib.records import Completion, UserError, load_image
+from medvlt_lib.core.errors import UserError
+from medvlt_lib.core.images import load_image
+from medvlt_lib.core.records import Completion
 from medvlt_lib.rollout.engine import Prompt, Sampling, random_stream, suppressed
 from medvlt_lib.rollout.shared_prompt import SharedPrompts
 
@@ -91,7 +93,10 @@ class TransformersEngine:
                 f"memory runs out on one answer of {tokens} tokens; lower the max_new_tokens of the stage, or model.max_pixels."
             )
         self.batch_tokens = tokens // 2
-        print(f"memory ran out with {rows} answers at once; going on with engine.batch_tokens = {self.batch_tokens}", file=sys.stderr)
+        print(
+            f"memory ran out with {rows} answers at once; going on with engine.batch_tokens = {self.batch_tokens}",
+            file=sys.stderr,
+        )
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
 
@@ -109,9 +114,13 @@ class TransformersEngine:
     def _batch(self, jobs: list[_Job], sampling: Sampling) -> list[Completion]:
         limit = sampling.max_new_tokens
         inputs = self._inputs(jobs)
-        heads = [ids[real].tolist() for ids, real in zip(inputs["input_ids"], inputs["attention_mask"].bool(), strict=True)]
+        heads = [
+            ids[real].tolist() for ids, real in zip(inputs["input_ids"], inputs["attention_mask"].bool(), strict=True)
+        ]
         logits, prompts, mask, position = self._prefill(inputs)
-        samples = [(i, job.first + k) for i, job in enumerate(jobs) for k in range(job.count)]  # (prompt, sample) of each row
+        samples = [
+            (i, job.first + k) for i, job in enumerate(jobs) for k in range(job.count)
+        ]  # (prompt, sample) of each row
         of = [i for i, _ in samples]
         prompts.share(of, mask)
         logits, position = logits[of], position[of]
@@ -123,7 +132,9 @@ class TransformersEngine:
         running = torch.ones_like(rows, dtype=torch.bool)  # those of them that have not ended
         for step in range(limit):
             chosen, logprob = self._choose(logits, uniform[rows, step], sampling.temperature)
-            for row, token, value, alive in zip(rows.tolist(), chosen.tolist(), logprob.tolist(), running.tolist(), strict=True):
+            for row, token, value, alive in zip(
+                rows.tolist(), chosen.tolist(), logprob.tolist(), running.tolist(), strict=True
+            ):
                 if alive:
                     tokens[row].append(token)
                     logprobs[row].append(value)
@@ -144,7 +155,9 @@ class TransformersEngine:
         prompts = SharedPrompts(self.model.config.get_text_config().num_hidden_layers)
         positions, mask = self.positions(inputs), inputs["attention_mask"]
         inputs.pop("mm_token_type_ids", None)
-        out = self.model(**inputs, position_ids=positions, past_key_values=prompts.cache, use_cache=True, logits_to_keep=1)
+        out = self.model(
+            **inputs, position_ids=positions, past_key_values=prompts.cache, use_cache=True, logits_to_keep=1
+        )
         return out.logits[:, -1], prompts, mask, positions.amax(dim=(0, 2))
 
     def positions(self, inputs: dict) -> torch.Tensor:
@@ -159,10 +172,14 @@ class TransformersEngine:
     def _decode(self, chosen: torch.Tensor, prompts: SharedPrompts, position: torch.Tensor) -> torch.Tensor:
         positions = position[None, :, None].expand(3, -1, 1)
         with prompts.decoding(self.model):
-            out = self.model(input_ids=chosen[:, None], position_ids=positions, past_key_values=prompts.cache, use_cache=True)
+            out = self.model(
+                input_ids=chosen[:, None], position_ids=positions, past_key_values=prompts.cache, use_cache=True
+            )
         return out.logits[:, -1]
 
-    def _choose(self, logits: torch.Tensor, uniform: torch.Tensor, temperature: float) -> tuple[torch.Tensor, torch.Tensor]:
+    def _choose(
+        self, logits: torch.Tensor, uniform: torch.Tensor, temperature: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """One token a row and its log-probability: greedy, or by inverting the distribution at `uniform` (rows,)."""
         logits = logits.float()
         logits[:, self.suppressed] = -torch.inf
@@ -175,7 +192,9 @@ class TransformersEngine:
             chosen = chosen.clamp(max=logits.shape[1] - 1)
         return chosen, logprobs.gather(1, chosen[:, None]).squeeze(1)
 
-    def _completion(self, prompt: str, sample: int, tokens: list[int], logprobs: list[float], head: list[int]) -> Completion:
+    def _completion(
+        self, prompt: str, sample: int, tokens: list[int], logprobs: list[float], head: list[int]
+    ) -> Completion:
         reason = "stop" if tokens[-1] == self.end else "length"
         text = self.processor.tokenizer.decode(tokens, skip_special_tokens=True)
         return Completion(prompt, sample, text, tokens, logprobs, reason, head)

@@ -15,7 +15,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from medvlt_lib.records import Completion, UserError, first_line, load_image
+from medvlt_lib.core.errors import UserError, first_line
+from medvlt_lib.core.images import load_image
+from medvlt_lib.core.records import Completion
 from medvlt_lib.rollout.engine import Prompt, Sampling, suppressed
 
 CHUNK = 256  # prompts handed over at once (MedVLThinker: 512 for the probe)
@@ -24,7 +26,7 @@ NEVER = -100.0  # added to the logits of tokens that must not be sampled
 
 def engine_keywords(profile, checkpoint: Path | None = None) -> dict[str, Any]:
     """What `vllm.LLM` is given for a profile, on its base model or an arm's checkpoint (an adapter is swapped in later)."""
-    from medvlt_lib.models import resolve
+    from medvlt_lib.models.loading import resolve
 
     m, e = profile.model, profile.engine
     adapter = checkpoint is not None and (checkpoint / "adapter_config.json").is_file()
@@ -116,7 +118,9 @@ class VllmEngine:
     def _completions(self, prompt: Prompt, output, first: int) -> Iterator[Completion]:
         for k, sample in enumerate(sorted(output.outputs, key=lambda o: o.index)):
             ids = list(sample.token_ids)
-            logprobs = [at[token].logprob for at, token in zip(sample.logprobs, ids, strict=True)] if sample.logprobs else None
+            logprobs = (
+                [at[token].logprob for at, token in zip(sample.logprobs, ids, strict=True)] if sample.logprobs else None
+            )
             reason = "length" if sample.finish_reason == "length" else "stop"
             yield Completion(prompt.id, first + k, sample.text, ids, logprobs, reason, list(output.prompt_token_ids))
 
@@ -129,12 +133,14 @@ def build_vllm_engine(profile, checkpoint: Path | None = None) -> VllmEngine:
         raise UserError(
             f"engine.kind is vllm, but vLLM does not load ({error}); install requirements/gpu.txt or set engine.kind transformers."
         ) from None
-    from medvlt_lib.models import profile_processor
+    from medvlt_lib.models.loading import profile_processor
 
     try:
         engine = VllmEngine(LLM(**engine_keywords(profile, checkpoint)), profile_processor(profile))
     except (RuntimeError, ValueError, OSError) as error:
-        raise UserError(f"vLLM does not start ({first_line(error)}); lower engine.gpu_memory, or set engine.kind transformers.") from error
+        raise UserError(
+            f"vLLM does not start ({first_line(error)}); lower engine.gpu_memory, or set engine.kind transformers."
+        ) from error
     if checkpoint is not None and (checkpoint / "adapter_config.json").is_file():
         engine.swap(checkpoint)
     return engine

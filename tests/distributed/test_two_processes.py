@@ -17,7 +17,17 @@ TWO = ["--set", "launch.devices=2", "--set", "launch.strategy=fsdp"]
 def launched(folder, *arguments) -> subprocess.CompletedProcess:
     """`medvlt` as two processes with torchrun, which is what accelerate starts on several devices of one machine."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "ACCELERATE_USE_CPU": "true"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "-m", "medvlt_lib", *arguments]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--standalone",
+        "-m",
+        "medvlt_lib",
+        *arguments,
+    ]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
 
 

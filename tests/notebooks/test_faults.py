@@ -5,8 +5,8 @@ import copy
 import nbformat
 import pytest
 
-from medvlt_lib.course import NOTEBOOKS, run_course
-from medvlt_lib.records import UserError
+from medvlt_lib.core.errors import UserError
+from medvlt_lib.course.runner import NOTEBOOKS, run_course
 
 BROKEN = {
     "a broken cell": ("1 / 0", "cell 5.*ZeroDivisionError"),

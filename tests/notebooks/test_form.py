@@ -7,7 +7,8 @@ import re
 import nbformat
 import pytest
 
-from medvlt_lib.course import NOTEBOOKS, ROOT, notebooks
+from medvlt_lib.course.lesson import ROOT
+from medvlt_lib.course.runner import NOTEBOOKS, notebooks
 
 NAMES = ["00_start_here", "01_data", "02_filtering", "03_sft", "04_grpo", "05_eval", "06_analysis"]
 TAGS = {"parameters", "compute", "keep_output", "metrics"}
@@ -128,7 +129,7 @@ def test_check_commands_refuses_what_does_not_exist():
 
 
 def test_the_readme_shows_the_recorded_tables():
-    from medvlt_lib.course import arms_table, times_table
+    from medvlt_lib.course.readme import arms_table, times_table
 
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert times_table() in text and arms_table() in text

@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from medvlt_lib.course import run_course
-from medvlt_lib.runs import read_json
+from medvlt_lib.core.files import read_json
+from medvlt_lib.course.runner import run_course
 
 # The stages before a notebook come from the reference run, so their settings stay as they are.
 LIMITS = {
@@ -51,7 +51,11 @@ def test_start_here(metrics):
 def test_data(metrics):
     m = metrics["01_data"]
     assert m["questions"] == {"train_text": 40, "train_image": 20, "validation": 12, "test": 24}
-    assert m["cleaning"] == {"read": 20, "kept": 16, "dropped": {"Choice B": 1, "Answer_label": 1, "Answer": 1, "images": 1}}
+    assert m["cleaning"] == {
+        "read": 20,
+        "kept": 16,
+        "dropped": {"Choice B": 1, "Answer_label": 1, "Answer": 1, "images": 1},
+    }
     assert m["planted_leaks"] == {"words": "near text", "picture": "near image"}
     worded = m["graders"]["The answer is (B)."]  # the re-grade takes the phrase, but not its full stop
     assert worded["published"] == worded["published-medvlm-r1"] == 0 < 0.4 < worded["tolerant"]

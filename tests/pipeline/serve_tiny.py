@@ -8,7 +8,8 @@ import sys
 import transformers
 from transformers.models.qwen2_5_vl import processing_qwen2_5_vl
 
-from medvlt_lib.models import _image_text_processor, torchvision_loads
+from medvlt_lib.models.loading import _image_text_processor
+from medvlt_lib.models.processor import torchvision_loads
 
 if not torchvision_loads():
     processing_qwen2_5_vl.Qwen2_5_VLProcessor = transformers.Qwen2_5_VLProcessor = _image_text_processor()
@@ -17,5 +18,11 @@ if __name__ == "__main__":
     from transformers.cli.serve import Serve
 
     Serve(
-        force_model=sys.argv[2], port=int(sys.argv[1]), host="127.0.0.1", device="cpu", dtype="float32", log_level="warning", default_seed=0
+        force_model=sys.argv[2],
+        port=int(sys.argv[1]),
+        host="127.0.0.1",
+        device="cpu",
+        dtype="float32",
+        log_level="warning",
+        default_seed=0,
     )

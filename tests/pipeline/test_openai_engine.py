@@ -11,10 +11,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from medvlt_lib.grading import grade
+from medvlt_lib.core.errors import UserError
+from medvlt_lib.grading.grade import grade
+from medvlt_lib.models.loading import shipped
 from medvlt_lib.phantom.questions import make_questions
-from medvlt_lib.phantom.tiny_model import shipped
-from medvlt_lib.records import UserError
 from medvlt_lib.rollout.engine import Sampling, prompts_of
 from medvlt_lib.rollout.openai_engine import ChatClient, OpenAIEngine
 from tests.pipeline.conftest import medvlt, settings
@@ -32,7 +32,9 @@ def free_port() -> int:
 def server(tmp_path_factory):
     """transformers' server on the larger tiny model."""
     port, log = free_port(), open(tmp_path_factory.mktemp("server") / "log", "w+")  # noqa: SIM115
-    process = subprocess.Popen([sys.executable, "-m", "tests.pipeline.serve_tiny", str(port), MODEL], stdout=log, stderr=log)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.pipeline.serve_tiny", str(port), MODEL], stdout=log, stderr=log
+    )
     try:
         for _ in range(240):
             try:
@@ -68,7 +70,9 @@ class Proxy(BaseHTTPRequestHandler):
             if callable(step):
                 request = step(request, None) or request
             onward = urllib.request.Request(
-                f"http://127.0.0.1:{Proxy.server_port}{self.path}", json.dumps(request).encode(), {"Content-Type": "application/json"}
+                f"http://127.0.0.1:{Proxy.server_port}{self.path}",
+                json.dumps(request).encode(),
+                {"Content-Type": "application/json"},
             )
             answer = urllib.request.urlopen(onward, timeout=60).read()
             if callable(step):
@@ -96,7 +100,9 @@ def engine(server, tmp_path):
 
     def make(concurrency=1, **kwargs):
         url = f"http://127.0.0.1:{proxy.server_port}/v1"
-        return OpenAIEngine(ChatClient(url, MODEL, tmp_path / "cache", **{"retries": 3, "timeout": 20, **kwargs}), concurrency)
+        return OpenAIEngine(
+            ChatClient(url, MODEL, tmp_path / "cache", **{"retries": 3, "timeout": 20, **kwargs}), concurrency
+        )
 
     yield make
     proxy.shutdown()
@@ -107,7 +113,9 @@ def test_text_and_image_questions_in_order_with_thinking_put_back(engine):
     done = list(engine(concurrency=3).generate(prompts_of(questions), Sampling(2, 0.0, 96)))
     assert [(c.question_id, c.sample) for c in done] == [(q.id, k) for q in questions for k in range(2)]
     verdicts = [grade(c.text, q) for c, q in zip(done, (q for q in questions for _ in range(2)), strict=True)]
-    assert sum(v.well_formed for v in verdicts) >= 10 and any(v.reward for v in verdicts)  # this server alone would give 0 on every row
+    assert sum(v.well_formed for v in verdicts) >= 10 and any(
+        v.reward for v in verdicts
+    )  # this server alone would give 0 on every row
     assert all(c.tokens > 5 for c in done) and {c.finish_reason for c in done} == {"stop"}
 
 
@@ -174,5 +182,13 @@ def test_the_stages_take_a_server(server, tmp_path, monkeypatch):
     for command in ("data", "filter", "eval"):
         done = medvlt(tmp_path, command, "--profile", "tiny", *(settings(**served) if command == "data" else []))
         assert done.returncode == 0, done.stderr[-2000:]
-    rows = [json.loads(line) for p in (tmp_path / "runs/tiny/02_filtering/rollouts").glob("*.jsonl") for line in p.read_text().splitlines()]
-    assert len(rows) == 16 and rows[0]["weights"] == f"{MODEL} at http://127.0.0.1:{server}/v1" and rows[0]["engine"].startswith("openai ")
+    rows = [
+        json.loads(line)
+        for p in (tmp_path / "runs/tiny/02_filtering/rollouts").glob("*.jsonl")
+        for line in p.read_text().splitlines()
+    ]
+    assert (
+        len(rows) == 16
+        and rows[0]["weights"] == f"{MODEL} at http://127.0.0.1:{server}/v1"
+        and rows[0]["engine"].startswith("openai ")
+    )

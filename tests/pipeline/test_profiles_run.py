@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from medvlt_lib import grpo, sft
-from medvlt_lib.config import load_profile, profile_names
-from medvlt_lib.models import LORA_TARGETS, load_policy, profile_processor
+from medvlt_lib.core.config import load_profile, profile_names
+from medvlt_lib.core.records import write_questions
+from medvlt_lib.models.adapters import LORA_TARGETS
+from medvlt_lib.models.loading import load_policy, profile_processor, shipped
 from medvlt_lib.phantom.questions import make_questions
-from medvlt_lib.phantom.tiny_model import build_tiny_processor, shipped, tiny_config
-from medvlt_lib.records import write_questions
+from medvlt_lib.stages import grpo, sft
+from medvlt_lib.tiny.architecture import build_tiny_processor, tiny_config
 
 LORA_PROFILES = [n for n in profile_names() if load_profile(n).model.lora]
 
@@ -25,7 +26,9 @@ def qwen2_vl(tmp_path_factory):
     keys = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id", "tie_word_embeddings")
     text = {k: v for k, v in c["text_config"].items() if k not in ("model_type", "architectures")}
     torch.manual_seed(0)
-    model = Qwen2VLForConditionalGeneration(Qwen2VLConfig(text_config=text, vision_config=vision, **{k: c[k] for k in keys}))
+    model = Qwen2VLForConditionalGeneration(
+        Qwen2VLConfig(text_config=text, vision_config=vision, **{k: c[k] for k in keys})
+    )
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
@@ -43,7 +46,14 @@ def on_cpu(name: str, qwen2_vl, **changes):
     """The profile with model, device, sampler and launcher swapped and sizes scaled down; every other value as shipped."""
     shipped_profile = load_profile(name)
     model = str(qwen2_vl) if "Qwen2-VL" in shipped_profile.model.name else "phantom:small"
-    small = {"max_prompt_length": 512, "max_completion_length": 24, "prompts": 4, "group_size": 4, "micro_batch": 4, "max_steps": 1}
+    small = {
+        "max_prompt_length": 512,
+        "max_completion_length": 24,
+        "prompts": 4,
+        "group_size": 4,
+        "micro_batch": 4,
+        "max_steps": 1,
+    }
     return load_profile(
         name,
         {
@@ -85,7 +95,9 @@ def test_lora_alone_moves_and_is_float32(name, qwen2_vl, files, tmp_path, monkey
         kinds = {n: type(m).__name__ for n, m in model.named_modules()}
         assert "Linear4bit" in kinds.values()
         assert not any("visual" in n for n, kind in kinds.items() if kind == "Linear4bit")
-    trainer = grpo.make_trainer(profile, model, profile_processor(profile), make_questions("text", "train", 16, seed=2), tmp_path)
+    trainer = grpo.make_trainer(
+        profile, model, profile_processor(profile), make_questions("text", "train", 16, seed=2), tmp_path
+    )
     trainer.train()
     after = dict(trainer.accelerator.unwrap_model(trainer.model).named_parameters())
     for n, old in frozen.items():
@@ -99,7 +111,7 @@ def test_lora_alone_moves_and_is_float32(name, qwen2_vl, files, tmp_path, monkey
 def test_lora_targets_leave_the_vision_tower_alone():
     import re
 
-    from medvlt_lib.models import load_model
+    from medvlt_lib.models.loading import load_model
 
     names = [n for n, m in load_model(shipped("small")).named_modules() if isinstance(m, torch.nn.Linear)]
     hit = [n for n in names if re.fullmatch(LORA_TARGETS, n)]
@@ -108,7 +120,8 @@ def test_lora_targets_leave_the_vision_tower_alone():
 
 
 def test_sft_labels_are_the_answer_alone(files):
-    from medvlt_lib.records import UserError, read_questions
+    from medvlt_lib.core.errors import UserError
+    from medvlt_lib.core.records import read_questions
 
     questions = read_questions(files / "image.parquet")
     processor = profile_processor(load_profile("tiny"))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from medvlt_lib.records import read_questions
+from medvlt_lib.core.records import read_questions
 from tests.pipeline.conftest import medvlt, settings
 
 FOLDER = os.environ.get("MEDVLT_REAL_DATA")
@@ -99,17 +99,30 @@ def test_real_questions_go_through_without_an_exception(tmp_path):
     questions = {q.id: q for f in (text, image) for q in read_questions(f)}
     write(
         answers,
-        [{"response": r["text"], "options": questions[r["id"]].options, "answer_label": questions[r["id"]].answer_label} for r in graded],
+        [
+            {
+                "response": r["text"],
+                "options": questions[r["id"]].options,
+                "answer_label": questions[r["id"]].answer_label,
+            }
+            for r in graded
+        ],
     )
     for grader in ("published", "published-medvlm-r1", "tolerant"):
-        assert medvlt(tmp_path, "grade", "answers.jsonl", "--grader", grader, "--out", f"{grader}.jsonl").returncode == 0
+        assert (
+            medvlt(tmp_path, "grade", "answers.jsonl", "--grader", grader, "--out", f"{grader}.jsonl").returncode == 0
+        )
 
 
 def test_planted_leaks_are_found_among_real_ones(tmp_path):
     rows, smear_rows, ct_rows = mirage(), smears(), ct()
     train = rows[: len(rows) // 2] + pubmedqa()
     source = next(r for r in rows[:100] if "year-old" in r["question"] and len(r["question"]) > 300)
-    near = {**source, "id": "planted", "question": source["question"].replace(" a ", "  A ").replace("year-old", "yr-old")}
+    near = {
+        **source,
+        "id": "planted",
+        "question": source["question"].replace(" a ", "  A ").replace("year-old", "yr-old"),
+    }
     with Image.open(smear_rows[5]["image"]) as picture:
         picture.resize((400, 300)).save(tmp_path / "copy.jpg", quality=70)
     copy = {**smear_rows[5], "id": "copy", "image": "copy.jpg"}
@@ -117,7 +130,9 @@ def test_planted_leaks_are_found_among_real_ones(tmp_path):
     (tmp_path / "torn.jpg").write_bytes(Path(smear_rows[6]["image"]).read_bytes()[:3000])
     half = len(smear_rows) // 2
     text = imported(tmp_path, "text", train)
-    image = imported(tmp_path, "image", smear_rows[:half] + [r for r in ct_rows if r["dataset"] == "mirp-RQ1"] + [torn], code=1)
+    image = imported(
+        tmp_path, "image", smear_rows[:half] + [r for r in ct_rows if r["dataset"] == "mirp-RQ1"] + [torn], code=1
+    )
     refused = [json.loads(line) for line in (tmp_path / "image/refused.jsonl").read_text().splitlines()]
     assert [r["column"] for r in refused] == ["image"]
     test = imported(tmp_path, "test", [*rows[len(rows) // 2 :], near, *smear_rows[half:], copy])

@@ -5,10 +5,10 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from medvlt_lib import grpo, sft
-from medvlt_lib.config import load_profile
+from medvlt_lib.core.config import load_profile
+from medvlt_lib.core.records import write_questions
 from medvlt_lib.phantom.questions import make_questions
-from medvlt_lib.records import write_questions
+from medvlt_lib.stages import grpo, sft
 
 SHORT = {
     "model.name": "phantom:small", "sft.batch": 4, "sft.micro_batch": 2, "sft.max_steps": 6, "sft.save_every": 2, "grpo.prompts": 2,

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from safetensors.torch import load_file
 
-from medvlt_lib.records import read_questions
+from medvlt_lib.core.records import read_questions
 from tests.pipeline.conftest import COMMANDS, SECONDS, medvlt, settings
 
 
@@ -32,7 +32,9 @@ def test_every_stage_leaves_its_files(finished):
 
 def test_counts_agree_with_the_rollouts(finished):
     stage = finished / "02_filtering"
-    rows = [json.loads(line) for p in sorted((stage / "rollouts").glob("*.jsonl")) for line in p.read_text().splitlines()]
+    rows = [
+        json.loads(line) for p in sorted((stage / "rollouts").glob("*.jsonl")) for line in p.read_text().splitlines()
+    ]
     counts = {r["id"]: r["pass_count"] for r in pq.read_table(stage / "pass_counts.parquet").to_pylist()}
     assert len(rows) == 96 * 4
     for key, count in counts.items():
@@ -54,7 +56,7 @@ def test_scores_agree_with_the_answers(finished):
 
 
 def test_training_moved_the_weights(finished):
-    from medvlt_lib.phantom.tiny_model import shipped
+    from medvlt_lib.models.loading import shipped
 
     base = load_file(shipped("small") / "model.safetensors")
     for arm in ("03_sft/sft_text", "04_grpo/rl_text"):
@@ -84,7 +86,9 @@ def test_any_model_can_be_evaluated_outside_the_arms(finished, tmp_path):
     checkpoint = "runs/tiny/03_sft/sft_text/checkpoint"
     done = medvlt(tmp_path, "eval", "--model", checkpoint, "--out", "mine")
     assert done.returncode == 0, done.stderr[-2000:]
-    assert (tmp_path / "mine" / "answers.parquet").read_bytes() == (finished / "05_eval/sft_text/answers.parquet").read_bytes()
+    assert (tmp_path / "mine" / "answers.parquet").read_bytes() == (
+        finished / "05_eval/sft_text/answers.parquet"
+    ).read_bytes()
     other = medvlt(tmp_path, "eval", "--model", "phantom:small", "--out", "mine")
     assert other.returncode == 2 and "another --out" in other.stderr
     missing = medvlt(tmp_path, "eval", "--model", "no-such-model", "--out", "other")
@@ -100,7 +104,10 @@ def test_any_model_can_be_evaluated_outside_the_arms(finished, tmp_path):
         (["eval", "--arm", "rl_image"], ["medvlt grpo --run tiny --arm rl_image"]),
         (["grpo", "--arm", "rl_sound"], ["rl_sound", "--data"]),
         (["grpo", "--arm", "sft_text"], ["medvlt sft --arm sft_text"]),
-        (["sft", "--redo", "03", "--set", "sft.batch=400", "--set", "sft.micro_batch=4"], ["48 questions", "sft.batch"]),
+        (
+            ["sft", "--redo", "03", "--set", "sft.batch=400", "--set", "sft.micro_batch=4"],
+            ["48 questions", "sft.batch"],
+        ),
         (["data", "--run", "split", "--set", "data.test=split:train_text"], ["data.test", "only data.validation"]),
         (["sft", "--arm", "mine", "--data", "none.parquet"], ["none.parquet"]),
         (["grpo", "--profile", "full-3b", "--run", "big"], ["accelerate launch"]),
@@ -150,7 +157,11 @@ def test_torn_inputs_are_named(finished, tmp_path):
 def _start(folder: Path, *arguments: str) -> subprocess.Popen:
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
     return subprocess.Popen(
-        [sys.executable, "-m", "medvlt_lib", *arguments], cwd=folder, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "medvlt_lib", *arguments],
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
 
 
@@ -185,7 +196,9 @@ def test_kill_9_and_start_again_ends_the_same(finished, tmp_path, command, n):
     assert unbroken == {p.relative_to(run) for p in (run / number).rglob("*")}
     for path in sorted(unbroken):
         one, two = finished / path, run / path
-        if path.name in ("pass_counts.parquet", "answers.parquet", "scores.json") or path.name.startswith(("kept_", "control_")):
+        if path.name in ("pass_counts.parquet", "answers.parquet", "scores.json") or path.name.startswith(
+            ("kept_", "control_")
+        ):
             assert one.read_bytes() == two.read_bytes(), path
         elif path.suffix == ".jsonl" and "rollouts" in path.parts:
             assert sorted(one.read_text().splitlines()) == sorted(two.read_text().splitlines())

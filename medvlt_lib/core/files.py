@@ -1,0 +1,80 @@
+"""Files that are whole or not there: atomic writes, JSON and JSONL, hashes."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from medvlt_lib.core.errors import UserError
+
+
+def atomic_write(path: str | os.PathLike, write) -> None:
+    """Call `write(temporary_path)` and rename the result to `path`, so that nobody ever sees half a file.
+
+    Raises UserError when the place cannot be written (a missing or read-only folder, a full disk).
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        os.close(handle)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}; choose a folder you may write to.") from error
+    try:
+        write(temporary)
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; free some space or choose another folder."
+        ) from error
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    atomic_write(
+        path, lambda temporary: Path(temporary).write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+    )
+
+
+def write_jsonl(path: Path, rows: list[dict]) -> None:
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    atomic_write(path, lambda temporary: Path(temporary).write_text(lines, encoding="utf-8"))
+
+
+def read_json(path: Path) -> Any:
+    """A JSON file's content. Raises UserError when it is missing or torn."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"there is no file {path}; run the stage that writes it.") from None
+    except ValueError:
+        raise UserError(f"{path} is not readable JSON; delete its folder and run that stage again.") from None
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, or of a folder's weights and configuration (its .safetensors and .json but metrics)."""
+    if path.is_dir():
+        names = sorted(
+            p
+            for p in path.iterdir()
+            if p.suffix in (".safetensors", ".json") and p.name not in ("metrics.json", "stage.json")
+        )
+        return hashlib.sha256("".join(p.name + file_hash(p) for p in names).encode()).hexdigest()
+    if not path.is_file():
+        raise UserError(f"there is no file {path}; run the stage that writes it.")
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def disk_refused(error: Exception) -> bool:
+    """Whether a full or read-only disk is behind an error; torch and safetensors hide the system's own error."""
+    refusals = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES)
+    hidden = ("No space left", "File too large", "PytorchStreamWriter failed", "unexpected pos")
+    return getattr(error, "errno", None) in refusals or any(words in str(error) for words in hidden)

@@ -1,0 +1,130 @@
+"""The course's figures; each function returns a matplotlib figure. Colours are Okabe and Ito's, safe for colour-blind readers."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+
+from medvlt_lib.core.images import load_image
+from medvlt_lib.core.records import Question
+
+BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#999999"
+STEPS = ("data", "filtering", "SFT", "GRPO", "evaluation", "analysis")
+
+
+def pipeline(lit: str) -> Figure:
+    """The six stages in a row with one of STEPS lit ('all' lights every one)."""
+    figure = Figure(figsize=(8, 1.1), layout="constrained")
+    axes = figure.subplots()
+    for i, step in enumerate(STEPS):
+        on = lit in (step, "all")
+        box = {
+            "boxstyle": "round,pad=0.5",
+            "facecolor": ORANGE if on else "#eeeeee",
+            "edgecolor": "black" if on else GREY,
+        }
+        axes.text(i, 0, step, ha="center", va="center", bbox=box, fontsize=11, weight="bold" if on else "normal")
+        if i:
+            axes.annotate("", (i - 0.36, 0), (i - 0.64, 0), arrowprops={"arrowstyle": "->", "color": GREY})
+    axes.set(xlim=(-0.6, len(STEPS) - 0.4), ylim=(-1, 1))
+    axes.axis("off")
+    return figure
+
+
+def gallery(questions: Sequence[Question], columns: int = 3) -> Figure:
+    """Questions side by side: the picture where there is one, the stem, the options with the gold one marked."""
+    rows = -(-len(questions) // columns)
+    pictured = [any(q.images for q in questions[i * columns : (i + 1) * columns]) for i in range(rows)]
+    heights = [h for shown in pictured for h in (1.9 if shown else 0.2, 2.0)]
+    figure = Figure(figsize=(3.6 * columns, sum(heights)), layout="constrained")
+    panels = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=heights)
+    for axis in panels.flat:
+        axis.axis("off")
+    for i, question in enumerate(questions):
+        picture, words = panels[2 * (i // columns), i % columns], panels[2 * (i // columns) + 1, i % columns]
+        if question.images:
+            picture.imshow(load_image(question.images[0]))
+        picture.set_title(question.family or question.dataset, fontsize=10)
+        lines = textwrap.wrap(question.question, 44)[:7]
+        lines += [
+            "",
+            *(f"{'→' if k == question.answer_label else '   '} {k}. {text}" for k, text in question.options.items()),
+        ]
+        words.text(0.02, 1, "\n".join(lines), va="top", fontsize=8, transform=words.transAxes)
+    return figure
+
+
+def shares(groups: dict[str, dict[str, int]], label: str, height: str) -> Figure:
+    """Bars of each group's shares side by side: `groups` maps a group to its counts by category."""
+    names = sorted({name for counts in groups.values() for name in counts})
+    figure = Figure(figsize=(7, 2.6), layout="constrained")
+    axis = figure.subplots()
+    colours = [BLUE, ORANGE, GREEN, RED, GREY]
+    for i, (group, counts) in enumerate(groups.items()):
+        places = [x + (i - (len(groups) - 1) / 2) * 0.8 / len(groups) for x in range(len(names))]
+        axis.bar(
+            places,
+            [counts.get(n, 0) / sum(counts.values()) for n in names],
+            0.8 / len(groups),
+            label=group,
+            color=colours[i % len(colours)],
+        )
+    axis.set_xticks(range(len(names)), names)
+    axis.set(xlabel=label, ylabel=height)
+    axis.legend(fontsize=8)
+    return figure
+
+
+def pass_counts(counts: dict[str, Sequence[int]], samples: int, keep_from: int, keep_to: int) -> Figure:
+    """A histogram of pass counts for each group of questions: the band that is kept in blue, what is left out in grey."""
+    figure = Figure(figsize=(4.2 * len(counts), 3), layout="constrained")
+    for axis, (name, values) in zip(
+        figure.subplots(1, len(counts), sharey=True, squeeze=False)[0], counts.items(), strict=True
+    ):
+        for inside, colour, label in ((True, BLUE, f"kept: {keep_from} to {keep_to}"), (False, GREY, "left out")):
+            shown = [c for c in range(samples + 1) if (keep_from <= c <= keep_to) == inside]
+            axis.bar(shown, [list(values).count(c) for c in shown], color=colour, label=label)
+        axis.set(title=f"{name} ({len(values)} questions)", xlabel=f"right answers of {samples}")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.legend(fontsize=8)
+    figure.axes[0].set_ylabel("questions")
+    return figure
+
+
+def curves(log: Sequence[dict], keys: dict[str, str], total: int | None = None, smooth: int = 5) -> Figure:
+    """Training curves over steps: one panel for every `key: label`, with a running mean over `smooth` steps."""
+    figure = Figure(figsize=(3.4 * len(keys), 2.6), layout="constrained")
+    for axis, (key, label) in zip(figure.subplots(1, len(keys), squeeze=False)[0], keys.items(), strict=True):
+        points = [(i + 1, float(row[key])) for i, row in enumerate(r for r in log if key in r)]
+        if points:
+            steps, values = zip(*points, strict=True)
+            running = [sum(values[max(0, i - smooth + 1) : i + 1]) / min(i + 1, smooth) for i in range(len(values))]
+            axis.plot(steps, values, color=GREY, linewidth=0.8)
+            axis.plot(steps, running, color=BLUE, linewidth=2, label=f"mean of {smooth} steps")
+            axis.legend(fontsize=8)
+        axis.set(xlabel="step", ylabel=label)
+        if total:
+            axis.set_xlim(0, total)
+    return figure
+
+
+def accuracy(rows: Sequence[dict]) -> Figure:
+    """Macro accuracy of the arms with 95 % intervals, and accuracy by data set. `rows`: medvlt_lib.report.results."""
+    names = list(rows[0]["datasets"])
+    figure = Figure(figsize=(3.6 + 1.5 * len(names), 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[1, max(1, len(names) / 2)])
+    colours = [GREY, ORANGE, BLUE, GREEN, RED, "#CC79A7", "#56B4E9"]
+    for i, row in enumerate(rows):
+        colour, value, (low, high) = colours[i % len(colours)], 100 * row["macro"], row["interval"]
+        left.errorbar(i, value, [[value - 100 * low], [100 * high - value]], fmt="o", capsize=4, color=colour)
+        width = 0.8 / len(rows)
+        places = [x + (i - (len(rows) - 1) / 2) * width for x in range(len(names))]
+        right.bar(places, [100 * row["datasets"][n]["accuracy"] for n in names], width, label=row["arm"], color=colour)
+    left.set_xticks(range(len(rows)), [r["arm"] for r in rows], rotation=30, ha="right")
+    left.set(ylabel="macro accuracy, % (95 % interval)", xlim=(-0.5, len(rows) - 0.5))
+    right.set_xticks(range(len(names)), [textwrap.fill(n.replace("_", " "), 15) for n in names], fontsize=8)
+    right.set_ylabel("accuracy, %")
+    figure.legend(*right.get_legend_handles_labels(), loc="outside upper center", ncols=len(rows), fontsize=8)
+    return figure

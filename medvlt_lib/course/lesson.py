@@ -1,0 +1,245 @@
+"""What every notebook of the course begins and ends with; the ideas stand in the notebooks themselves."""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import shutil
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+from medvlt_lib.core.errors import UserError
+from medvlt_lib.core.files import read_json, write_json
+from medvlt_lib.core.records import Completion, Question, Verdict
+from medvlt_lib.core.runs import STAGES, Run, open_run
+from medvlt_lib.rollout.engine import Sampling, prompts_of
+
+ROOT = Path(__file__).parents[2]
+REFERENCE = Path(__file__).parents[1] / "assets" / "reference"
+SECTIONS = {
+    "00": ("model", "engine"),
+    "01": ("data",),
+    "02": ("model", "engine", "filtering"),
+    "03": ("model", "sft", "launch"),
+    "04": ("model", "grpo", "launch"),
+    "05": ("model", "engine", "eval"),
+    "06": ("eval",),
+}
+_started: dict[str, float] = {}
+
+
+def begin(
+    notebook: str, profile: str, run: str | None, seed: int, settings: dict[str, Any], use_reference: bool = False
+) -> Run:
+    """Open the notebook's run and show versions, hardware, settings and the time it took elsewhere.
+
+    Works from the project's folder, whether Jupyter was started there or in notebooks/. `seed` sets every stage's own
+    seed. With `use_reference` the stages before this notebook are copied from the small run that ships with the
+    package. The notebook's old metrics file is removed. Raises UserError for whatever the profile or run refuses.
+    """
+    if Path.cwd().name == "notebooks":
+        os.chdir("..")
+    number = notebook[:2]
+    _started[notebook] = time.monotonic()
+    chosen = {f"{section}.seed": seed for section in ("filtering", "sft", "grpo", "eval")} | settings
+    opened = (
+        _from_reference(number, profile, run or "reference", chosen)
+        if use_reference
+        else open_run(profile, run, chosen)
+    )
+    metrics_path(opened, notebook).unlink(missing_ok=True)
+    warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm's, where ipywidgets is not installed
+    if number not in ("01", "06"):
+        _import_quietly()
+    _show_setup(opened, notebook)
+    return opened
+
+
+def _import_quietly() -> None:
+    """The slow imports, here rather than in the first cell that computes, and without bars for loading weights."""
+    from transformers.utils import logging
+
+    from medvlt_lib.rollout import transformers_engine  # noqa: F401
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+
+
+def finish(run: Run, notebook: str, **metrics: Any) -> None:
+    """Write the notebook's metrics file, with seconds and peak memory, and say so. Call it in the last cell."""
+    seconds = time.monotonic() - _started[notebook]
+    values = {
+        "notebook": notebook,
+        "profile": run.profile.profile,
+        "seconds": round(seconds, 1),
+        "peak_memory_mb": _peak_memory(),
+        **metrics,
+    }
+    write_json(metrics_path(run, notebook), values)
+    show_table(
+        [
+            ("written", "seconds", "peak memory, MB"),
+            (str(metrics_path(run, notebook)), f"{seconds:.0f}", str(values["peak_memory_mb"])),
+        ]
+    )
+
+
+def metrics_path(run: Run, notebook: str) -> Path:
+    return run.folder / "notebooks" / f"{notebook}.metrics.json"
+
+
+def ask(
+    engine, profile, questions: list[Question], n: int = 1, temperature: float = 0.0, seed: int = 0
+) -> list[list[tuple[Completion, Verdict]]]:
+    """`n` graded answers to each question, in the profile's prompt style and with its evaluation grader."""
+    from medvlt_lib.grading.grade import grade
+
+    style = profile.engine.prompt_style
+    sampling = Sampling(n, temperature, profile.eval.max_new_tokens, seed)
+    completions = list(engine.generate(prompts_of(questions, style), sampling))
+    graded = [
+        (c, grade(c.text, q, profile.eval.grader, style, c.finish_reason))
+        for c, q in zip(completions, (q for q in questions for _ in range(n)), strict=True)
+    ]
+    return [graded[i : i + n] for i in range(0, len(graded), n)]
+
+
+def in_place(run: Run, command: str) -> bool:
+    """Whether a training stage runs in this kernel; if not, print the command that launches it on many devices."""
+    from medvlt_lib.training.launch import launch_command
+
+    launch = launch_command(run, f"{command} --run {run.folder.name}")
+    if launch:
+        print(
+            f"This profile trains on {run.profile.launch.devices} devices. In a terminal, run\n\n    {launch}\n\nand then go on here."
+        )
+    return launch is None
+
+
+def live_curve(key: str, label: str, total: int):
+    """A trainer callback that draws `key` of the log every few steps, in place."""
+    from IPython.display import display
+    from transformers import TrainerCallback
+
+    from medvlt_lib.core import plots
+
+    class LiveCurve(TrainerCallback):
+        handle = None
+
+        def on_log(self, args, state, control, **_):
+            if state.global_step % 5 and state.global_step < total:
+                return
+            figure = plots.curves(state.log_history, {key: label}, total)
+            if self.handle is None:
+                self.handle = display(figure, display_id=True)
+            else:
+                self.handle.update(figure)
+
+    return LiveCurve()
+
+
+def show_table(cells: list[tuple]) -> None:
+    """A table in the notebook; the first row is its head."""
+    from IPython.display import HTML, display
+
+    text = lambda c: ", ".join(f"{k}: {v}" for k, v in c.items()) if isinstance(c, dict) else str(c)  # noqa: E731
+    head, *rows = [[html.escape(text(c)) for c in row] for row in cells]
+    body = "".join("<tr>" + "".join(f"<td style='text-align:left'>{c}</td>" for c in row) + "</tr>" for row in rows)
+    display(
+        HTML("<table><tr>" + "".join(f"<th style='text-align:left'>{c}</th>" for c in head) + f"</tr>{body}</table>")
+    )
+
+
+def show_answers(question: Question, answers: list[tuple[Completion | str, Verdict]], title: str = "") -> None:
+    """One question, its picture and several graded answers side by side; green is right, red is wrong."""
+    import base64
+    import io
+
+    from IPython.display import HTML, display
+
+    from medvlt_lib.core.images import load_image
+
+    pictures = ""
+    for image in question.images:
+        buffer = io.BytesIO()
+        load_image(image).save(buffer, "PNG")
+        pictures += (
+            f"<img style='width:180px' src='data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}'>"
+        )
+    options = "<br>".join(
+        f"{k}. {html.escape(v)}" + (" ←" if k == question.answer_label else "") for k, v in question.options.items()
+    )
+    boxes = ""
+    for answer, verdict in answers:
+        text = answer if isinstance(answer, str) else answer.text
+        colour = "#009E73" if verdict.correct else "#D55E00"
+        mark = "right" if verdict.correct else "wrong"
+        boxes += (
+            f"<div style='flex:1 1 220px;border-left:4px solid {colour};padding:4px 8px;margin:4px;text-align:left'>"
+            f"<b style='color:{colour}'>{mark}</b><br><span style='white-space:pre-wrap'>{html.escape(text)}</span></div>"
+        )
+    head = f"<b>{html.escape(title or question.family or question.dataset)}</b><br>{html.escape(question.question)}<br>{options}"
+    display(
+        HTML(
+            f"<div style='display:flex;gap:12px;text-align:left'><div>{pictures}</div><div style='max-width:32em'>{head}</div></div>"
+            f"<div style='display:flex;flex-wrap:wrap'>{boxes}</div>"
+        )
+    )
+
+
+def expected(notebook: str, profile: str) -> dict | None:
+    """A notebook's recorded time and memory on a profile (results/course-PROFILE.json), where it was run."""
+    path = ROOT / "results" / f"course-{profile}.json"
+    return read_json(path)["notebooks"].get(notebook) if path.exists() else None
+
+
+def _show_setup(run: Run, notebook: str) -> None:
+    from importlib.metadata import version
+
+    profile = run.profile
+    record = expected(notebook, profile.profile)
+    took = f"{record['seconds']:.0f} s, {record['peak_memory_mb']} MB" if record else "not run yet on this profile"
+    rows = [
+        ("run", f"{run.folder} (profile {profile.profile})"),
+        ("versions", ", ".join(f"{n} {version(n)}" for n in ("torch", "transformers", "trl", "peft"))),
+        ("hardware", f"{profile.model.device}, {os.cpu_count()} cores, {_memory()}"),
+        ("recorded time and memory", took),
+    ]
+    rows += [(k, json.dumps(v)) for k, v in run.settings(*SECTIONS[notebook[:2]]).items() if v is not None]
+    show_table([("", ""), *rows])
+
+
+def _memory() -> str:
+    import psutil
+
+    return f"{psutil.virtual_memory().available / 2**30:.0f} GB of memory free"
+
+
+def _peak_memory() -> int:
+    """Peak memory of this process so far in MB; on a GPU, the peak of the GPU."""
+    import resource
+    import sys
+
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        return round(torch.cuda.max_memory_allocated() / 2**20)
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def _from_reference(number: str, profile: str, name: str, settings: dict[str, Any]) -> Run:
+    """A run whose stages before `number` are those of the reference run."""
+    if not (REFERENCE / "manifest.json").exists():
+        raise UserError(f"{REFERENCE} holds no reference run; make it with `medvlt reference`.")
+    manifest = read_json(REFERENCE / "manifest.json")
+    if manifest["profile"]["profile"] != profile:
+        raise UserError(
+            f"the reference run has profile {manifest['profile']['profile']}, not {profile}; set PROFILE to it or USE_REFERENCE to False."
+        )
+    run = open_run(profile, name, {**manifest["overrides"], **settings})
+    for stage, folder in STAGES.items():
+        if stage < number and not (run.folder / folder).exists() and (REFERENCE / folder).exists():
+            shutil.copytree(REFERENCE / folder, run.folder / folder)
+    return run

@@ -1,0 +1,40 @@
+"""The README's tables of recorded times, memory and accuracies, from results/."""
+
+from __future__ import annotations
+
+from medvlt_lib.core.files import read_json
+from medvlt_lib.course.lesson import ROOT
+from medvlt_lib.course.runner import notebooks
+
+
+def times_table() -> str:
+    """The README's table of notebooks with recorded time and memory per profile, as Markdown."""
+    records = {
+        p.stem.removeprefix("course-"): read_json(p)["notebooks"]
+        for p in sorted((ROOT / "results").glob("course-*.json"))
+    }
+    profiles = ["tiny", "tiny-qlora", *sorted(set(records) - {"tiny", "tiny-qlora"}), "all other profiles"]
+    lines = ["| notebook | " + " | ".join(profiles) + " |", "|---" * (len(profiles) + 1) + "|"]
+    for path in notebooks():
+        cells = [_cell(records.get(p, {}).get(path.stem)) for p in profiles]
+        lines.append(f"| [{path.stem}](notebooks/{path.name}) | " + " | ".join(cells) + " |")
+    totals = [sum(r["seconds"] for r in records[p].values()) if p in records else None for p in profiles]
+    lines.append("| **all** | " + " | ".join(f"{t / 60:.1f} min" if t else "not run" for t in totals) + " |")
+    return "\n".join(lines)
+
+
+def _cell(record: dict | None) -> str:
+    return f"{record['seconds']:.0f} s, {record['peak_memory_mb'] / 1000:.1f} GB" if record else "not run"
+
+
+def arms_table() -> str:
+    """The README's table of recorded accuracies per profile and arm (results/arms-PROFILE.json), as Markdown."""
+    from medvlt_lib.stages.report import table
+
+    lines = []
+    for path in sorted((ROOT / "results").glob("arms-*.json")):
+        head, *rows = [row[:5] for row in table(read_json(path))]
+        if not lines:
+            lines = ["| profile | " + " | ".join(head) + " |", "|---" * (len(head) + 1) + "|"]
+        lines += [f"| {path.stem.removeprefix('arms-')} | " + " | ".join(row) + " |" for row in rows]
+    return "\n".join(lines)

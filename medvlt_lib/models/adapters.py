@@ -1,0 +1,13 @@
+"""LoRA adapters: which layers carry them, and their precision."""
+
+from __future__ import annotations
+
+# Linear layers of the language model alone: the vision blocks carry gate/up/down_proj too.
+LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
+
+
+def lora_to_float32(model) -> None:
+    """LoRA weights in float32: in bf16 a small learning rate moves almost none of them."""
+    for name, parameter in model.named_parameters():
+        if "lora_" in name:
+            parameter.data = parameter.data.float()

@@ -1,0 +1,145 @@
+"""A profile's model: float32, bf16, NF4 with LoRA; and what tells its weights from others."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from medvlt_lib.core.errors import UserError, first_line
+from medvlt_lib.core.files import file_hash
+from medvlt_lib.models.adapters import LORA_TARGETS, lora_to_float32
+from medvlt_lib.models.processor import load_processor
+
+logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on a CPU it misses an optional package each time
+
+WEIGHTS = Path(__file__).parents[1] / "tiny" / "weights"  # the shipped tiny models
+
+
+def shipped(size: str) -> Path:
+    """The folder of a shipped tiny model. Raises UserError for an unknown size."""
+    sizes = sorted(p.name for p in WEIGHTS.iterdir())
+    if size not in sizes:
+        raise UserError(f"unknown model size '{size}'; choose one of {', '.join(sizes)}.")
+    return WEIGHTS / size
+
+
+def resolve(name: str) -> str:
+    """A profile's model name as a folder or Hub name (phantom:base is the shipped larger tiny model)."""
+    from medvlt_lib.models.loading import shipped
+
+    return str(shipped(name.removeprefix("phantom:"))) if name.startswith("phantom:") else name
+
+
+def profile_processor(profile):
+    """The processor of a profile's model, with its pixel limits in force."""
+    processor = load_processor(resolve(profile.model.name), revision=profile.model.revision)
+    limits = {"shortest_edge": profile.model.min_pixels, "longest_edge": profile.model.max_pixels}
+    for key, value in limits.items():
+        if value is not None:
+            processor.image_processor.size[key] = value
+    return processor
+
+
+def load_model(folder: str | Path, dtype: str = "float32", device: str = "cpu", revision: str | None = None):
+    """The image-text model of a folder or a Hub name. Raises UserError for missing, damaged or foreign weights."""
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    try:
+        config = AutoConfig.from_pretrained(folder, revision=revision)
+        model, report = AutoModelForImageTextToText.from_pretrained(
+            folder, config=config, revision=revision, dtype=getattr(torch, dtype), output_loading_info=True
+        )
+        model = model.to(device)
+    except Exception as error:  # safetensors, json and transformers each raise their own kind
+        raise UserError(
+            f"cannot load a model from {folder} ({first_line(error)}); check the folder, or the name, the network and the device."
+        ) from error
+    wrong = [k for key in ("missing_keys", "unexpected_keys", "mismatched_keys") for k in report.get(key) or []]
+    wrong = [k for k in wrong if not (k == "lm_head.weight" and config.tie_word_embeddings)]
+    if wrong:
+        raise UserError(
+            f"the weights in {folder} do not belong to its config.json (for one, {wrong[0]}); fetch the folder again."
+        )
+    return model.eval()
+
+
+def load_policy(profile, checkpoint: Path | None = None, trainable: bool = False, seed: int = 42):
+    """A profile's model, or an arm's checkpoint of it (full weights or a LoRA adapter); with a new adapter, drawn from
+    `seed`, to train.
+
+    With NF4 the vision tower and the output layer stay in full precision, which is asserted. LoRA weights are float32.
+    """
+    m = profile.model
+    adapter = checkpoint is not None and (checkpoint / "adapter_config.json").exists()
+    source, revision = (resolve(m.name), m.revision) if checkpoint is None or adapter else (checkpoint, None)
+    dtype = "float32" if trainable and m.lora is None else m.dtype  # full-weight training keeps float32 master weights
+    if trainable and m.lora is not None and checkpoint is not None and not adapter:
+        raise UserError(
+            f"{checkpoint} holds full weights, and profile {profile.profile} trains an adapter; name it as model.name instead."
+        )
+    device = (
+        "cpu" if trainable and profile.launch.devices > 1 else m.device
+    )  # accelerate places what several devices share
+    model = (
+        load_nf4(source, device, revision) if m.quantization == "nf4" else load_model(source, dtype, device, revision)
+    )
+    if adapter:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, checkpoint, is_trainable=trainable)
+    elif m.lora is not None and trainable:
+        import torch
+        from peft import LoraConfig, get_peft_model
+
+        torch.manual_seed(seed)
+        config = LoraConfig(
+            r=m.lora.rank, lora_alpha=m.lora.alpha, lora_dropout=m.lora.dropout, target_modules=LORA_TARGETS
+        )
+        model = get_peft_model(model, config)
+    lora_to_float32(model)
+    return model
+
+
+def load_nf4(source: str | Path, device: str, revision: str | None = None):
+    """The model with its language layers in 4-bit NF4 (QLoRA, arXiv 2305.14314, section 3), vision in full precision."""
+    import torch
+    from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
+
+    compute = torch.float32 if device == "cpu" else torch.bfloat16
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=compute,
+        llm_int8_skip_modules=["model.visual", "lm_head"],
+    )
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(
+            source, revision=revision, quantization_config=config, dtype=compute, device_map={"": device}
+        )
+    except Exception as error:  # safetensors, json, CUDA and transformers each raise their own kind
+        raise UserError(
+            f"cannot load a model from {source} ({first_line(error)}); check the name, the network and the device."
+        ) from error
+    packed = {n: module for n, module in model.named_modules() if type(module).__name__ == "Linear4bit"}
+    assert packed and not any("visual" in n for n in packed), (
+        "NF4 reached the vision tower; check llm_int8_skip_modules"
+    )
+    for (
+        module
+    ) in packed.values():  # bitsandbytes 0.50 repacks weights at the first rollout on such a CPU and then cannot train
+        module.support_avx512bf16_for_cpu = False
+    return model
+
+
+def weights_id(profile) -> str:
+    """What tells a profile's base weights from others: a hash of a local folder's files, or a Hub name and its commit."""
+    from transformers import AutoConfig
+
+    if profile.engine.kind == "openai":
+        return f"{profile.model.name} at {profile.engine.url}"
+    place = Path(resolve(profile.model.name))
+    if place.is_dir():
+        return file_hash(place)[:16]
+    commit = getattr(AutoConfig.from_pretrained(str(place), revision=profile.model.revision), "_commit_hash", None)
+    return f"{place}@{commit}"

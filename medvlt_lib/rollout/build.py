@@ -1,0 +1,29 @@
+"""The rollout engine of a profile."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from medvlt_lib.core.errors import UserError
+from medvlt_lib.models.loading import load_policy, profile_processor
+
+
+def build_engine(profile, checkpoint: Path | None = None):
+    """The rollout engine of a profile, on its base model or on an arm's checkpoint. Raises UserError for a checkpoint on a server."""
+    if profile.engine.kind == "openai":
+        from medvlt_lib.rollout.openai_engine import ChatClient, OpenAIEngine
+
+        if checkpoint is not None:
+            raise UserError(f"engine.kind openai cannot load {checkpoint}; serve it there and name it as model.name.")
+        e = profile.engine
+        client = ChatClient(e.url, profile.model.name, prices=(e.prompt_price, e.completion_price), max_cost=e.max_cost)
+        return OpenAIEngine(client, e.concurrency)
+    if profile.engine.kind == "vllm":
+        from medvlt_lib.rollout.vllm_engine import build_vllm_engine
+
+        return build_vllm_engine(profile, checkpoint)
+    from medvlt_lib.rollout.transformers_engine import TransformersEngine
+
+    return TransformersEngine(
+        load_policy(profile, checkpoint).eval(), profile_processor(profile), profile.engine.batch_tokens
+    )

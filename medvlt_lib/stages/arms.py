@@ -1,0 +1,50 @@
+"""The arms of the experiment, which files each is trained from, and where it was trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from medvlt_lib.core.errors import UserError
+from medvlt_lib.core.runs import COMMANDS, Run
+
+ARMS = ("base", "sft_text", "sft_image", "rl_text", "rl_image", "sft_text-rl_image", "rl_text-rl_image")
+
+
+def arm_stage(arm: str) -> str:
+    """'03' or '04', by an arm's last step."""
+    return "03" if arm.rpartition("-")[2].startswith("sft") else "04"
+
+
+def trained_in(run_: Run, arm: str) -> str:
+    """The stage, '03' or '04', whose folder holds a finished arm; where there is none, the one its name belongs to."""
+    found = [s for s in ("03", "04") if (run_.stage_folder(s, arm) / "metrics.json").exists()]
+    return found[0] if found else arm_stage(arm)
+
+
+def arm_inputs(run_: Run, stage: str, arm: str, which: str, data: Path | None, init: Path | None) -> dict[str, Path]:
+    """The files an arm is trained from: its data, and the checkpoint it starts from unless that is the base model.
+
+    `which`: 'train' (01_data), 'kept' or 'control' (02_filtering). Arms outside the paper's seven need `data`.
+    """
+    if arm in ARMS[1:] and arm_stage(arm) != stage:
+        raise UserError(
+            f"the arm {arm} is trained by `medvlt {COMMANDS[arm_stage(arm)]} --arm {arm}`, not by {COMMANDS[stage]}."
+        )
+    before, _, last = arm.rpartition("-")
+    kind = last.partition("_")[2]
+    if data is None:
+        traces = run_.profile.data.traces_image if which == "train" and kind == "image" else None
+        if arm not in ARMS or arm == "base":
+            raise UserError(
+                f"'{arm}' is not one of the arms {', '.join(ARMS[1:])}; name its training file with --data."
+            )
+        folder = run_.require("01") if which == "train" else run_.require("02")
+        data = folder / f"{'traces' if traces else which}_{kind}.parquet"
+    inputs = {"data": data}
+    if init is not None:
+        if not (init / "config.json").exists() and not (init / "adapter_config.json").exists():
+            raise UserError(f"--init {init} holds no model; name a folder with config.json or adapter_config.json.")
+        inputs["init"] = init
+    elif before and arm in ARMS:
+        inputs["init"] = run_.require(arm_stage(before), before) / "checkpoint"
+    return inputs

@@ -1,0 +1,200 @@
+"""Stage 04: GRPO with a verifiable reward, through TRL's GRPOTrainer.
+
+What TRL's trainer sees: conversational prompts, an `images` column that is empty for text questions (so that one batch
+may mix both), and a rollout function that samples each group once from its prompt with our engine. Advantages, clipping
+and the KL term are TRL's; their settings are the papers', translated in the profiles.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from medvlt_lib.core.errors import UserError
+from medvlt_lib.core.files import atomic_write
+from medvlt_lib.core.images import load_image
+from medvlt_lib.core.prompts import prompt_text
+from medvlt_lib.core.records import Question, read_questions
+from medvlt_lib.core.runs import Run
+from medvlt_lib.grading import rewards
+from medvlt_lib.models.adapters import lora_to_float32
+from medvlt_lib.models.loading import load_policy, profile_processor
+from medvlt_lib.rollout.engine import Engine, Prompt, Sampling
+from medvlt_lib.stages.arms import arm_inputs
+from medvlt_lib.training.checkpoints import finish_training
+from medvlt_lib.training.trainer import shared_arguments, train_resumably
+
+
+def run(
+    run_: Run, arm: str = "rl_text", data: Path | None = None, init: Path | None = None, callbacks: list | None = None
+) -> dict:
+    """Trains one arm into 04_grpo/<arm>; returns steps and the first and last mean reward. `callbacks` go to the trainer."""
+    profile = run_.profile.for_arm(arm)
+    inputs = arm_inputs(run_, "04", arm, profile.grpo.data, data, init)
+    settings = run_.settings("model", "engine", "grpo", "launch", arm=arm)
+    return run_.perform("04", lambda folder: _work(folder, profile, inputs, callbacks), settings, inputs, arm)
+
+
+def _work(folder: Path, profile, inputs: dict[str, Path], callbacks: list | None = None) -> dict:
+    g = profile.grpo
+    questions = read_questions(inputs["data"])
+    if len(questions) < g.prompts:
+        raise UserError(
+            f"{inputs['data']} holds {len(questions)} questions, one step needs grpo.prompts = {g.prompts}; lower it or add questions."
+        )
+    processor = profile_processor(profile)
+    trainer = make_trainer(
+        profile, load_policy(profile, inputs.get("init"), True, g.seed), processor, questions, folder, callbacks
+    )
+    train_resumably(trainer, "reward")
+    if trainer.is_world_process_zero():
+        gather_samples(folder)
+    metrics = finish_training(trainer, folder, profile.model.name)
+    means = [float(row["reward"]) for row in trainer.state.log_history if "reward" in row]
+    return {**metrics, "first_reward": means[0], "last_reward": means[-1]}
+
+
+def make_trainer(profile, model, processor, questions: list[Question], folder: Path, callbacks: list | None = None):
+    """TRL's trainer for a profile; LoRA weights, which TRL may have cast to bf16, are put back to float32."""
+    os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # its rollout hook is marked experimental, and pinned here
+    from trl import GRPOTrainer
+
+    from medvlt_lib.rollout.transformers_engine import TransformersEngine
+
+    g = profile.grpo
+    hook = None
+    if g.sampler == "engine":
+        engine = TransformersEngine(model, processor, profile.engine.batch_tokens)
+        sampling = Sampling(g.group_size, g.temperature, g.max_completion_length, g.seed)
+        hook = rollout_with(engine, sampling, g.max_prompt_length, folder / "samples")
+    trainer = GRPOTrainer(
+        model=model,
+        reward_funcs=getattr(rewards, g.reward.replace("-", "_")),
+        args=grpo_arguments(profile, folder),
+        train_dataset=training_rows(questions, profile.engine.prompt_style),
+        processing_class=processor,
+        rollout_func=hook,
+        callbacks=callbacks,
+    )
+    lora_to_float32(trainer.model)
+    for policy in (trainer.model, trainer.ref_model):
+        if policy is not None:
+            policy.register_forward_pre_hook(_without_empty_pictures, with_kwargs=True)
+    return trainer
+
+
+def _without_empty_pictures(module, args, kwargs):
+    """TRL cuts a batch of text and image rows into micro-batches and hands one without images an empty picture tensor."""
+    if kwargs.get("image_grid_thw") is not None and not len(kwargs["image_grid_thw"]):
+        kwargs = {k: v for k, v in kwargs.items() if k not in ("pixel_values", "image_grid_thw")}
+    return args, kwargs
+
+
+def grpo_arguments(profile, folder: Path):
+    """A profile's grpo section in TRL's terms (RECIPE E1): `updates` optimizer steps from one generation batch."""
+    from trl import GRPOConfig
+
+    g = profile.grpo
+    accumulation = profile.grpo_accumulation()
+    server = {"use_vllm": True, "vllm_mode": "server"} if g.sampler == "trl-vllm-server" else {}
+    return GRPOConfig(
+        **shared_arguments(profile, g, folder),
+        per_device_train_batch_size=g.micro_batch,
+        gradient_accumulation_steps=accumulation,
+        steps_per_generation=g.updates * accumulation,
+        num_generations=g.group_size,
+        max_completion_length=g.max_completion_length,
+        beta=g.beta,
+        epsilon=g.epsilon,
+        loss_type=g.loss_type,
+        scale_rewards=g.scale_rewards,
+        temperature=g.temperature,
+        num_iterations=1,
+        **server,
+    )
+
+
+def training_rows(questions: list[Question], style: str = "medvlthinker"):
+    """Questions as the data set TRL's GRPO trainer reads."""
+    from datasets import Dataset, Features, Image, List, Value
+
+    turn = {"role": Value("string"), "content": Value("string")}
+    features = Features(
+        {"prompt": List(turn), "images": List(Image()), "answer_label": Value("string"), "answer": Value("string")}
+    )
+    rows = [
+        {
+            "prompt": [{"role": "user", "content": prompt_text(q, style)}],
+            "images": [load_image(i) for i in q.images],
+            "answer_label": q.answer_label,
+            "answer": q.answer,
+        }
+        for q in questions
+    ]
+    return Dataset.from_list(rows, features=features)
+
+
+def rollout_with(engine: Engine, sampling: Sampling, max_prompt_length: int, samples: Path):
+    """A TRL rollout function. TRL repeats every prompt G = sampling.n times in a row; each group is sampled once.
+
+    The first group of every rollout is kept in `samples`, one file a step. Raises UserError for a prompt that is too long.
+    """
+
+    def rollout(prompts: list, trainer) -> dict[str, list]:
+        step, training = trainer.state.global_step, trainer.model.training
+        group = sampling.n if training else trainer.num_generations_eval
+        heads = [
+            Prompt(f"{step}:{trainer.accelerator.process_index}:{i}", messages, _images(messages))
+            for i, messages in enumerate(prompts[::group])
+        ]
+        trainer.model.eval()
+        done = list(engine.generate(heads, replace(sampling, n=group)))
+        trainer.model.train(training)
+        if trainer.accelerator.is_main_process:
+            _write_samples(samples, step, prompts[0], done[:group])
+        longest = max(done, key=lambda c: len(c.prompt_ids))
+        if len(longest.prompt_ids) > max_prompt_length:
+            raise UserError(
+                f"a prompt is {len(longest.prompt_ids)} tokens long, grpo.max_prompt_length is {max_prompt_length}; raise it, or lower model.max_pixels."
+            )
+        return {
+            "prompt_ids": [c.prompt_ids for c in done],
+            "completion_ids": [c.token_ids for c in done],
+            "logprobs": [c.logprobs for c in done],
+        }
+
+    return rollout
+
+
+def _images(messages: list[dict]) -> list:
+    return [
+        part["image"]
+        for turn in messages
+        if isinstance(turn["content"], list)
+        for part in turn["content"]
+        if part["type"] == "image"
+    ]
+
+
+def _write_samples(folder: Path, step: int, prompt: list[dict], done: list) -> None:
+    content = prompt[-1]["content"]
+    text = content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+    row = {"step": step, "prompt": text, "completions": [c.text for c in done]}
+    line = json.dumps(row, ensure_ascii=False) + "\n"
+    atomic_write(folder / f"{step:06d}.json", lambda temporary: Path(temporary).write_text(line, encoding="utf-8"))
+
+
+def gather_samples(folder: Path) -> None:
+    """One samples.jsonl from the files of the single steps; a kill in the middle of this loses nothing."""
+    import shutil
+
+    before = (folder / "samples.jsonl").read_text(encoding="utf-8") if (folder / "samples.jsonl").exists() else ""
+    files = [path.read_text(encoding="utf-8") for path in (folder / "samples").glob("*.json")]
+    by_step = {json.loads(line)["step"]: line for line in [*before.splitlines(keepends=True), *files]}
+    lines = [by_step[step] for step in sorted(by_step)]
+    atomic_write(
+        folder / "samples.jsonl", lambda temporary: Path(temporary).write_text("".join(lines), encoding="utf-8")
+    )
+    shutil.rmtree(folder / "samples", ignore_errors=True)

@@ -1,0 +1,128 @@
+"""Stage 06: one page with the arms' scores, their paired differences from the base, figures, and what was not run."""
+
+from __future__ import annotations
+
+import html
+import json
+from pathlib import Path
+
+from medvlt_lib.core import plots
+from medvlt_lib.core.errors import UserError
+from medvlt_lib.core.files import atomic_write, read_json, write_json
+from medvlt_lib.core.runs import STAGES, Run
+from medvlt_lib.stages.arms import ARMS
+from medvlt_lib.stages.evaluate import paired
+
+NOTICE = "Research and teaching material; synthetic or public data. Not for clinical use."
+
+
+def run(run_: Run) -> dict:
+    """Writes 06_analysis: tables/results.json, figures/accuracy.png, report.html and model_card.md."""
+    arms = evaluated_arms(run_)
+    base = run_.folder / STAGES["05"]
+    inputs = {f"{a}.{n}": base / a / n for a in arms for n in ("scores.json", "answers.parquet")}
+    run_.redo.add("06")  # it takes a second, and arms may have been added
+    return run_.perform("06", lambda folder: _work(folder, run_, arms, base), {}, inputs)
+
+
+def evaluated_arms(run_: Run) -> list[str]:
+    """Arms with finished evaluations, the papers' arms first. Raises UserError when there is none."""
+    found = {p.parent.name for p in (run_.folder / STAGES["05"]).glob("*/metrics.json")}
+    if not found:
+        raise UserError(f"{run_.folder} has no evaluated arm; run `medvlt eval --run {run_.folder.name}` first.")
+    return [a for a in ARMS if a in found] + sorted(found - set(ARMS))
+
+
+def results(run_: Run, arms: list[str]) -> list[dict]:
+    """One row an arm: macro accuracy with its interval, and the paired difference from the base."""
+    import pyarrow.parquet as pq
+
+    folder = run_.folder / STAGES["05"]
+    answers = {a: pq.read_table(folder / a / "answers.parquet").to_pylist() for a in arms}
+    rows = []
+    for arm in arms:
+        scores = read_json(folder / arm / "scores.json")
+        gain = paired(answers["base"], answers[arm]) if "base" in arms and arm != "base" else None
+        rows.append({"arm": arm, **scores, "gain": gain})
+    return rows
+
+
+def _work(folder: Path, run_: Run, arms: list[str], base: Path) -> dict:
+    rows = results(run_, arms)
+    write_json(folder / "tables" / "results.json", rows)
+    atomic_write(
+        folder / "figures" / "accuracy.png",
+        lambda temporary: plots.accuracy(rows).savefig(temporary, format="png", dpi=130),
+    )
+    not_run = [a for a in ARMS if a not in arms]
+    page = _page(run_, rows, not_run)
+    atomic_write(folder / "report.html", lambda temporary: Path(temporary).write_text(page, encoding="utf-8"))
+    card = _card(run_, rows, not_run)
+    atomic_write(folder / "model_card.md", lambda temporary: Path(temporary).write_text(card, encoding="utf-8"))
+    return {"arms": arms, "not_run": not_run, "macro": {r["arm"]: r["macro"] for r in rows}}
+
+
+def table(rows: list[dict]) -> list[tuple[str, ...]]:
+    """The result table as text cells, header first."""
+    cells = [("arm", "macro accuracy, %", "95 % interval", "against base", "95 % paired", "well-formed", "tokens")]
+    percent = lambda x: f"{100 * x:.1f}"  # noqa: E731
+    for row in rows:
+        gain, span = (
+            ("", "")
+            if row["gain"] is None
+            else (f"{100 * row['gain']['difference']:+.1f}", _span(row["gain"]["interval"]))
+        )
+        cells.append(
+            (
+                row["arm"],
+                percent(row["macro"]),
+                _span(row["interval"]),
+                gain,
+                span,
+                percent(row["well_formed"]),
+                f"{row['mean_tokens']:.0f}",
+            )
+        )
+    return cells
+
+
+def _span(interval) -> str:
+    return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
+
+
+def _markdown(cells: list[tuple[str, ...]]) -> str:
+    return "\n".join(["| " + " | ".join(c) + " |" for c in (cells[0], ("---",) * len(cells[0]), *cells[1:])])
+
+
+def _page(run_: Run, rows: list[dict], not_run: list[str]) -> str:
+    cells = table(rows)
+    body = "".join(
+        "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in row) + "</tr>"
+        for tag, row in [("th", cells[0]), *(("td", r) for r in cells[1:])]
+    )
+    settings = html.escape(json.dumps(run_.profile.model_dump(), indent=1))
+    return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(run_.folder.name)}</title>
+<style>body{{font:15px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}}table{{border-collapse:collapse}}
+td,th{{border:1px solid #ccc;padding:.3em .6em;text-align:right}}td:first-child{{text-align:left}}img{{max-width:100%}}
+.notice{{color:#a00}}</style>
+<h1>Run {html.escape(run_.folder.name)}, profile {html.escape(run_.profile.profile)}</h1>
+<p class="notice">{NOTICE}</p>
+<table>{body}</table>
+<p>Macro accuracy is the unweighted mean over data sets, on {rows[0]["questions"]} test questions; intervals are bootstrapped
+over images, differences paired on the same questions. Not run: {", ".join(not_run) or "nothing"}.</p>
+<img src="figures/accuracy.png" alt="Accuracy by arm and by data set">
+<details><summary>Settings</summary><pre>{settings}</pre></details></html>
+"""
+
+
+def _card(run_: Run, rows: list[dict], not_run: list[str]) -> str:
+    return f"""# Model card: run {run_.folder.name}
+
+**{NOTICE}**
+
+Trained from `{run_.profile.model.name}` with profile `{run_.profile.profile}`. Macro accuracy in percent on {rows[0]["questions"]} test questions.
+
+{_markdown(table(rows))}
+
+Not run: {", ".join(not_run) or "nothing"}.
+"""

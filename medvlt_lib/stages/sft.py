@@ -1,0 +1,114 @@
+"""Stage 03: supervised fine-tuning on the teacher's chains of thought, through TRL's SFTTrainer.
+
+The loss falls on the assistant's tokens only, as published (MedVLThinker, train/sft). Sequences are never truncated:
+one that is longer than `sft.max_length` is refused with its id.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from medvlt_lib.core.errors import UserError
+from medvlt_lib.core.images import load_image
+from medvlt_lib.core.prompts import messages, target
+from medvlt_lib.core.records import Question, read_questions
+from medvlt_lib.core.runs import Run
+from medvlt_lib.models.adapters import lora_to_float32
+from medvlt_lib.models.loading import load_policy, profile_processor
+from medvlt_lib.stages.arms import arm_inputs
+from medvlt_lib.training.checkpoints import finish_training
+from medvlt_lib.training.trainer import shared_arguments, train_resumably
+
+
+def run(
+    run_: Run, arm: str = "sft_text", data: Path | None = None, init: Path | None = None, callbacks: list | None = None
+) -> dict:
+    """Trains one arm into 03_sft/<arm>; returns steps and the first and last loss. `callbacks` go to the trainer."""
+    profile = run_.profile.for_arm(arm)
+    inputs = arm_inputs(run_, "03", arm, profile.sft.data, data, init)
+    settings = run_.settings("model", "engine", "sft", "launch", arm=arm)
+    return run_.perform("03", lambda folder: _work(folder, profile, inputs, callbacks), settings, inputs, arm)
+
+
+def _work(folder: Path, profile, inputs: dict[str, Path], callbacks: list | None = None) -> dict:
+    processor = profile_processor(profile)
+    questions = [q for q in read_questions(inputs["data"]) if q.reasoning]
+    if not questions:
+        raise UserError(
+            f"{inputs['data']} has no question with a chain of thought (reasoning); name another file with --data."
+        )
+    if len(questions) < profile.sft.batch:
+        raise UserError(
+            f"{inputs['data']} holds {len(questions)} questions with a chain of thought, one step needs sft.batch = {profile.sft.batch}; lower it or add questions."
+        )
+    trainer = make_trainer(
+        profile,
+        load_policy(profile, inputs.get("init"), True, profile.sft.seed),
+        processor,
+        questions,
+        folder,
+        callbacks,
+    )
+    train_resumably(trainer, "loss")
+    return finish_training(trainer, folder, profile.model.name)
+
+
+def make_trainer(profile, model, processor, questions: list[Question], folder: Path, callbacks: list | None = None):
+    """TRL's trainer for a profile; LoRA weights, which TRL may have cast to bf16, are put back to float32."""
+    from datasets import Dataset
+    from trl import SFTTrainer
+
+    trainer = SFTTrainer(
+        model=model,
+        args=sft_arguments(profile, folder),
+        train_dataset=Dataset.from_dict({"row": list(range(len(questions)))}),
+        data_collator=Collator(processor, questions, profile.engine.prompt_style, profile.sft.max_length),
+        processing_class=processor,
+        callbacks=callbacks,
+    )
+    lora_to_float32(trainer.model)
+    return trainer
+
+
+class Collator:
+    """Row numbers to model inputs, right-padded, with labels on the answer and its end token only."""
+
+    def __init__(self, processor, questions: list[Question], style: str, max_length: int) -> None:
+        self.processor, self.questions, self.style, self.max_length = processor, questions, style, max_length
+
+    def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
+        questions = [self.questions[row["row"]] for row in rows]
+        prompts = [
+            self.processor.apply_chat_template(messages(q, self.style), tokenize=False, add_generation_prompt=True)
+            for q in questions
+        ]
+        answers = [target(q.reasoning, q.answer_label, self.style) + "<|im_end|>" for q in questions]
+        pictures = [load_image(i) for q in questions for i in q.images] or None
+        whole = [p + a for p, a in zip(prompts, answers, strict=True)]
+        batch = self.processor(text=whole, images=pictures, padding=True, padding_side="right", return_tensors="pt")
+        lengths = batch["attention_mask"].sum(1)
+        labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
+        for i, (question, answer) in enumerate(zip(questions, answers, strict=True)):
+            if lengths[i] > self.max_length:
+                raise UserError(
+                    f"question {question.id} is {lengths[i]} tokens long, sft.max_length is {self.max_length}; raise it or leave the question out."
+                )
+            labels[i, : lengths[i] - len(self.processor.tokenizer(answer).input_ids)] = -100
+        return {**batch, "labels": labels}
+
+
+def sft_arguments(profile, folder: Path):
+    """A profile's sft section in TRL's terms."""
+    from trl import SFTConfig
+
+    s = profile.sft
+    return SFTConfig(
+        **shared_arguments(profile, s, folder),
+        per_device_train_batch_size=s.micro_batch,
+        gradient_accumulation_steps=profile.sft_accumulation(),
+        max_length=None,
+        remove_unused_columns=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+    )

@@ -1,0 +1,177 @@
+"""The model card of a tiny model: what it can do, family by family, measured on validation questions.
+
+Greedy accuracy with a 95 % Wilson interval beside chance, the best rule that reads only the options, and the score
+with the picture blanked; the share of well-formed outputs; pass counts of 16 samples at temperature 1 on training
+questions. The figures go to card.json, the readable table to model_card.md in the model's folder.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections import Counter
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+
+from tqdm import tqdm
+
+from medvlt_lib.core.errors import UserError
+from medvlt_lib.core.files import atomic_write
+from medvlt_lib.core.prompts import STYLES
+from medvlt_lib.core.records import Question
+from medvlt_lib.core.stats import accuracy_interval
+from medvlt_lib.grading.grade import grade
+from medvlt_lib.models.loading import load_model
+from medvlt_lib.models.processor import load_processor
+from medvlt_lib.phantom.preview import NOTICE
+from medvlt_lib.phantom.questions import FAMILIES, blank, make_questions
+from medvlt_lib.phantom.shortcuts import best_shortcut
+from medvlt_lib.rollout.engine import Sampling, prompts_of
+from medvlt_lib.rollout.transformers_engine import TransformersEngine
+
+SAMPLES = 16
+
+
+def measure(folder: str | Path, per_family: int = 400, training_per_family: int = 60, seed: int = 0) -> dict:
+    """All figures of the card. `per_family` validation and `training_per_family` training questions of each family."""
+    if per_family < 1 or training_per_family < 1:
+        raise UserError("the card needs at least 1 question a family; raise --questions.")
+    if not (Path(folder) / "config.json").is_file():
+        raise UserError(f"{folder} holds no model (no config.json); name a model folder.")
+    engine = TransformersEngine(load_model(folder), load_processor(folder))
+    started = time.monotonic()
+    questions = make_questions("all", "validation", per_family * len(FAMILIES), seed)
+    greedy = _verdicts(engine, questions, Sampling(temperature=0), "greedy")
+    pictures = [q for q in questions if q.modality == "image"]
+    blanked = _verdicts(engine, [blank(q) for q in pictures], Sampling(temperature=0), "blanked pictures")
+    styled = {
+        style: _verdicts(engine, questions[: 50 * len(FAMILIES)], Sampling(temperature=0), style, style)
+        for style in STYLES
+        if style != "medvlthinker"
+    }
+    train = make_questions("all", "train", training_per_family * len(FAMILIES), seed=10_000 + seed)
+    sampled = _verdicts(engine, train, Sampling(n=SAMPLES, temperature=1.0), f"{SAMPLES} samples each")
+    counts = [sum(v.correct for v in sampled[i : i + SAMPLES]) for i in range(0, len(sampled), SAMPLES)]
+    families = {name: _family(name, questions, greedy, pictures, blanked) for name in FAMILIES}
+    return {
+        "date": date.today().isoformat(),
+        "seconds": round(time.monotonic() - started),
+        "machine": platform.machine(),
+        "versions": {n: version(n) for n in ("torch", "transformers", "numpy", "pillow")},
+        "weights": sum(p.numel() for p in engine.model.parameters()),
+        "training": _training(folder),
+        "per_family": per_family,
+        "macro": sum(f["accuracy"] for f in families.values()) / len(families),
+        "chance": sum(f["chance"] for f in families.values()) / len(families),
+        "families": families,
+        "styles": {s: sum(v.correct for v in vs) / len(vs) for s, vs in styled.items()},
+        "styles_well_formed": {s: sum(v.well_formed for v in vs) / len(vs) for s, vs in styled.items()},
+        "greedy_well_formed": sum(v.well_formed for v in greedy) / len(greedy),
+        "sampled_well_formed": sum(v.well_formed for v in sampled) / len(sampled),
+        "sampled_accuracy": sum(v.correct for v in sampled) / len(sampled),
+        "pass_counts": [Counter(counts).get(c, 0) for c in range(SAMPLES + 1)],
+        "medium": sum(0 < c < SAMPLES for c in counts) / len(counts),
+    }
+
+
+def write_card(folder: str | Path, **settings: int) -> dict:
+    """Measure the model in `folder` and write card.json and model_card.md there."""
+    figures = measure(folder, **settings)
+    atomic_write(Path(folder) / "card.json", lambda tmp: Path(tmp).write_text(json.dumps(figures, indent=1) + "\n"))
+    atomic_write(Path(folder) / "model_card.md", lambda tmp: Path(tmp).write_text(render(figures, Path(folder).name)))
+    return figures
+
+
+def _verdicts(
+    engine: TransformersEngine, questions: list[Question], sampling: Sampling, what: str, style: str = "medvlthinker"
+) -> list:
+    grader = "published-medvlm-r1" if style == "medvlm-r1" else "published"
+    done = engine.generate(prompts_of(questions, style), sampling)
+    bar = tqdm(done, desc=what, total=len(questions) * sampling.n)
+    return [grade(c.text, questions[i // sampling.n], grader, style, c.finish_reason) for i, c in enumerate(bar)]
+
+
+def _family(name: str, questions: list, greedy: list, pictures: list, blanked: list) -> dict:
+    own = [(q, v) for q, v in zip(questions, greedy, strict=True) if q.family == name]
+    right = sum(v.correct for _, v in own)
+    rule, score = best_shortcut([q for q, _ in own])
+    row = {
+        "modality": FAMILIES[name].image_modality or "text",
+        "questions": len(own),
+        "accuracy": right / len(own),
+        "interval": accuracy_interval(right, len(own)),
+        "chance": sum(1 / len(q.options) for q, _ in own) / len(own),
+        "shortcut": {"rule": rule, "accuracy": score},
+        "by_level": [_share([v.correct for q, v in own if q.difficulty == level]) for level in (1, 2, 3)],
+        "blanked": None,
+    }
+    if FAMILIES[name].modality == "image":
+        blind = [v.correct for q, v in zip(pictures, blanked, strict=True) if q.family == name]
+        row["blanked"] = {"accuracy": _share(blind), "interval": accuracy_interval(sum(blind), len(blind))}
+    return row
+
+
+def _share(flags: list[bool]) -> float:
+    return sum(flags) / max(1, len(flags))
+
+
+def _training(folder: str | Path) -> dict | None:
+    path = Path(folder) / "training_log.json"
+    if not path.exists():
+        return None
+    last = json.loads(path.read_text())[-1]
+    return {"steps": last["step"], "seconds": last["seconds"], "loss": last["loss"]}
+
+
+def render(f: dict, name: str) -> str:
+    """The card as Markdown."""
+    percent = lambda x: f"{100 * x:.1f}"  # noqa: E731
+    lines = [
+        f"# Model card: phantom tiny Qwen2.5-VL, `{name}`",
+        "",
+        f"**{NOTICE}**",
+        "",
+        f"`Qwen2_5_VLForConditionalGeneration` with {f['weights']:,} weights, trained from scratch on the phantom world by",
+        f"`medvlt phantom build-model --size {name}`" + _how_long(f["training"]) + ".",
+        "It is middling on purpose: half of what it was taught was worked out step by step, half was a glance that is often",
+        "wrong, so that filtering finds medium-hard questions and reinforcement has something to bring out.",
+        "",
+        f"Written by `medvlt phantom card --size {name}` on {f['date']} ({', '.join(f'{k} {v}' for k, v in f['versions'].items())};",
+        f"{f['machine']}, {f['seconds']} s). Accuracies are percentages; intervals are 95 % Wilson.",
+        "",
+        f"- Macro greedy accuracy, MedVLThinker prompt: **{percent(f['macro'])}** (chance {percent(f['chance'])})",
+        f"- Other prompt styles (50 questions a family): {', '.join(f'{s} {percent(a)}' for s, a in f['styles'].items())}",
+        f"- Well-formed outputs: greedy {percent(f['greedy_well_formed'])}, sampled at T=1 {percent(f['sampled_well_formed'])}, "
+        + ", ".join(f"{s} {percent(a)}" for s, a in f["styles_well_formed"].items()),
+        f"- Accuracy of samples at T=1, training questions: {percent(f['sampled_accuracy'])}",
+        f"- Training questions with 1 to {SAMPLES - 1} of {SAMPLES} samples right: {percent(f['medium'])}",
+        "",
+        f"| family | modality | n | greedy | 95 % | chance | best shortcut | blanked picture | level 1 / 2 / 3 |",  # noqa: F541
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for family, row in f["families"].items():
+        low, high = row["interval"]
+        blind = (
+            ""
+            if row["blanked"] is None
+            else f"{percent(row['blanked']['accuracy'])} ({'–'.join(percent(x) for x in row['blanked']['interval'])})"
+        )
+        lines.append(
+            f"| {family} | {row['modality']} | {row['questions']} | {percent(row['accuracy'])} | {percent(low)}–{percent(high)} "
+            f"| {percent(row['chance'])} | {percent(row['shortcut']['accuracy'])} ({row['shortcut']['rule']}) | {blind} "
+            f"| {' / '.join(percent(x) for x in row['by_level'])} |"
+        )
+    lines += ["", f"Pass counts of {sum(f['pass_counts'])} training questions, {SAMPLES} samples each at T=1:", ""]
+    lines += ["| right of 16 | " + " | ".join(map(str, range(SAMPLES + 1))) + " |", "|---" * (SAMPLES + 2) + "|"]
+    lines += ["| questions | " + " | ".join(map(str, f["pass_counts"])) + " |", ""]
+    return "\n".join(lines)
+
+
+def _how_long(training: dict | None) -> str:
+    return (
+        ""
+        if training is None
+        else f" ({training['steps']:,} steps, {training['seconds'] / 60:.0f} minutes on two CPU cores)"
+    )

@@ -1,0 +1,155 @@
+"""`medvlt grade`: grade a JSONL file of responses of any size, row by row, so that a killed run continues."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections import defaultdict
+from functools import lru_cache
+from pathlib import Path
+
+from tqdm import tqdm
+
+from medvlt_lib.core.errors import UserError
+from medvlt_lib.core.files import read_json, write_json
+from medvlt_lib.core.records import Verdict
+from medvlt_lib.data.rows import Refused, json_row, options_of
+from medvlt_lib.grading.grade import GRADERS, grade_response
+
+VERDICT = frozenset(f.name for f in dataclasses.fields(Verdict))
+EVERY = 2000  # rows between two saved states
+
+
+def grade_file(source: Path, out: Path, grader: str) -> int:
+    """Writes `out`: the rows of `source` with letter, correct, how, well_formed, truncated (and reward, online).
+
+    Rows that cannot be graded go to OUT.refused.jsonl with their row number, column and reason; returns their number.
+    Raises UserError for a missing file, an unknown grader, an `out` that exists, or a half-done one of another job.
+    """
+    if grader not in GRADERS:
+        raise UserError(f"unknown grader '{grader}'; choose one of {', '.join(GRADERS)}.")
+    if not source.is_file():
+        raise UserError(f"there is no file {source}; check the path.")
+    if out.exists():
+        raise UserError(f"{out} exists; delete it or choose another --out.")
+    part, refused, state = (out.with_name(f"{out.name}.{end}") for end in ("part", "refused.jsonl", "state.json"))
+    job = {"grader": grader, "input": _fingerprint(source)}
+    start = {**job, "rows": 0, "read": 0, "part": 0, "refused": 0}
+    done = read_json(state) if state.exists() else start
+    if {k: done.get(k) for k in job} != job:
+        raise UserError(f"{state} belongs to another input or grader; delete it or choose another --out.")
+    if any(not p.exists() or p.stat().st_size < done[k] for p, k in ((part, "part"), (refused, "refused"))):
+        done = start  # what the state speaks of is gone
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            open(source, "rb") as rows,
+            _reopened(part, done["part"]) as good,
+            _reopened(refused, done["refused"]) as bad,
+        ):
+            rows.seek(done["read"])
+            with tqdm(total=source.stat().st_size, initial=done["read"], desc=grader, unit="B", unit_scale=True) as bar:
+                for number, line in enumerate(rows, done["rows"] + 1):
+                    _grade_line(line, number, grader, good, bad)
+                    bar.update(len(line))
+                    if number % EVERY == 0:
+                        _save(state, {**job, "rows": number, "read": rows.tell()}, good, bad)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {error.filename or out} ({error.strerror}); free some space, then the same command continues."
+        ) from error
+    with open(refused, "rb") as bad:
+        count = sum(1 for _ in bad)
+    if not count:
+        refused.unlink()
+    os.replace(part, out)
+    state.unlink(missing_ok=True)
+    return count
+
+
+def _fingerprint(source: Path) -> list:
+    with open(source, "rb") as file:
+        return [source.stat().st_size, source.stat().st_mtime_ns, hashlib.sha256(file.read(1 << 20)).hexdigest()]
+
+
+def _reopened(path: Path, size: int):
+    """A file for appending, cut back to what the last saved state knows."""
+    file = open(path, "ab")  # noqa: SIM115, closed by the caller
+    file.truncate(size)
+    return file
+
+
+def _save(state: Path, done: dict, good, bad) -> None:
+    for file in (good, bad):
+        file.flush()
+        os.fsync(file.fileno())
+    write_json(state, {**done, "part": good.tell(), "refused": bad.tell()})
+
+
+def _grade_line(line: bytes, number: int, grader: str, good, bad) -> None:
+    if not line.strip():
+        return
+    try:
+        row = _row(line)
+        options = _options(row["options"]) if isinstance(row["options"], str) else options_of(row["options"])
+        if not isinstance(row["answer_label"], str) or row["answer_label"] not in options:
+            raise Refused("answer_label", f"{row['answer_label']!r} is none of the options {list(options)}")
+        verdict = grade_response(
+            row["response"], options, row["answer_label"], grader, finish_reason=row.get("finish_reason")
+        )
+    except Refused as error:
+        bad.write(_line({"row": number, "column": error.column, "why": error.why}))
+        return
+    said = {k: v for k, v in dataclasses.asdict(verdict).items() if v is not None or k == "letter"}
+    given = {k: v for k, v in row.items() if k not in VERDICT}  # an earlier grading's words do not mix with this one's
+    good.write(_line({**given, **said}))
+
+
+def _line(row: dict) -> bytes:
+    return (json.dumps(row, ensure_ascii=False) + "\n").encode(
+        "utf-8", "backslashreplace"
+    )  # half characters become JSON escapes
+
+
+_options = lru_cache(maxsize=1 << 14)(options_of)
+
+
+def _row(line: bytes) -> dict:
+    row = json_row(line)
+    if isinstance(row, Refused):
+        raise row
+    for column in ("response", "options", "answer_label"):
+        if row.get(column) is None:
+            raise Refused(column, "it is missing")
+    if not isinstance(row["response"], str):
+        raise Refused("response", "it is not text")
+    return row
+
+
+def summary(graded: Path) -> list[tuple[str, ...]]:
+    """The table of a graded file, header first: one line for each `dataset`, and one for all; shares in percent."""
+    counts: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    with open(graded, encoding="utf-8") as file:
+        for row in map(json.loads, file):
+            for name in {str(row.get("dataset", "all")), "all"}:
+                tally = counts[name]
+                tally["rows"] += 1
+                for key in ("correct", "well_formed", "truncated", "online", "reward"):
+                    tally[key] += row.get(key) or 0
+                    tally[f"has {key}"] += key in row
+                tally["no answer"] += row["letter"] is None
+                tally["contradicted"] += "contradicted" in row["how"]
+    shares = ["correct", "no answer", "contradicted", "truncated", "well_formed"] + (
+        ["online"] if counts["all"]["has online"] else []
+    )
+    reward = ["mean reward"] if counts["all"]["has reward"] else []
+    cells = [("dataset", "rows", *(name.replace("_", "-") for name in shares), *reward)]
+    for name in sorted(counts, key=lambda n: (n == "all", n)):
+        tally = counts[name]
+        percent = [f"{100 * tally[share] / tally['rows']:.1f}" for share in shares]
+        cells.append(
+            (name, f"{tally['rows']:.0f}", *percent, *([f"{tally['reward'] / tally['rows']:.3f}"] if reward else []))
+        )
+    return cells

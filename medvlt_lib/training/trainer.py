@@ -1,0 +1,61 @@
+"""What SFT and GRPO share: trainer settings, and training that survives being killed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from medvlt_lib.training.checkpoints import _load_weights, last_checkpoint
+
+
+def shared_arguments(profile, section, folder: Path) -> dict:
+    """Settings that SFTConfig and GRPOConfig name alike."""
+    cpu = profile.model.device == "cpu"
+    schedule = {"constant": "constant_with_warmup" if section.warmup_ratio else "constant"}.get(
+        section.schedule, section.schedule
+    )
+    return {
+        "output_dir": str(folder / "training"),
+        "learning_rate": section.learning_rate,
+        "lr_scheduler_type": schedule,
+        "warmup_steps": section.warmup_ratio,
+        "adam_beta1": section.beta1,
+        "adam_beta2": section.beta2,
+        "weight_decay": section.weight_decay,
+        "max_grad_norm": section.gradient_clip,
+        "num_train_epochs": section.epochs,
+        "max_steps": section.max_steps or -1,
+        "seed": section.seed,
+        "gradient_checkpointing": section.gradient_checkpointing,
+        "save_steps": section.save_every,
+        "save_total_limit": 1,
+        "logging_steps": 1,
+        "report_to": "none",
+        "use_cpu": cpu,
+        "bf16": profile.model.dtype == "bfloat16" and not cpu,
+        "dataloader_pin_memory": not cpu,
+        "dataloader_drop_last": True,
+    }
+
+
+def train_resumably(trainer, figure: str) -> None:
+    """Train from the newest whole checkpoint of the trainer's output folder, or from the start.
+
+    The progress bar shows `figure` of the log ('loss' or 'reward'); every step's full row goes to log.jsonl instead.
+    """
+    from transformers import PrinterCallback, ProgressCallback
+
+    class Progress(ProgressCallback):
+        def on_log(self, args, state, control, logs=None, **_):
+            if self.training_bar is not None and figure in logs:
+                self.training_bar.set_postfix({figure: logs[figure]})
+
+    for callback in list(trainer.callback_handler.callbacks):
+        if (
+            isinstance(callback, (PrinterCallback, ProgressCallback))
+            or type(callback).__name__ == "NotebookProgressCallback"
+        ):
+            trainer.remove_callback(callback)
+    trainer.add_callback(Progress)
+    if not (hasattr(trainer.model, "peft_config") or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        trainer._load_from_checkpoint = lambda checkpoint, model=None: _load_weights(trainer.model, checkpoint)
+    trainer.train(resume_from_checkpoint=last_checkpoint(Path(trainer.args.output_dir)))

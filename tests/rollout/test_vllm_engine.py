@@ -1,0 +1,125 @@
+"""The vLLM engine without a GPU: every keyword exists in the published versions, and prompts and samples keep their order."""
+
+import inspect
+import json
+import sys
+import types
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from medvlt_lib.core.config import load_profile, profile_names
+from medvlt_lib.core.errors import UserError
+from medvlt_lib.core.images import load_image
+from medvlt_lib.models.loading import load_model, shipped
+from medvlt_lib.models.processor import load_processor
+from medvlt_lib.phantom.questions import make_questions
+from medvlt_lib.rollout.engine import Prompt, Sampling, prompts_of
+from medvlt_lib.rollout.transformers_engine import TransformersEngine
+from medvlt_lib.rollout.vllm_engine import VllmEngine, build_vllm_engine, engine_keywords, sampling_keywords
+
+PUBLISHED = json.loads((Path(__file__).parent / "vllm_signatures.json").read_text())
+
+
+@pytest.mark.parametrize("version", sorted(PUBLISHED))
+@pytest.mark.parametrize("name", profile_names())
+def test_every_keyword_exists_in_the_published_versions(version, name, tmp_path):
+    (tmp_path / "adapter_config.json").write_text("{}")
+    signature = PUBLISHED[version]
+    for checkpoint in (None, tmp_path):
+        assert set(engine_keywords(load_profile(name), checkpoint)) <= {*signature["LLM"], *signature["EngineArgs"]}
+    assert set(sampling_keywords(Sampling(), "q", 1, [2])) <= set(signature["SamplingParams"])
+    assert {"prompts", "sampling_params", "use_tqdm", "lora_request"} <= set(signature["LLM.generate"])
+    assert {"lora_name", "lora_int_id", "lora_path", "load_inplace"} <= set(signature["LoRARequest"])
+
+
+@pytest.mark.skipif(find_spec("vllm") is None, reason="not run: vLLM is not installed")
+def test_every_keyword_exists_in_the_installed_version():
+    import vllm
+
+    known = {*inspect.signature(vllm.LLM.__init__).parameters, *inspect.signature(vllm.EngineArgs).parameters}
+    assert set(engine_keywords(load_profile("qlora-3b"))) <= known
+    vllm.SamplingParams(**sampling_keywords(Sampling(), "q", 1, [2]))
+
+
+class Params:
+    def __init__(self, **keywords):
+        self.__dict__.update(keywords)
+
+
+class FakeLLM:
+    """Stands in for vllm.LLM: answers come from the transformers engine, samples in the wrong order, as vLLM may return them."""
+
+    def __init__(self, shift=0):
+        self.processor = load_processor(shipped("small"))
+        self.engine = TransformersEngine(load_model(shipped("small")).eval(), self.processor)
+        self.shift, self.calls = shift, []
+
+    def generate(self, handed, wanted, use_tqdm, lora_request):
+        outputs = []
+        for given, params in zip(handed, wanted, strict=True):
+            pictures = given.get("multi_modal_data", {}).get("image", [])
+            assert given["prompt"].count("<|image_pad|>") == len(pictures)  # un-expanded
+            prompt = Prompt("p", [{"role": "user", "content": "x"}], pictures)
+            job = self.engine._job(prompt, Sampling())
+            ids = self.processor(text=[given["prompt"]], images=pictures or None).input_ids[0]
+            samples = [
+                types.SimpleNamespace(index=k, text=f"{params.seed + k}", token_ids=[5, 6], finish_reason="length" if k else "stop",
+                                      logprobs=[{5: types.SimpleNamespace(logprob=-1.0)}, {6: types.SimpleNamespace(logprob=-2.0)}])
+                for k in range(params.n)
+            ]  # fmt: skip
+            self.calls.append((job.length, params, lora_request))
+            outputs.append(types.SimpleNamespace(prompt_token_ids=ids + [0] * self.shift, outputs=samples[::-1]))
+        return outputs
+
+
+@pytest.fixture
+def vllm_module(monkeypatch):
+    module, lora, request = (
+        types.ModuleType("vllm"),
+        types.ModuleType("vllm.lora"),
+        types.ModuleType("vllm.lora.request"),
+    )
+    module.SamplingParams, request.LoRARequest = Params, Params
+    for name, value in (("vllm", module), ("vllm.lora", lora), ("vllm.lora.request", request)):
+        monkeypatch.setitem(sys.modules, name, value)
+
+
+def test_order_samples_seeds_and_adapter(vllm_module, tmp_path):
+    llm = FakeLLM()
+    engine = VllmEngine(llm, llm.processor)
+    questions = make_questions("curb65,nodule_count", "validation", 4)
+    engine.swap(tmp_path)
+    done = list(engine.generate(prompts_of(questions), Sampling(3, 1.0, 7, seed=9, first=2)))
+    assert [(c.question_id, c.sample) for c in done] == [(q.id, k) for q in questions for k in (2, 3, 4)]
+    later = list(engine.generate(prompts_of(questions), Sampling(1, 1.0, 7, seed=9, first=4)))
+    assert [c.text for c in later] == [c.text for c in done if c.sample == 4]  # one seed for one (question, sample)
+    assert done[0].logprobs == [-1.0, -2.0] and [c.finish_reason for c in done[:3]] == ["stop", "length", "length"]
+    _, params, adapter = llm.calls[0]
+    assert (params.max_tokens, params.top_p, params.top_k) == (7, 1.0, 0)
+    pad = llm.processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")
+    assert params.logit_bias[pad] == -100 and (adapter.lora_path, adapter.load_inplace) == (str(tmp_path), True)
+
+
+def test_another_prompt_length_is_refused(vllm_module):
+    llm = FakeLLM(shift=15)
+    with pytest.raises(UserError, match=r"vLLM reads .* tokens, the processor as"):
+        list(
+            VllmEngine(llm, llm.processor).generate(
+                prompts_of(make_questions("nodule_count", "validation", 1)), Sampling(1, 1.0, 4)
+            )
+        )
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed")
+def test_without_vllm_it_is_a_sentence():
+    with pytest.raises(UserError, match=r"vLLM does not load .* requirements/gpu.txt"):
+        build_vllm_engine(load_profile("qlora-3b"))
+
+
+def test_pictures_are_handed_over_as_they_are(vllm_module):
+    llm = FakeLLM()
+    [question] = make_questions("nodule_count", "validation", 1)
+    given = VllmEngine(llm, llm.processor)._prompt(prompts_of([question])[0])
+    assert given["multi_modal_data"]["image"][0].tobytes() == load_image(question.images[0]).tobytes()

@@ -1,0 +1,63 @@
+"""pyproject, the two lock files and environment.yml say the same."""
+
+import re
+import tomllib
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+
+from medvlt_lib.course.lesson import ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def lock(name: str) -> dict[str, str]:
+    lines = [line.split(";")[0].strip() for line in (ROOT / "requirements" / name).read_text().splitlines()]
+    pairs = [line.split("==") for line in lines if line and not line.startswith("#")]
+    return {re.sub(r"\[.*\]", "", name).lower(): version for name, version in pairs}
+
+
+def requirements(*extras: str) -> list[Requirement]:
+    lines = [*PROJECT["dependencies"], *(line for e in extras for line in PROJECT["optional-dependencies"][e])]
+    return [Requirement(line) for line in lines]
+
+
+@pytest.mark.parametrize(("name", "extras"), [("cpu.txt", ["dev"]), ("gpu.txt", ["dev", "gpu"])])
+def test_locks_hold_what_pyproject_asks_for(name, extras):
+    pinned = lock(name)
+    for need in requirements(*extras):
+        assert need.name in pinned, need
+        assert need.specifier.contains(pinned[need.name]), (need, pinned[need.name])
+
+
+def test_both_locks_agree_on_what_matters():
+    cpu, gpu = lock("cpu.txt"), lock("gpu.txt")
+    for name in (
+        "torch",
+        "transformers",
+        "trl",
+        "peft",
+        "bitsandbytes",
+        "accelerate",
+        "datasets",
+        "papermill",
+        "jupyterlab",
+    ):
+        assert cpu[name] == gpu[name], name
+    assert not any(n.startswith(("nvidia", "vllm", "torchvision")) for n in cpu)
+
+
+def test_conda_takes_the_gpu_lock():
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    pip = next(d["pip"] for d in environment["dependencies"] if isinstance(d, dict))
+    assert pip == ["-r requirements/gpu.txt", "-e ."]
+    assert {"python=3.11", "pip"} <= {d for d in environment["dependencies"] if isinstance(d, str)}
+
+
+def test_what_is_installed_is_what_the_lock_says():
+    from importlib.metadata import version
+
+    pinned = lock("cpu.txt")
+    for name in ("transformers", "trl", "peft", "datasets", "papermill"):
+        assert version(name) == pinned[name]
