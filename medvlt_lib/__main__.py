@@ -49,7 +49,7 @@ def _show(title: str, cells: list[tuple[str, ...]]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from medvlt_lib.core.runs import first_process
+    from medvlt_lib.core.stage import first_process
 
     if not first_process():
         return

@@ -7,13 +7,14 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from medvlt_lib.core.errors import UserError
 
 
-def atomic_write(path: str | os.PathLike, write) -> None:
+def atomic_write(path: str | os.PathLike, write: Callable[[str], Any]) -> None:
     """Call `write(temporary_path)` and rename the result to `path`, so that nobody ever sees half a file.
 
     Raises UserError when the place cannot be written (a missing or read-only folder, a full disk).
@@ -37,15 +38,17 @@ def atomic_write(path: str | os.PathLike, write) -> None:
         Path(temporary).unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file as a whole (see `atomic_write`)."""
+    atomic_write(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
+
+
 def write_json(path: Path, value: Any) -> None:
-    atomic_write(
-        path, lambda temporary: Path(temporary).write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
-    )
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
-def write_jsonl(path: Path, rows: list[dict]) -> None:
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    atomic_write(path, lambda temporary: Path(temporary).write_text(lines, encoding="utf-8"))
+def write_jsonl(path: Path, rows: Iterable[dict]) -> None:
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def read_json(path: Path) -> Any:

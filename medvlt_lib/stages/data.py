@@ -36,7 +36,10 @@ def run(run_: Run) -> dict:
     data = run_.profile.data
     named = [n for n in SETS if getattr(data, n)]
     files = {n: Path(getattr(data, n)) for n in named if ":" not in getattr(data, n)}
-    return run_.perform("01", lambda folder: _work(folder, run_, named), run_.settings("data"), files)
+    with run_.stage("01", run_.settings("data"), files) as stage:
+        if not stage.finished:
+            stage.metrics = _work(stage.folder, run_, named)
+        return stage.metrics
 
 
 def _work(folder: Path, run_: Run, named: list[str]) -> dict:
@@ -73,7 +76,7 @@ def _work(folder: Path, run_: Run, named: list[str]) -> dict:
     sizes = {n: len(sets[n].prints) for n in TRAINING if n in sets}
     table = leak_table(leaks, sizes, sets["test"].prints)
     write_card(folder, run_, {n: sets[n] for n in SETS if n in sets}, table, data.drop_leaks)
-    run_.manifest["sources"] = {t.name: t.revision for s in sets.values() for t in s.tallies}
+    run_.note(sources={t.name: t.revision for s in sets.values() for t in s.tallies})
     return {name: len(sets[name].prints) for name in SETS if name in sets}
 
 

@@ -9,15 +9,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from medvlt_lib.core.config import Profile
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.files import atomic_write, read_json, write_json
-from medvlt_lib.core.records import Completion, Question, read_questions
-from medvlt_lib.core.runs import STAGES, Run, once
+from medvlt_lib.core.question_files import QuestionFiles
+from medvlt_lib.core.records import Completion, Question
+from medvlt_lib.core.runs import Run
+from medvlt_lib.core.stage import finished_in, work_in
 from medvlt_lib.core.stats import accuracy_interval, macro, macro_interval
 from medvlt_lib.grading.grade import grade
+from medvlt_lib.models.loading import weights_id
 from medvlt_lib.rollout.build import build_engine
-from medvlt_lib.rollout.engine import Sampling
-from medvlt_lib.rollout.parts import graded, roll_out
+from medvlt_lib.rollout.engine import Sampling, prompts_of
+from medvlt_lib.rollout.parts import missing, parts_of, rows_of, with_progress
 from medvlt_lib.stages.arms import trained_in
 
 PART = 128  # questions in one part
@@ -25,61 +29,64 @@ PART = 128  # questions in one part
 
 def finished_arms(run_: Run) -> list[str]:
     """base and every arm whose training has finished, in this run or those named by --inputs."""
-    found = ["base"]
-    for stage in ("03", "04"):
-        folder = run_.stage_folder(stage)
-        found += sorted(p.parent.name for p in folder.glob("*/metrics.json"))
-    return found
+    return ["base", *(arm for stage in ("03", "04") for arm in finished_in(run_.stage_folder(stage)))]
 
 
 def run(run_: Run, arm: str | None = None) -> dict[str, dict]:
     """Writes 05_eval/<arm> for one arm, or for base and every finished arm; returns the scores by arm."""
-    arms = [arm] if arm else finished_arms(run_)
-    return {name: _arm(run_, name) for name in arms}
-
-
-def _arm(run_: Run, arm: str) -> dict:
-    inputs = {"test": run_.require("01") / "test.parquet"}
-    if arm != "base":
-        inputs["checkpoint"] = run_.require(trained_in(run_, arm), arm) / "checkpoint"
-    settings = run_.settings("model", "engine", "eval")
-    work = lambda folder: evaluate(folder, read_questions(inputs["test"]), run_.profile, inputs.get("checkpoint"), arm)  # noqa: E731
-    run_.perform("05", work, settings, inputs, arm)
-    return read_json(run_.folder / STAGES["05"] / arm / "scores.json")
+    profile, scores = run_.profile, {}
+    settings = {**run_.settings("model", "engine", "eval"), "model.weights": weights_id(profile)}
+    test = run_.require("01") / "test.parquet"
+    for name in [arm] if arm else finished_arms(run_):
+        inputs = {"test": test}
+        if name != "base":
+            inputs["checkpoint"] = run_.require(trained_in(run_, name), name) / "checkpoint"
+        with run_.stage("05", settings, inputs, name, scratch=("parts",)) as stage:
+            if not stage.finished:
+                stage.metrics = evaluate(stage.folder, test, profile, inputs.get("checkpoint"), name)
+        scores[name] = read_json(stage.folder / "scores.json")
+    return scores
 
 
 def evaluate_checkpoint(folder: Path, run_: Run, model: str) -> dict:
     """Answers and scores in `folder` of a model that is no arm of the run: a model or adapter folder, or a Hub name."""
     adapter = Path(model) if (Path(model) / "adapter_config.json").is_file() else None
     profile = run_.profile if adapter else run_.profile.with_model(model)
-    inputs = {"test": run_.require("01") / "test.parquet", **({"model": Path(model)} if Path(model).is_dir() else {})}
-    settings = {**run_.settings("engine", "eval"), **{f"model.{k}": v for k, v in profile.model.model_dump().items()}}
-    work = lambda folder: evaluate(folder, read_questions(inputs["test"]), profile, adapter, Path(model).name)  # noqa: E731
-    once(folder, work, settings, inputs, "choose another --out")
+    inputs = {"test": run_.require("01") / "test.parquet"} | ({"model": Path(model)} if Path(model).is_dir() else {})
+    settings = {f"model.{k}": v for k, v in profile.model.model_dump().items()}
+    settings |= {**run_.settings("engine", "eval"), "model.weights": weights_id(profile)}
+    with work_in(folder, settings, inputs, "choose another --out", scratch=("parts",)) as stage:
+        if not stage.finished:
+            stage.metrics = evaluate(folder, inputs["test"], profile, adapter, Path(model).name)
     return read_json(folder / "scores.json")
 
 
-def evaluate(folder: Path, questions: list[Question], profile, checkpoint: Path | None, name: str) -> dict:
+def evaluate(folder: Path, test: Path, profile: Profile, checkpoint: Path | None, name: str) -> dict:
     """Answers and scores of one model in `folder`; returns the headline figures."""
-    import shutil
-
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    e = profile.eval
+    # Step 1: answer and grade the questions, part by part.
+    style, e = profile.engine.prompt_style, profile.eval
     sampling = Sampling(e.samples, e.temperature, e.max_new_tokens, e.seed)
-    engine = lambda: build_engine(profile, checkpoint)  # noqa: E731
-    row = lambda completion, question: _row(completion, question, profile)  # noqa: E731
-    of_chunk = graded(profile.engine.prompt_style, sampling, row)
-    rows = list(roll_out(folder / "parts", questions, engine, of_chunk, PART, f"evaluating {name}"))
+    parts = parts_of(folder / "parts", QuestionFiles([test]), PART)
+    if missing(parts):
+        engine = build_engine(profile, checkpoint)
+        for part in with_progress(parts, f"evaluating {name}"):
+            questions = part.questions()
+            by_id = {q.id: q for q in questions}
+            completions = engine.generate(prompts_of(questions, style), sampling)
+            part.write(answer_row(c, by_id[c.question_id], profile) for c in completions)
+    # Step 2: score the answers.
+    rows = list(rows_of(parts))
     scores = score(rows)
-    atomic_write(folder / "answers.parquet", lambda temporary: pq.write_table(pa.Table.from_pylist(rows), temporary))
+    atomic_write(folder / "answers.parquet", lambda tmp: pq.write_table(pa.Table.from_pylist(rows), tmp))
     write_json(folder / "scores.json", scores)
-    shutil.rmtree(folder / "parts")
     return {"macro": scores["macro"], "questions": scores["questions"]}
 
 
-def _row(completion: Completion, question: Question, profile) -> dict:
+def answer_row(completion: Completion, question: Question, profile: Profile) -> dict:
+    """One graded answer as a row of answers.parquet."""
     verdict = grade(
         completion.text, question, profile.eval.grader, profile.engine.prompt_style, completion.finish_reason
     )

@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from medvlt_lib.core.config import Profile
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.files import atomic_write
 from medvlt_lib.core.images import load_image
@@ -20,34 +23,52 @@ from medvlt_lib.core.records import Question, read_questions
 from medvlt_lib.core.runs import Run
 from medvlt_lib.grading import rewards
 from medvlt_lib.models.adapters import lora_to_float32
-from medvlt_lib.models.loading import load_policy, profile_processor
+from medvlt_lib.models.loading import load_policy, profile_processor, weights_id
 from medvlt_lib.rollout.engine import Engine, Prompt, Sampling
 from medvlt_lib.stages.arms import arm_inputs
 from medvlt_lib.training.checkpoints import finish_training
 from medvlt_lib.training.trainer import shared_arguments, train_resumably
 
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
+    from trl import GRPOTrainer
+
 
 def run(
-    run_: Run, arm: str = "rl_text", data: Path | None = None, init: Path | None = None, callbacks: list | None = None
+    run_: Run,
+    arm: str = "rl_text",
+    data: Path | None = None,
+    init: Path | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> dict:
     """Trains one arm into 04_grpo/<arm>; returns steps and the first and last mean reward. `callbacks` go to the trainer."""
     profile = run_.profile.for_arm(arm)
     inputs = arm_inputs(run_, "04", arm, profile.grpo.data, data, init)
-    settings = run_.settings("model", "engine", "grpo", "launch", arm=arm)
-    return run_.perform("04", lambda folder: _work(folder, profile, inputs, callbacks), settings, inputs, arm)
+    settings = {**run_.settings("model", "engine", "grpo", "launch", arm=arm), "model.weights": weights_id(profile)}
+    with run_.stage("04", settings, inputs, arm, scratch=("training", "samples")) as stage:
+        if not stage.finished:
+            stage.metrics = train(profile, inputs, stage.folder, callbacks)
+        return stage.metrics
 
 
-def _work(folder: Path, profile, inputs: dict[str, Path], callbacks: list | None = None) -> dict:
+def train(
+    profile: Profile, inputs: dict[str, Path], folder: Path, callbacks: Sequence[TrainerCallback] = ()
+) -> dict[str, float]:
+    """Reinforce a profile's model on inputs["data"], from inputs["init"] where given; checkpoint, log and samples go to
+    `folder`."""
     g = profile.grpo
+    # Step 1: the questions.
     questions = read_questions(inputs["data"])
     if len(questions) < g.prompts:
         raise UserError(
-            f"{inputs['data']} holds {len(questions)} questions, one step needs grpo.prompts = {g.prompts}; lower it or add questions."
+            f"{inputs['data']} holds {len(questions)} questions, one step needs grpo.prompts = {g.prompts}; "
+            "lower it or add questions."
         )
+    # Step 2: the model and TRL's trainer, with our rollouts.
     processor = profile_processor(profile)
-    trainer = make_trainer(
-        profile, load_policy(profile, inputs.get("init"), True, g.seed), processor, questions, folder, callbacks
-    )
+    model = load_policy(profile, inputs.get("init"), True, g.seed)
+    trainer = make_trainer(profile, model, processor, questions, folder, callbacks)
+    # Step 3: train, from the last checkpoint where there is one, and keep what it ends with.
     train_resumably(trainer, "reward")
     if trainer.is_world_process_zero():
         gather_samples(folder)
@@ -56,7 +77,14 @@ def _work(folder: Path, profile, inputs: dict[str, Path], callbacks: list | None
     return {**metrics, "first_reward": means[0], "last_reward": means[-1]}
 
 
-def make_trainer(profile, model, processor, questions: list[Question], folder: Path, callbacks: list | None = None):
+def make_trainer(
+    profile: Profile,
+    model,
+    processor,
+    questions: list[Question],
+    folder: Path,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> GRPOTrainer:
     """TRL's trainer for a profile; LoRA weights, which TRL may have cast to bf16, are put back to float32."""
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # its rollout hook is marked experimental, and pinned here
     from trl import GRPOTrainer
@@ -76,7 +104,7 @@ def make_trainer(profile, model, processor, questions: list[Question], folder: P
         train_dataset=training_rows(questions, profile.engine.prompt_style),
         processing_class=processor,
         rollout_func=hook,
-        callbacks=callbacks,
+        callbacks=list(callbacks),
     )
     lora_to_float32(trainer.model)
     for policy in (trainer.model, trainer.ref_model):

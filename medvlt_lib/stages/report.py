@@ -8,8 +8,9 @@ from pathlib import Path
 
 from medvlt_lib.core import plots
 from medvlt_lib.core.errors import UserError
-from medvlt_lib.core.files import atomic_write, read_json, write_json
+from medvlt_lib.core.files import atomic_write, read_json, write_json, write_text
 from medvlt_lib.core.runs import STAGES, Run
+from medvlt_lib.core.stage import finished_in
 from medvlt_lib.stages.arms import ARMS
 from medvlt_lib.stages.evaluate import paired
 
@@ -21,16 +22,46 @@ def run(run_: Run) -> dict:
     arms = evaluated_arms(run_)
     base = run_.folder / STAGES["05"]
     inputs = {f"{a}.{n}": base / a / n for a in arms for n in ("scores.json", "answers.parquet")}
+    check_alike(base, arms)
     run_.redo.add("06")  # it takes a second, and arms may have been added
-    return run_.perform("06", lambda folder: _work(folder, run_, arms, base), {}, inputs)
+    with run_.stage("06", {}, inputs) as stage:
+        folder = stage.folder
+        # Step 1: the figures of every arm, and their differences from the base.
+        rows = results(run_, arms)
+        write_json(folder / "tables" / "results.json", rows)
+        atomic_write(
+            folder / "figures" / "accuracy.png", lambda tmp: plots.accuracy(rows).savefig(tmp, format="png", dpi=130)
+        )
+        # Step 2: the page and the model card.
+        not_run = [a for a in ARMS if a not in arms]
+        write_text(folder / "report.html", _page(run_, rows, not_run))
+        write_text(folder / "model_card.md", _card(run_, rows, not_run))
+        stage.metrics = {"arms": arms, "not_run": not_run, "macro": {r["arm"]: r["macro"] for r in rows}}
+        return stage.metrics
 
 
 def evaluated_arms(run_: Run) -> list[str]:
     """Arms with finished evaluations, the papers' arms first. Raises UserError when there is none."""
-    found = {p.parent.name for p in (run_.folder / STAGES["05"]).glob("*/metrics.json")}
+    found = finished_in(run_.folder / STAGES["05"])
     if not found:
         raise UserError(f"{run_.folder} has no evaluated arm; run `medvlt eval --run {run_.folder.name}` first.")
-    return [a for a in ARMS if a in found] + sorted(found - set(ARMS))
+    return [a for a in ARMS if a in found] + [a for a in found if a not in ARMS]
+
+
+def check_alike(folder: Path, arms: list[str]) -> None:
+    """Raises UserError when two arms were evaluated with other settings or test questions."""
+    first, *others = arms
+    one = read_json(folder / first / "stage.json")
+    for arm in others:
+        two = read_json(folder / arm / "stage.json")
+        for kind, keys in (("settings", {*one["settings"], *two["settings"]}), ("inputs", {"test"})):
+            for key in sorted(keys):
+                a, b = one[kind].get(key), two[kind].get(key)
+                if a != b:
+                    raise UserError(
+                        f"the arms {first} and {arm} were evaluated with {key} = {json.dumps(a)} and {json.dumps(b)}; "
+                        f"evaluate one of them again with --redo 05 --arm, or leave it out by deleting its folder in {folder}."
+                    )
 
 
 def results(run_: Run, arms: list[str]) -> list[dict]:
@@ -45,21 +76,6 @@ def results(run_: Run, arms: list[str]) -> list[dict]:
         gain = paired(answers["base"], answers[arm]) if "base" in arms and arm != "base" else None
         rows.append({"arm": arm, **scores, "gain": gain})
     return rows
-
-
-def _work(folder: Path, run_: Run, arms: list[str], base: Path) -> dict:
-    rows = results(run_, arms)
-    write_json(folder / "tables" / "results.json", rows)
-    atomic_write(
-        folder / "figures" / "accuracy.png",
-        lambda temporary: plots.accuracy(rows).savefig(temporary, format="png", dpi=130),
-    )
-    not_run = [a for a in ARMS if a not in arms]
-    page = _page(run_, rows, not_run)
-    atomic_write(folder / "report.html", lambda temporary: Path(temporary).write_text(page, encoding="utf-8"))
-    card = _card(run_, rows, not_run)
-    atomic_write(folder / "model_card.md", lambda temporary: Path(temporary).write_text(card, encoding="utf-8"))
-    return {"arms": arms, "not_run": not_run, "macro": {r["arm"]: r["macro"] for r in rows}}
 
 
 def table(rows: list[dict]) -> list[tuple[str, ...]]:

@@ -15,7 +15,7 @@ from medvlt_lib.core.files import atomic_write, read_json, write_json
 from medvlt_lib.core.records import iterate_questions, write_rows
 from medvlt_lib.core.runs import Run
 from medvlt_lib.data.published import to_published
-from medvlt_lib.stages.filtering import PROVENANCE
+from medvlt_lib.rollout.parts import PROVENANCE
 
 SETS = ("kept_text", "kept_image", "control_text", "control_image")
 COUNTS = ("pass_count", "samples", "pass_rate", "pass_rate_low", "pass_rate_high")

@@ -6,7 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
-from medvlt_lib.core.files import atomic_write, read_json, write_json
+from medvlt_lib.core.files import read_json, write_json, write_jsonl
 
 
 def last_checkpoint(folder: Path) -> str | None:
@@ -32,7 +32,7 @@ def _load_weights(model, checkpoint: str) -> None:
 
 
 def finish_training(trainer, folder: Path, model: str) -> dict:
-    """Write checkpoint/ and log.jsonl, drop the trainer's own folder, and return the metrics. An adapter names its base `model`."""
+    """Write checkpoint/ and log.jsonl and return the metrics. An adapter names its base `model`."""
     temporary = folder / ".checkpoint"
     if trainer.is_world_process_zero():
         shutil.rmtree(temporary, ignore_errors=True)
@@ -47,10 +47,7 @@ def finish_training(trainer, folder: Path, model: str) -> dict:
 
 def _keep_checkpoint(trainer, temporary: Path, folder: Path, model: str) -> None:
     trainer.processing_class.save_pretrained(temporary)
-    for leftover in (
-        "README.md",
-        "training_args.bin",
-    ):  # a template nobody filled in, and a pickle with this machine's paths
+    for leftover in ("README.md", "training_args.bin"):  # an empty template, and a pickle with this machine's paths
         (temporary / leftover).unlink(missing_ok=True)
     shutil.rmtree(temporary / "ref", ignore_errors=True)  # TRL's frozen copy of the adapter that training began with
     adapter = temporary / "adapter_config.json"
@@ -58,6 +55,4 @@ def _keep_checkpoint(trainer, temporary: Path, folder: Path, model: str) -> None
         write_json(adapter, {**read_json(adapter), "base_model_name_or_path": model})
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     temporary.rename(folder / "checkpoint")
-    rows = [json.dumps(row) for row in trainer.state.log_history]
-    atomic_write(folder / "log.jsonl", lambda tmp: Path(tmp).write_text("\n".join(rows) + "\n"))
-    shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
+    write_jsonl(folder / "log.jsonl", trainer.state.log_history)

@@ -70,7 +70,7 @@ def test_profile_takes_one_step_of_each_kind(name, qwen2_vl, files, tmp_path):
     for stage, kind in ((sft, "text"), (grpo, "image")):
         folder = tmp_path / kind
         folder.mkdir()
-        metrics = stage._work(folder, profile, {"data": files / f"{kind}.parquet"})
+        metrics = stage.train(profile, {"data": files / f"{kind}.parquet"}, folder)
         assert metrics["steps"] == 1
         assert (folder / "checkpoint").is_dir()
     load_policy(profile, tmp_path / "text" / "checkpoint")

@@ -38,13 +38,13 @@ def test_a_power_cut_changes_nothing(stage, updates, name, questions, tmp_path):
     one, two = tmp_path / "unbroken", tmp_path / "broken"
     for folder in (one, two):
         folder.mkdir()
-    stage._work(one, profile, {"data": questions})
+    stage.train(profile, {"data": questions}, one)
     torch.manual_seed(0)  # another process starts with other random numbers
     with pytest.raises(KeyboardInterrupt):
-        stage._work(two, profile, {"data": questions}, [PowerCut()])
+        stage.train(profile, {"data": questions}, two, [PowerCut()])
     assert (two / "training" / "checkpoint-4").is_dir()
     torch.manual_seed(1)
-    stage._work(two, profile, {"data": questions})
+    stage.train(profile, {"data": questions}, two)
     [weights] = [p.name for p in (one / "checkpoint").glob("*.safetensors")]
     a, b = load_file(one / "checkpoint" / weights), load_file(two / "checkpoint" / weights)
     assert a.keys() == b.keys()
