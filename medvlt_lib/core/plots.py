@@ -111,7 +111,7 @@ def curves(log: Sequence[dict], keys: dict[str, str], total: int | None = None, 
 
 
 def accuracy(rows: Sequence[dict]) -> Figure:
-    """Macro accuracy of the arms with 95 % intervals, and accuracy by data set. `rows`: medvlt_lib.report.results."""
+    """Macro accuracy of the arms with 95 % intervals, and accuracy by data set. `rows`: medvlt_lib.stages.report.results."""
     names = list(rows[0]["datasets"])
     figure = Figure(figsize=(3.6 + 1.5 * len(names), 3.6), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[1, max(1, len(names) / 2)])

@@ -55,7 +55,7 @@ def engine_version(profile) -> str:
 
 
 def prompts_of(questions: Iterable[Question], style: str = "medvlthinker") -> list[Prompt]:
-    """The prompts that ask `questions` in a style of medvlt_lib.prompts."""
+    """The prompts that ask `questions` in a style of medvlt_lib.core.prompts."""
     return [Prompt(q.id, messages(q, style), q.images) for q in questions]
 
 

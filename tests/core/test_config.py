@@ -124,7 +124,7 @@ def test_settings_are_read_as_values():
 def test_light_imports_and_help_take_no_torch():
     code = (
         "import sys, time; t = time.perf_counter(); "
-        "import medvlt_lib.config, medvlt_lib.grading, medvlt_lib.prompts, medvlt_lib.records, medvlt_lib.runs, medvlt_lib.__main__; "
+        "import medvlt_lib.core.config, medvlt_lib.grading.grade, medvlt_lib.core.prompts, medvlt_lib.core.records, medvlt_lib.core.runs, medvlt_lib.__main__; "
         "assert 'torch' not in sys.modules; assert time.perf_counter() - t < 1"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
