@@ -1,0 +1,153 @@
+"""Log-probabilities of many completions of one prompt, with the prompt read once.
+
+A group of completions shares its prompt: the tokens of a batch are laid out as one flat row, first every prompt without
+its last token, then for every completion the prompt's last token and all its own tokens but the last. So each position
+of the second part predicts exactly one completion token. Linear layers see each prompt once; attention works in two
+parts (a prompt causally on itself, a completion on its prompt and on itself); a picture goes through the vision tower
+once; the output layer (TRL's fused head) sees the second part alone.
+The attention is registered with transformers as "medvlt_grouped"; without a layout it is ordinary SDPA attention.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.utils.rnn import pad_sequence
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+NAME = "medvlt_grouped"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the tokens of a flat row (1, N) stand: P padded prompts of at most L tokens, R completions of at most T.
+
+    `prompt_mask` (P, L) and `completion_mask` (R, T) are True where there is a token (on the left of each row);
+    `prompt_of` (R,) names each completion's prompt; `scored` completions start at token `start` of the flat row.
+    """
+
+    prompt_mask: torch.Tensor
+    completion_mask: torch.Tensor
+    prompt_of: torch.Tensor
+
+    @property
+    def start(self) -> int:
+        return int(self.prompt_mask.sum())
+
+    def padded(self, flat: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """(H, n, D) tokens in order to (rows, H, width, D) with zeros where `mask` (rows, width) is False."""
+        out = flat.new_zeros(*mask.shape, flat.shape[0], flat.shape[2])
+        out[mask] = flat.transpose(0, 1)
+        return out.transpose(1, 2)
+
+
+def attention(module, query, key, value, attention_mask, layout: Layout | None = None, scaling=None, **kwargs):
+    """Two-part attention over a flat row. query (1, H, N, D); key and value (1, K, N, D), K key heads of H shared."""
+    if layout is None:
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    start, shared = layout.start, query.shape[1] != key.shape[1]
+    parts = [(x[0, :, :start], x[0, :, start:]) for x in (query, key, value)]
+    prompt_q, prompt_k, prompt_v = (layout.padded(first, layout.prompt_mask) for first, _ in parts)
+    own_q, own_k, own_v = (layout.padded(second, layout.completion_mask) for _, second in parts)
+    dropout = kwargs.get("dropout", 0.0)
+    options = {"dropout_p": dropout if module.training else 0.0, "scale": scaling, "enable_gqa": shared}
+    prompts = scaled_dot_product_attention(prompt_q, prompt_k, prompt_v, is_causal=True, **options)  # (P, H, L, D)
+    keys = torch.cat([prompt_k[layout.prompt_of], own_k], dim=2)  # (R, K, L + T, D)
+    values = torch.cat([prompt_v[layout.prompt_of], own_v], dim=2)
+    completions = scaled_dot_product_attention(own_q, keys, values, attn_mask=_own_mask(layout), **options)
+    flat = [prompts.transpose(1, 2)[layout.prompt_mask], completions.transpose(1, 2)[layout.completion_mask]]
+    return torch.cat(flat)[None], None  # (1, N, H, D)
+
+
+def _own_mask(layout: Layout) -> torch.Tensor:
+    """(R, 1, T, L + T): a completion token sees its prompt and what came before it in its own completion."""
+    rows, width = layout.completion_mask.shape
+    prompt = layout.prompt_mask[layout.prompt_of][:, None, None].expand(rows, 1, width, -1)
+    causal = torch.ones(width, width, dtype=torch.bool, device=prompt.device).tril()
+    return torch.cat([prompt, causal.expand(rows, 1, -1, -1)], dim=-1)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Completions with their prompts, each prompt once. Masks are True where there is a token; prompts are padded on the
+    left (P, L), completions on the right (R, T); `prompt_of` (R,) names each completion's prompt. `pixel_values` and
+    `image_grid_thw` hold the prompts' pictures in order, or are None."""
+
+    prompt_ids: torch.Tensor
+    prompt_mask: torch.Tensor
+    completion_ids: torch.Tensor
+    completion_mask: torch.Tensor
+    prompt_of: torch.Tensor
+    pixel_values: torch.Tensor | None = None
+    image_grid_thw: torch.Tensor | None = None
+
+
+def switch_on(model) -> None:
+    """Make a Qwen2-VL or Qwen2.5-VL model, with or without LoRA, ready for `completion_logprobs`."""
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    base.config.get_text_config()._attn_implementation = NAME
+    base.base_model.register_forward_hook(_keep_scored, with_kwargs=True)
+
+
+def _keep_scored(module, args, kwargs, output):
+    """Of a flat row, only the positions that predict a completion token go on to the output layer."""
+    if (layout := kwargs.get("layout")) is not None:
+        output.last_hidden_state = output.last_hidden_state[:, layout.start :]
+    return output
+
+
+def completion_logprobs(model, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Log-probabilities and entropies (None where TRL's head does not compute them) of the completion tokens, (R, T);
+    0 where a completion is padded. `model` is the trainer's, wrapped or not, with TRL's fused head."""
+    inputs, shift_labels = flat_inputs(model, batch)
+    outputs = model(**inputs, shift_labels=shift_labels, fused_lm_head=True)
+    return tuple(
+        None if flat is None else flat.new_zeros(batch.completion_mask.shape).masked_scatter(batch.completion_mask, flat)
+        for flat in (outputs.log_probs, outputs.entropy)
+    )
+
+
+def flat_inputs(model, batch: Batch) -> tuple[dict[str, Any], torch.Tensor]:
+    """What the model takes for a batch: one flat row with its positions and layout; and the token that each position of
+    the second part predicts, (1, sum of completion lengths)."""
+    lengths = batch.prompt_mask.sum(1)  # (P,)
+    head = torch.arange(batch.prompt_mask.shape[1], device=lengths.device) < lengths[:, None] - 1  # (P, L), on the left
+    ids = torch.zeros_like(batch.prompt_ids)
+    ids[torch.arange(ids.shape[1], device=ids.device) < lengths[:, None]] = batch.prompt_ids[batch.prompt_mask]
+    positions = prompt_positions(model, ids, lengths, batch.image_grid_thw)  # (3, P, L)
+    last = lengths[:, None] - 1
+    last_ids, last_position = ids.gather(1, last), positions.gather(2, last.expand(3, -1, -1))  # (P, 1), (3, P, 1)
+    own_ids = torch.cat([last_ids[batch.prompt_of], batch.completion_ids[:, :-1]], dim=1)  # (R, T)
+    own_positions = last_position[:, batch.prompt_of] + torch.arange(own_ids.shape[1], device=ids.device)
+    mask = batch.completion_mask
+    inputs = {
+        "input_ids": torch.cat([ids[head], own_ids[mask]])[None],
+        "position_ids": torch.cat([positions[:, head], own_positions[:, mask]], dim=1)[:, None],
+        "attention_mask": {"full_attention": None},  # the layout says who sees whom
+        "layout": Layout(head, mask, batch.prompt_of),
+    }
+    if batch.pixel_values is not None:
+        inputs |= {"pixel_values": batch.pixel_values, "image_grid_thw": batch.image_grid_thw}
+    return inputs, batch.completion_ids[mask][None]
+
+
+def prompt_positions(model, ids: torch.Tensor, lengths: torch.Tensor, grid: torch.Tensor | None) -> torch.Tensor:
+    """Three-axis positions (3, P, L) of right-padded prompts: by image grid where there are pictures, else 0, 1, 2 ..."""
+    place = torch.arange(ids.shape[1], device=ids.device)
+    if grid is None:
+        return place.expand(3, *ids.shape)
+    while hasattr(model, "module"):  # DDP and FSDP wrap it; only a method without weights is called
+        model = model.module
+    base = model.get_base_model() if hasattr(model, "get_base_model") else model
+    is_image = (ids == base.config.image_token_id).long()
+    mask = (place < lengths[:, None]).long()
+    return base.model.get_rope_index(ids, is_image, image_grid_thw=grid, attention_mask=mask)[0]
+
+
+AttentionInterface.register(NAME, attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)
