@@ -1,0 +1,48 @@
+"""Trainers on the smaller tiny model, and a generation batch of theirs with random advantages."""
+
+import pytest
+import torch
+
+from medvlt_lib.core.config import load_profile
+from medvlt_lib.models.loading import load_policy, profile_processor
+from medvlt_lib.phantom.questions import make_questions
+from medvlt_lib.stages import grpo
+
+SMALL = {
+    "model.name": "phantom:small", "grpo.prompts": 4, "grpo.group_size": 4, "grpo.micro_batch": 16, "grpo.max_steps": 2,
+    "grpo.max_completion_length": 48,
+}  # fmt: skip
+
+
+@pytest.fixture
+def make_trainer(tmp_path, monkeypatch):
+    """A trainer of a class, on questions of some families; settings as on the command line."""
+
+    def make(cls, families="curb65,nodule_count", profile="tiny", questions=None, **settings):
+        monkeypatch.setattr("trl.GRPOTrainer", cls)
+        monkeypatch.setattr(grpo, "GroupedTrainer", cls, raising=False)
+        resolved = load_profile(profile, {**SMALL, **settings})
+        questions = questions or make_questions(families, "train", resolved.grpo.prompts, seed=3)
+        model = load_policy(resolved, trainable=True)
+        trainer = grpo.make_trainer(resolved, model, profile_processor(resolved), questions, tmp_path)
+        trainer.model.train()
+        trainer.current_gradient_accumulation_steps = 1
+        return trainer
+
+    return make
+
+
+def generation_batch(trainer, seed=0):
+    """A scored generation batch of all of the trainer's questions, with random advantages."""
+    group = trainer.num_generations
+    rows = [row for row in trainer.train_dataset for _ in range(group)]
+    batch = trainer._generate_and_score_completions(rows)
+    torch.manual_seed(seed)
+    return {**batch, "advantages": torch.randn(len(rows))}
+
+
+def loss_and_gradients(trainer, batch):
+    trainer.model.zero_grad()
+    loss = trainer._compute_loss(trainer.model, dict(batch))
+    loss.backward()
+    return loss.item(), {n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.grad is not None}
