@@ -1,0 +1,62 @@
+"""Each alarm is given for the fault it names, and none for a healthy run. The logs are written by hand."""
+
+import random
+
+import pytest
+
+from medvlt_lib.training.monitor import alarms
+
+
+def healthy(steps=40):
+    """A run like the recorded one: the reward rises from 0.4 to 0.8 with noise, everything else stays in its bounds."""
+    noise = random.Random(0)
+    return [
+        {
+            "reward": 0.4 + 0.4 * i / steps + noise.uniform(-0.06, 0.06), "reward_std": 0.4, "frac_reward_zero_std": 0.2,
+            "grad_norm": 0.6, "entropy": 0.9 - 0.4 * i / steps, "completions/clipped_ratio": 0.02, "loss": 0.0,
+            "well_formed": 0.97, "correct": 0.4 + 0.4 * i / steps, "picture_effect": 0.2,
+        }
+        for i in range(steps)
+    ]  # fmt: skip
+
+
+def changed(**columns):
+    """A healthy log with some columns given as functions of the step (0 to 1)."""
+    rows = healthy()
+    return [{**row, **{k: f(i / len(rows)) for k, f in columns.items()}} for i, row in enumerate(rows)]
+
+
+FAULTS = {
+    "constant reward": {"frac_reward_zero_std": lambda t: 1.0, "reward": lambda t: 0.0, "reward_std": lambda t: 0.0},
+    "reward without gradient": {"grad_norm": lambda t: 0.0},
+    "form without substance": {"well_formed": lambda t: 0.5 + t / 2, "correct": lambda t: 0.6 - 0.4 * t},
+    "entropy collapse": {"entropy": lambda t: 0.9 * 0.001**t},
+    "lengths at the cap": {"completions/clipped_ratio": lambda t: t},
+    "rate too high": {"reward": lambda t: 0.8 if t < 0.6 else 0.1},
+    "nothing is learnt": {"reward": lambda t: 0.4 + 0.05 * ((40 * t) % 2)},
+    "pictures do not matter": {"picture_effect": lambda t: 1e-5},
+}
+
+
+def test_a_healthy_run_is_silent():
+    assert alarms(healthy()) == {}
+
+
+def test_too_few_steps_say_nothing():
+    assert alarms(changed(grad_norm=lambda t: 0.0)[:9]) == {}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_each_fault_gives_its_alarm(name):
+    found = alarms(changed(**FAULTS[name]))
+    assert name in found
+    assert set(found) <= {name, "nothing is learnt", "rate too high"}  # a fault may also stop the learning
+
+
+def test_a_loss_of_zero_is_no_alarm():
+    assert alarms(changed(loss=lambda t: 0.0)) == {}
+
+
+def test_text_runs_without_a_picture_effect_are_not_blamed():
+    rows = [{k: v for k, v in row.items() if k != "picture_effect"} for row in healthy()]
+    assert alarms(rows) == {}
