@@ -52,7 +52,7 @@ def open_picture(image: str | Path | bytes | Image.Image) -> Picture:
         ) from error
     except (OSError, SyntaxError, ValueError) as error:  # PIL's errors for files that are torn or no images
         raise UserError(f"cannot read the image {name}: {error}; give a readable PNG or JPEG file.") from error
-    except (struct.error, TypeError, OverflowError) as error:  # PIL's errors for EXIF data that are torn
+    except (struct.error, TypeError, AttributeError, OverflowError) as error:  # PIL's errors for torn EXIF data
         raise UserError(f"the image {name} has broken EXIF data ({error}); save it again without them.") from error
 
 

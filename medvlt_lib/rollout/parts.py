@@ -13,8 +13,6 @@ from medvlt_lib.core.files import atomic_write
 from medvlt_lib.core.records import Completion, Question
 from medvlt_lib.rollout.engine import Engine, Sampling, prompts_of
 
-# What every row of a filtering rollout says of how it was made.
-PROVENANCE = ("weights", "quantization", "prompt_style", "temperature", "max_new_tokens", "seed", "engine", "grader")
 Rows = Callable[[Engine, list[Question]], Iterable[dict]]
 
 

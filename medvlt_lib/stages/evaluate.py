@@ -86,9 +86,9 @@ def _row(completion: Completion, question: Question, profile) -> dict:
     return {
         "id": question.id,
         "sample": completion.sample,
-        "dataset": question.group,
+        "dataset": question.family or question.dataset,
         "modality": question.modality,
-        "cluster": question.cluster,
+        "cluster": question.image_ids[0] if question.image_ids else question.id,
         "answer_label": question.answer_label,
         "letter": verdict.letter,
         "correct": verdict.correct,

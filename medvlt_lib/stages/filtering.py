@@ -27,12 +27,22 @@ from medvlt_lib.grading.grade import grade
 from medvlt_lib.models.loading import weights_id
 from medvlt_lib.rollout.build import build_engine
 from medvlt_lib.rollout.engine import Sampling, engine_version, prompts_of
-from medvlt_lib.rollout.parts import PROVENANCE, Rows, graded, missing_parts, roll_out
+from medvlt_lib.rollout.parts import Rows, graded, missing_parts, roll_out
 
 PART = {
     "full": 32,
     "adaptive": 128,
 }  # questions in one rollout file; asked two by two, more must be asked at once to be quick
+PROVENANCE = (
+    "weights",
+    "quantization",
+    "prompt_style",
+    "temperature",
+    "max_new_tokens",
+    "seed",
+    "engine",
+    "grader",
+)  # on every row
 STEP = 2  # samples between two decisions of the adaptive mode
 
 
@@ -221,7 +231,7 @@ def summary(questions: list[Question], counts: dict[str, Count], figures: dict, 
     by_set: dict[str, list[int]] = defaultdict(lambda: [0] * (samples + 1))
     for q in questions:
         c = counts[q.id]
-        by_set[q.group][round(samples * c.passed / c.samples)] += 1
+        by_set[q.family or q.dataset][round(samples * c.passed / c.samples)] += 1
     asked = sum(c.samples for c in counts.values())
     return {
         "questions": len(questions),
@@ -244,7 +254,7 @@ def _write_counts(path: Path, questions: list[Question], counts: dict[str, Count
     rows = []
     for q in questions:
         c = counts[q.id]
-        named = {"id": q.id, "dataset": q.group, "modality": q.modality}
+        named = {"id": q.id, "dataset": q.family or q.dataset, "modality": q.modality}
         rows.append(
             {
                 **named,

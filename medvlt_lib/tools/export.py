@@ -14,7 +14,7 @@ from medvlt_lib.core.records import count_questions, iterate_questions, write_ro
 from medvlt_lib.core.runs import Run
 from medvlt_lib.core.tables import markdown_table
 from medvlt_lib.data.readers import to_published
-from medvlt_lib.rollout.parts import PROVENANCE
+from medvlt_lib.stages.filtering import PROVENANCE
 
 SETS = ("kept_text", "kept_image", "control_text", "control_image")
 COUNTS = ("pass_count", "samples", "pass_rate", "pass_rate_low", "pass_rate_high")
