@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,24 @@ def read_json(path: Path) -> Any:
         raise UserError(f"there is no file {path}; run the stage that writes it.") from None
     except ValueError:
         raise UserError(f"{path} is not readable JSON; delete its folder and run that stage again.") from None
+
+
+def read_jsonl(path: Path) -> Iterator[dict]:
+    """The rows of a JSONL file, one at a time. Raises UserError for a missing file, and with the line for a torn one.
+
+    A row ends at a line feed and nowhere else: inside JSON text may stand U+2028, U+0085 and other ends of a line.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no file {path}; run the stage that writes it.")
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                row = None
+            if not isinstance(row, dict):
+                raise UserError(f"{path}, line {number} is torn or no JSON object; delete the file and write it again.")
+            yield row
 
 
 def file_hash(path: Path) -> str:

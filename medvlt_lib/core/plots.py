@@ -46,7 +46,7 @@ def gallery(questions: Sequence[Question], columns: int = 3) -> Figure:
         picture, words = panels[2 * (i // columns), i % columns], panels[2 * (i // columns) + 1, i % columns]
         if question.images:
             picture.imshow(load_image(question.images[0]))
-        picture.set_title(question.family or question.dataset, fontsize=10)
+        picture.set_title(question.group, fontsize=10)
         lines = textwrap.wrap(question.question, 44)[:7]
         lines += [
             "",

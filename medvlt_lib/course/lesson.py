@@ -181,7 +181,7 @@ def show_answers(question: Question, answers: list[tuple[Completion | str, Verdi
             f"<div style='flex:1 1 220px;border-left:4px solid {colour};padding:4px 8px;margin:4px;text-align:left'>"
             f"<b style='color:{colour}'>{mark}</b><br><span style='white-space:pre-wrap'>{html.escape(text)}</span></div>"
         )
-    head = f"<b>{html.escape(title or question.family or question.dataset)}</b><br>{html.escape(question.question)}<br>{options}"
+    head = f"<b>{html.escape(title or question.group)}</b><br>{html.escape(question.question)}<br>{options}"
     display(
         HTML(
             f"<div style='display:flex;gap:12px;text-align:left'><div>{pictures}</div><div style='max-width:32em'>{head}</div></div>"

@@ -17,6 +17,7 @@ import torch
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.images import load_image
 from medvlt_lib.core.records import Completion
+from medvlt_lib.models.processor import image_tokens
 from medvlt_lib.rollout.engine import Prompt, Sampling, random_stream, suppressed
 from medvlt_lib.rollout.shared_prompt import SharedPrompts
 
@@ -62,9 +63,7 @@ class TransformersEngine:
         text = self.processor.apply_chat_template(prompt.messages, tokenize=False, add_generation_prompt=True)
         pictures = [load_image(i) for i in prompt.images]
         length = len(self.processor.tokenizer(text).input_ids)
-        images = self.processor.image_processor
-        for picture in pictures:
-            length += images.get_number_of_image_patches(picture.height, picture.width, {}) // images.merge_size**2
+        length += sum(image_tokens(self.processor, *picture.size) for picture in pictures)
         return _Job(prompt, text, pictures, length, sampling.first, sampling.n)
 
     def _take(self, waiting: deque[_Job], coming: Iterator[_Job], limit: int) -> list[_Job]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from medvlt_lib.core.config import Profile
 from medvlt_lib.core.errors import UserError
-from medvlt_lib.core.files import atomic_write
+from medvlt_lib.core.files import atomic_write, read_json, read_jsonl, write_jsonl
 from medvlt_lib.core.images import load_image
 from medvlt_lib.core.prompts import prompt_text
 from medvlt_lib.core.records import Question, read_questions
@@ -218,11 +218,8 @@ def gather_samples(folder: Path) -> None:
     """One samples.jsonl from the files of the single steps; a kill in the middle of this loses nothing."""
     import shutil
 
-    before = (folder / "samples.jsonl").read_text(encoding="utf-8") if (folder / "samples.jsonl").exists() else ""
-    files = [path.read_text(encoding="utf-8") for path in (folder / "samples").glob("*.json")]
-    by_step = {json.loads(line)["step"]: line for line in [*before.splitlines(keepends=True), *files]}
-    lines = [by_step[step] for step in sorted(by_step)]
-    atomic_write(
-        folder / "samples.jsonl", lambda temporary: Path(temporary).write_text("".join(lines), encoding="utf-8")
-    )
+    kept = folder / "samples.jsonl"
+    rows = [*(read_jsonl(kept) if kept.exists() else ()), *map(read_json, (folder / "samples").glob("*.json"))]
+    by_step = {row["step"]: row for row in rows}
+    write_jsonl(kept, [by_step[step] for step in sorted(by_step)])
     shutil.rmtree(folder / "samples", ignore_errors=True)

@@ -22,6 +22,7 @@ from medvlt_lib.core.files import atomic_write
 from medvlt_lib.core.prompts import STYLES
 from medvlt_lib.core.records import Question
 from medvlt_lib.core.stats import accuracy_interval
+from medvlt_lib.core.tables import markdown_table, percent
 from medvlt_lib.grading.grade import grade
 from medvlt_lib.models.loading import load_model
 from medvlt_lib.models.processor import load_processor
@@ -127,46 +128,73 @@ def _training(folder: str | Path) -> dict | None:
 
 def render(f: dict, name: str) -> str:
     """The card as Markdown."""
-    percent = lambda x: f"{100 * x:.1f}"  # noqa: E731
     lines = [
         f"# Model card: phantom tiny Qwen2.5-VL, `{name}`",
         "",
         f"**{NOTICE}**",
         "",
-        f"`Qwen2_5_VLForConditionalGeneration` with {f['weights']:,} weights, trained from scratch on the phantom world by",
+        f"`Qwen2_5_VLForConditionalGeneration` with {f['weights']:,} weights, "
+        "trained from scratch on the phantom world by",
         f"`medvlt phantom build-model --size {name}`" + _how_long(f["training"]) + ".",
-        "It is middling on purpose: half of what it was taught was worked out step by step, half was a glance that is often",
+        "It is middling on purpose: half of what it was taught was worked out step by step, "
+        "half was a glance that is often",
         "wrong, so that filtering finds medium-hard questions and reinforcement has something to bring out.",
         "",
-        f"Written by `medvlt phantom card --size {name}` on {f['date']} ({', '.join(f'{k} {v}' for k, v in f['versions'].items())};",
+        f"Written by `medvlt phantom card --size {name}` on {f['date']} "
+        f"({', '.join(f'{k} {v}' for k, v in f['versions'].items())};",
         f"{f['machine']}, {f['seconds']} s). Accuracies are percentages; intervals are 95 % Wilson.",
         "",
         f"- Macro greedy accuracy, MedVLThinker prompt: **{percent(f['macro'])}** (chance {percent(f['chance'])})",
-        f"- Other prompt styles (50 questions a family): {', '.join(f'{s} {percent(a)}' for s, a in f['styles'].items())}",
-        f"- Well-formed outputs: greedy {percent(f['greedy_well_formed'])}, sampled at T=1 {percent(f['sampled_well_formed'])}, "
+        "- Other prompt styles (50 questions a family): "
+        + ", ".join(f"{s} {percent(a)}" for s, a in f["styles"].items()),
+        f"- Well-formed outputs: greedy {percent(f['greedy_well_formed'])}, "
+        f"sampled at T=1 {percent(f['sampled_well_formed'])}, "
         + ", ".join(f"{s} {percent(a)}" for s, a in f["styles_well_formed"].items()),
         f"- Accuracy of samples at T=1, training questions: {percent(f['sampled_accuracy'])}",
         f"- Training questions with 1 to {SAMPLES - 1} of {SAMPLES} samples right: {percent(f['medium'])}",
         "",
-        f"| family | modality | n | greedy | 95 % | chance | best shortcut | blanked picture | level 1 / 2 / 3 |",  # noqa: F541
-        "|---|---|---|---|---|---|---|---|---|",
+        markdown_table(_family_rows(f["families"])),
+        "",
+        f"Pass counts of {sum(f['pass_counts'])} training questions, {SAMPLES} samples each at T=1:",
+        "",
+        markdown_table([("right of 16", *range(SAMPLES + 1)), ("questions", *f["pass_counts"])]),
+        "",
     ]
-    for family, row in f["families"].items():
-        low, high = row["interval"]
-        blind = (
-            ""
-            if row["blanked"] is None
-            else f"{percent(row['blanked']['accuracy'])} ({'–'.join(percent(x) for x in row['blanked']['interval'])})"
-        )
-        lines.append(
-            f"| {family} | {row['modality']} | {row['questions']} | {percent(row['accuracy'])} | {percent(low)}–{percent(high)} "
-            f"| {percent(row['chance'])} | {percent(row['shortcut']['accuracy'])} ({row['shortcut']['rule']}) | {blind} "
-            f"| {' / '.join(percent(x) for x in row['by_level'])} |"
-        )
-    lines += ["", f"Pass counts of {sum(f['pass_counts'])} training questions, {SAMPLES} samples each at T=1:", ""]
-    lines += ["| right of 16 | " + " | ".join(map(str, range(SAMPLES + 1))) + " |", "|---" * (SAMPLES + 2) + "|"]
-    lines += ["| questions | " + " | ".join(map(str, f["pass_counts"])) + " |", ""]
     return "\n".join(lines)
+
+
+def _family_rows(families: dict[str, dict]) -> list[tuple]:
+    """The table of families, head first; accuracies in percent."""
+    head = (
+        "family",
+        "modality",
+        "n",
+        "greedy",
+        "95 %",
+        "chance",
+        "best shortcut",
+        "blanked picture",
+        "level 1 / 2 / 3",
+    )
+    rows: list[tuple] = [head]
+    for family, row in families.items():
+        blind = ""
+        if row["blanked"] is not None:
+            blind = f"{percent(row['blanked']['accuracy'])} ({'–'.join(map(percent, row['blanked']['interval']))})"
+        rows.append(
+            (
+                family,
+                row["modality"],
+                row["questions"],
+                percent(row["accuracy"]),
+                "–".join(map(percent, row["interval"])),
+                percent(row["chance"]),
+                f"{percent(row['shortcut']['accuracy'])} ({row['shortcut']['rule']})",
+                blind,
+                " / ".join(map(percent, row["by_level"])),
+            )
+        )
+    return rows
 
 
 def _how_long(training: dict | None) -> str:

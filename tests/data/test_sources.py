@@ -3,10 +3,13 @@
 import io
 import json
 import threading
+import tracemalloc
 import zipfile
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import datasets
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -14,8 +17,10 @@ from medvlt_lib.core.config import Data
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.images import load_image
 from medvlt_lib.core.records import write_questions
+from medvlt_lib.data.archive import Archive
 from medvlt_lib.data.closed import closed_options
-from medvlt_lib.data.published import SOURCES, to_published
+from medvlt_lib.data.published import SOURCES
+from medvlt_lib.data.readers import to_published
 from medvlt_lib.data.rows import Refused
 from medvlt_lib.data.sources import load_set
 from medvlt_lib.phantom.questions import make_questions
@@ -308,6 +313,73 @@ def test_a_part_of_a_file_is_an_even_sample_in_its_order(tmp_path):
     part = list(load_set("train_text", Data(train_text=str(path), train_text_size=10, seed=3)))
     order = [[q.id for q in every].index(q.id) for q in part]
     assert order == sorted(order) and order != list(range(10))
+
+
+def test_a_part_of_a_file_does_not_hold_the_file(tmp_path):
+    [question] = make_questions("nodule_count", "train", 1)
+    path = tmp_path / "image.parquet"
+    encoded = [png() + bytes([i % 256]) * 40_000 for i in range(1500)]  # what follows a PNG is not read
+    questions = (replace(question, id=str(i), images=[image]) for i, image in enumerate(encoded))
+    write_questions(questions, path)
+    data = Data(train_image=str(path), train_image_size=10)
+    tracemalloc.start()
+    assert sum(1 for _ in load_set("train_image", data)) == 10
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.6 * sum(map(len, encoded))  # a row group of 500 is
+
+
+@pytest.fixture
+def secret(tmp_path) -> str:
+    """A picture of this machine that no data set may bring into a run."""
+    path = tmp_path / "private" / "secret.png"
+    path.parent.mkdir()
+    path.write_bytes(png(colour="black"))
+    return str(path)
+
+
+def test_a_row_cannot_name_a_file_outside_its_data_set(tmp_path, secret):
+    name = "UCSC-VLAA/MedVLThinker-pmc_vqa"
+    mirror = tmp_path / "mirror"
+    home = mirror / name
+    (home / "images").mkdir(parents=True)
+    (home / "images" / "own.png").write_bytes(png())
+    (home / "images" / "link.png").symlink_to(secret)
+    paths = ["own.png", "images/own.png", str(home / "images" / "own.png"), "images/../images/own.png"]
+    paths += [
+        secret,
+        "../../../private/secret.png",
+        "images/../../../../private/secret.png",
+        "link.png",
+        "none.png",
+        "x\0",
+    ]
+    rows = [unified_row(i, "pmc_vqa", [path]) for i, path in enumerate(paths)]
+    put(mirror, name, rows, "train.jsonl")
+    questions, [tally] = load(mirror, name, "train_image")
+    assert sorted(q.id for q in questions) == [f"pmc_vqa-{i}" for i in range(4)]
+    assert {q.images[0] for q in questions} == {png()} and tally.dropped["images"] == 6
+    assert "cannot be read" in tally.examples["images"] or f"leads out of {home}" in tally.examples["images"]
+
+
+def test_a_row_of_the_hub_cannot_name_a_file_of_this_machine(tmp_path, secret, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in (secret, "private/secret.png", {"bytes": None, "path": secret}):
+        with pytest.raises(Refused, match="holds images only in its rows"):
+            Archive(SOURCES["UCSC-VLAA/MedVLThinker-pmc_vqa"], None).bytes_of(path)
+
+
+def test_pictures_of_published_rows_are_made_readable_for_everyone(tmp_path):
+    film = Image.fromarray((np.arange(48 * 64).reshape(48, 64) + 900).astype(np.uint16))
+    encoded = io.BytesIO()
+    film.save(encoded, "PNG")
+    rows = [unified_row(i, "pmc_vqa", [{"bytes": b, "path": None}]) for i, b in enumerate((encoded.getvalue(), png()))]
+    put(tmp_path, "UCSC-VLAA/MedVLThinker-pmc_vqa", rows)
+    (deep, plain), [tally] = load(tmp_path, "UCSC-VLAA/MedVLThinker-pmc_vqa", "train_image")
+    stored = Image.open(io.BytesIO(deep.images[0]))  # what another reader sees who knows nothing of our rules
+    assert stored.mode == "RGB" and stored.getextrema() == ((0, 255),) * 3
+    assert deep.extra["picture_changes"] == [["bit depth"]] and tally.changed["bit depth"] == 1
+    assert plain.images == [png()] and "picture_changes" not in plain.extra
 
 
 # --- options of closed questions, from a server ---

@@ -78,6 +78,11 @@ def test_outputs_are_kept_only_where_tagged(notebook):
     assert notebook.metadata.kernelspec.name == "python3"
 
 
+def test_jsonl_is_read_by_the_one_reader(notebook):
+    """`splitlines` would cut a completion at U+2028 or U+0085."""
+    assert not any("splitlines" in c.source or "json.loads" in c.source for c in code(notebook))
+
+
 def relative_links(text):
     return [t.split("#")[0] for t in re.findall(r"\]\(([^)]+)\)", text) if not re.match(r"https?:|#", t)]
 
