@@ -45,7 +45,7 @@ def paired(before: np.ndarray, after: np.ndarray, questions: list, keep: np.ndar
     """Macro accuracy before and after on the kept questions, and the paired 95 % interval of the difference."""
     rows = [q for q, k in zip(questions, keep, strict=True) if k]
     strata, clusters = [q.group for q in rows], [q.cluster for q in rows]
-    low, high = macro_interval(after[keep] - before[keep], strata, clusters)
+    low, high, _ = macro_interval(after[keep] - before[keep], strata, clusters, bounds=(-1, 1))
     b, a = macro(before[keep], strata), macro(after[keep], strata)
     return {"questions": len(rows), "before": b, "after": a, "gain": a - b, "low": low, "high": high}
 
