@@ -17,8 +17,10 @@ from medvlt_lib.core.records import Completion, Question, Verdict
 from medvlt_lib.core.runs import STAGES, Run, open_run
 from medvlt_lib.rollout.engine import Sampling, prompts_of
 
-ROOT = Path(__file__).parents[2]
-REFERENCE = Path(__file__).parents[1] / "assets" / "reference"
+ASSETS = Path(__file__).parents[1] / "assets"
+NOTEBOOKS = ASSETS / "notebooks"  # a link to the project's notebooks/; a wheel holds the files themselves
+RESULTS = ASSETS / "results"  # the same for results/
+REFERENCE = ASSETS / "reference"
 SECTIONS = {
     "00": ("model", "engine"),
     "01": ("data",),
@@ -192,7 +194,7 @@ def show_answers(question: Question, answers: list[tuple[Completion | str, Verdi
 
 def expected(notebook: str, profile: str) -> dict | None:
     """A notebook's recorded time and memory on a profile (results/course-PROFILE.json), where it was run."""
-    path = ROOT / "results" / f"course-{profile}.json"
+    path = RESULTS / f"course-{profile}.json"
     return read_json(path)["notebooks"].get(notebook) if path.exists() else None
 
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from medvlt_lib.core.files import read_json
-from medvlt_lib.course.lesson import ROOT
+from medvlt_lib.course.lesson import RESULTS
 from medvlt_lib.course.runner import notebooks
 
 
 def times_table() -> str:
     """The README's table of notebooks with recorded time and memory per profile, as Markdown."""
-    records = {
-        p.stem.removeprefix("course-"): read_json(p)["notebooks"]
-        for p in sorted((ROOT / "results").glob("course-*.json"))
-    }
+    records = {p.stem.removeprefix("course-"): read_json(p)["notebooks"] for p in sorted(RESULTS.glob("course-*.json"))}
     profiles = ["tiny", "tiny-qlora", *sorted(set(records) - {"tiny", "tiny-qlora"}), "all other profiles"]
     lines = ["| notebook | " + " | ".join(profiles) + " |", "|---" * (len(profiles) + 1) + "|"]
     for path in notebooks():
@@ -32,7 +29,7 @@ def arms_table() -> str:
     from medvlt_lib.stages.report import table
 
     lines = []
-    for path in sorted((ROOT / "results").glob("arms-*.json")):
+    for path in sorted(RESULTS.glob("arms-*.json")):
         head, *rows = [row[:5] for row in table(read_json(path))]
         if not lines:
             lines = ["| profile | " + " | ".join(head) + " |", "|---" * (len(head) + 1) + "|"]

@@ -3,13 +3,15 @@
 import ast
 import json
 import re
+from pathlib import Path
 
 import nbformat
 import pytest
 
-from medvlt_lib.course.lesson import ROOT
-from medvlt_lib.course.runner import NOTEBOOKS, notebooks
+from medvlt_lib.course.lesson import NOTEBOOKS
+from medvlt_lib.course.runner import notebooks
 
+ROOT = Path(__file__).parents[2]
 NAMES = ["00_start_here", "01_data", "02_filtering", "03_sft", "04_grpo", "05_eval", "06_analysis"]
 TAGS = {"parameters", "compute", "keep_output", "metrics"}
 
