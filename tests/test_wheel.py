@@ -71,6 +71,8 @@ def test_a_wheel_holds_its_assets(environment, tmp_path):
 
 @pytest.mark.processes
 def test_a_wheel_runs_the_course(environment, tmp_path):
-    printed = run(environment, tmp_path, "medvlt", "course", "--from", "00", "--to", "00", "--set", "model.name=phantom:small")
+    printed = run(
+        environment, tmp_path, "medvlt", "course", "--from", "00", "--to", "00", "--set", "model.name=phantom:small"
+    )
     assert "00_start_here: " in printed
     assert (tmp_path / "runs/tiny/notebooks/00_start_here.metrics.json").is_file()

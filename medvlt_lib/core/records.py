@@ -67,7 +67,8 @@ class Question:
 @dataclasses.dataclass
 class Completion:
     """One sampled answer to a question: text, token ids, the engine's log-probabilities where it has them, and the prompt's
-    token ids as the model saw them (image tokens expanded). `tokens`: their number, also where the ids are not known."""
+    token ids as the model saw them (image tokens expanded; empty where not known). `tokens`: the number of token ids, also
+    where those are not known."""
 
     question_id: str
     sample: int
@@ -75,7 +76,7 @@ class Completion:
     token_ids: list[int]
     logprobs: list[float] | None
     finish_reason: Literal["stop", "length"]
-    prompt_ids: list[int] | None = None
+    prompt_ids: list[int] = dataclasses.field(default_factory=list)
     tokens: int | None = None
 
     def __post_init__(self) -> None:

@@ -15,6 +15,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import cast
 
 from medvlt_lib.core.images import load_image
 from medvlt_lib.core.records import Question
@@ -105,7 +106,7 @@ class _Words:
             return
         told = self.exact.get(question.words, [])[:MATCHES]
         yield from (_row(question, name, "exact text", 100.0) for name in told)
-        proposed = {i: self.test[i].words for i in sorted(self.near.query(_minhash(question.words)))}
+        proposed = {i: self.test[i].words for i in sorted(cast(list[int], self.near.query(_minhash(question.words))))}
         found = process.extract(question.words, proposed, scorer=fuzz.ratio, score_cutoff=RATIO, limit=MATCHES)
         near = [(self.test[i].id, score) for _, score, i in found if self.test[i].words != question.words]
         yield from (_row(question, name, "near text", round(score, 1)) for name, score in near)
