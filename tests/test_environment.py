@@ -31,6 +31,12 @@ def test_locks_hold_what_pyproject_asks_for(name, extras):
         assert need.specifier.contains(pinned[need.name]), (need, pinned[need.name])
 
 
+def test_only_vllm_keeps_transformers_back():
+    assert not [n for n in requirements() if n.name == "transformers" and "<" in str(n.specifier)]
+    [bound] = [Requirement(n) for n in PROJECT["optional-dependencies"]["gpu"] if n.startswith("transformers")]
+    assert str(bound.specifier) == "<5.18"
+
+
 def test_both_locks_agree_on_what_matters():
     cpu, gpu = lock("cpu.txt"), lock("gpu.txt")
     for name in (

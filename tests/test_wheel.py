@@ -62,11 +62,11 @@ def test_a_wheel_holds_its_assets(environment, tmp_path):
     found = json.loads(run(environment, tmp_path, "python", "-c", LOOK))
     assert Path(found["package"]).is_relative_to(environment)
     assert all(Path(folder).is_dir() and folder.startswith(found["package"]) for folder in found["folders"])
-    here = {str(p.relative_to(ROOT / "medvlt_lib")) for p in (ROOT / "medvlt_lib").rglob("*")}
+    ours = {str(p.relative_to(ROOT / "medvlt_lib")) for p in (ROOT / "medvlt_lib").rglob("*")}
     for name in ("notebooks", "results"):  # links here, folders there
-        here |= {f"assets/{p.relative_to(ROOT)}" for p in (ROOT / name).rglob("*")}
-    assert {f for f in here if "__pycache__" not in f} == {f for f in found["files"] if "__pycache__" not in f}
-    assert "py.typed" in here
+        ours |= {f"assets/{p.relative_to(ROOT)}" for p in (ROOT / name).rglob("*")}
+    assert not {f for f in ours - set(found["files"]) if "__pycache__" not in f and "/." not in f}
+    assert "py.typed" in found["files"]
 
 
 @pytest.mark.processes
