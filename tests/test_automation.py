@@ -1,4 +1,4 @@
-"""Workflows, hooks and templates: actions are pinned, no lane can be skipped in silence, tools are those of the locks."""
+"""Workflows, hooks and templates: actions are pinned, no lane is skipped in silence, tools are those of the locks."""
 
 import re
 import tomllib

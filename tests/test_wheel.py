@@ -29,7 +29,7 @@ print(json.dumps({"package": str(package), "files": [str(p.relative_to(package))
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory) -> Path:
-    """A fresh virtual environment with the wheel in it, which sees the other packages installed here, but no checkout."""
+    """A fresh virtual environment with the wheel in it. It sees the other packages installed here, but no checkout."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     for name in ("medvlt_lib", "notebooks", "results"):

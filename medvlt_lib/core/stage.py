@@ -25,7 +25,7 @@ from medvlt_lib.core.files import disk_refused, file_hash, read_json, write_json
 
 @dataclass
 class Stage:
-    """What the body of `with run.stage(...)` works with: it returns at once when `finished`, and sets `metrics` last."""
+    """What the body of `with run.stage(...)` works with: nothing when `finished`; it sets `metrics` last."""
 
     folder: Path
     finished: bool = False

@@ -23,7 +23,7 @@ def notebooks(first: str | None = None, last: str | None = None, folder: Path = 
     found = [p for p in sorted(folder.glob("[0-9][0-9]_*.ipynb")) if (first or "00") <= p.name[:2] <= (last or "99")]
     if not found:
         raise UserError(
-            f"there is no notebook from {first or '00'} to {last or '06'} in {folder}; choose --from and --to from 00 to 06."
+            f"there is no notebook from {first or '00'} to {last or '06'} in {folder}; choose from 00 to 06."
         )
     return found
 
