@@ -81,7 +81,7 @@ class Question:
 @dataclasses.dataclass
 class Completion:
     """One sampled answer to a question: text, token ids, the engine's log-probabilities where it has them, and the
-    prompt's token ids as the model saw them (image tokens expanded). `tokens`: the number of the answer's tokens, also
+    prompt's token ids as the model saw them (image tokens expanded; empty where not known). `tokens`: the number of the answer's tokens, also
     where their ids are not known."""
 
     question_id: str
@@ -90,7 +90,7 @@ class Completion:
     token_ids: list[int]
     logprobs: list[float] | None
     finish_reason: Literal["stop", "length"]
-    prompt_ids: list[int] | None = None
+    prompt_ids: list[int] = dataclasses.field(default_factory=list)
     tokens: int | None = None
 
     def __post_init__(self) -> None:

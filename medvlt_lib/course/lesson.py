@@ -21,8 +21,10 @@ from medvlt_lib.rollout.engine import Engine, Sampling, prompts_of
 if TYPE_CHECKING:
     from transformers import TrainerCallback
 
-ROOT = Path(__file__).parents[2]
-REFERENCE = Path(__file__).parents[1] / "assets" / "reference"
+ASSETS = Path(__file__).parents[1] / "assets"
+NOTEBOOKS = ASSETS / "notebooks"  # a link to the project's notebooks/; a wheel holds the files themselves
+RESULTS = ASSETS / "results"  # the same for results/
+REFERENCE = ASSETS / "reference"
 SECTIONS = {
     "00": ("model", "engine"),
     "01": ("data",),
@@ -201,7 +203,7 @@ def _picture(image: str | bytes) -> str:
 
 def expected(notebook: str, profile: str) -> dict | None:
     """A notebook's recorded time and memory on a profile (results/course-PROFILE.json), where it was run."""
-    path = ROOT / "results" / f"course-{profile}.json"
+    path = RESULTS / f"course-{profile}.json"
     return read_json(path)["notebooks"].get(notebook) if path.exists() else None
 
 

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from medvlt_lib.core.files import read_json
 from medvlt_lib.core.tables import markdown_table
-from medvlt_lib.course.lesson import ROOT
+from medvlt_lib.course.lesson import RESULTS
 from medvlt_lib.course.runner import notebooks
 
 
 def times_table() -> str:
     """The README's table of notebooks with recorded time and memory per profile, as Markdown."""
-    records = {
-        p.stem.removeprefix("course-"): read_json(p)["notebooks"]
-        for p in sorted((ROOT / "results").glob("course-*.json"))
-    }
+    records = {p.stem.removeprefix("course-"): read_json(p)["notebooks"] for p in sorted(RESULTS.glob("course-*.json"))}
     profiles = ["tiny", "tiny-qlora", *sorted(set(records) - {"tiny", "tiny-qlora"}), "all other profiles"]
     rows = [["notebook", *profiles]]
     for path in notebooks():
@@ -33,7 +30,7 @@ def arms_table() -> str:
     from medvlt_lib.stages.report import table
 
     rows = []
-    for path in sorted((ROOT / "results").glob("arms-*.json")):
+    for path in sorted(RESULTS.glob("arms-*.json")):
         head, *arms = [row[:5] for row in table(read_json(path))]
         rows = rows or [["profile", *head]]
         rows += [[path.stem.removeprefix("arms-"), *row] for row in arms]

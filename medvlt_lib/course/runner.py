@@ -15,9 +15,7 @@ from typing import Any
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.files import read_json, write_json
 from medvlt_lib.core.runs import Run, open_run
-from medvlt_lib.course.lesson import ROOT, expected
-
-NOTEBOOKS = ROOT / "notebooks"
+from medvlt_lib.course.lesson import NOTEBOOKS, expected
 
 
 def notebooks(first: str | None = None, last: str | None = None, folder: Path = NOTEBOOKS) -> list[Path]:
@@ -25,7 +23,7 @@ def notebooks(first: str | None = None, last: str | None = None, folder: Path = 
     found = [p for p in sorted(folder.glob("[0-9][0-9]_*.ipynb")) if (first or "00") <= p.name[:2] <= (last or "99")]
     if not found:
         numbers = f"from {first or '00'} to {last or '06'}"
-        raise UserError(f"there is no notebook {numbers} in {folder}; run this from a clone of the project.")
+        raise UserError(f"there is no notebook {numbers} in {folder}; choose from 00 to 06.")
     return found
 
 

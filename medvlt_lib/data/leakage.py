@@ -15,6 +15,7 @@ import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from PIL import Image, ImageStat
 
@@ -114,7 +115,7 @@ class _Words:
             return
         exact = self.exact.get(question.words, [])[:MATCHES]
         yield from (_row(question, test_id, "exact text", 100.0) for test_id in exact)
-        proposed = {i: self.test[i].words for i in sorted(self.near.query(_minhash(question.words)))}
+        proposed = {i: self.test[i].words for i in sorted(cast(list[int], self.near.query(_minhash(question.words))))}
         found = process.extract(question.words, proposed, scorer=fuzz.ratio, score_cutoff=RATIO, limit=MATCHES)
         near = {self.test[i].id: score for _, score, i in found if self.test[i].words != question.words}
         yield from (_row(question, test_id, "near text", round(score, 1)) for test_id, score in near.items())

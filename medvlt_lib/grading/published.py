@@ -5,7 +5,7 @@ training reward (train/my_reward.py), the grade counted during inference and fil
 and the re-grade behind the reported numbers (analysis/regrade_eval_results.py).
 MedVLM-R1 (arXiv 2502.19634) has an accuracy and a format reward (open_r1/grpo.py) and an evaluation rule
 (eval/test_qwen2vl_med.py). All are strict: "B." is wrong wherever the release says so.
-The third grader, `tolerant`, is this project's own (medvlt_lib/tolerant.py) and stands beside them, never instead.
+The third grader, `tolerant`, is this project's own (medvlt_lib/grading/tolerant.py) and stands beside them, never instead.
 """
 
 from __future__ import annotations

@@ -109,7 +109,8 @@ def make_trainer(
     lora_to_float32(trainer.model)
     for policy in (trainer.model, trainer.ref_model):
         if policy is not None:
-            policy.register_forward_pre_hook(_without_empty_pictures, with_kwargs=True)
+            # TRL types a policy as what FSDP makes of it, which lacks the hook; in memory it is a module.
+            policy.register_forward_pre_hook(_without_empty_pictures, with_kwargs=True)  # pyright: ignore
     return trainer
 
 

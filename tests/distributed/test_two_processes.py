@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from tests.pipeline.conftest import medvlt, settings
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.processes
 SETTINGS = settings(**{"sft.micro_batch": 2, "grpo.micro_batch": 4, "sft.max_steps": 4, "grpo.max_steps": 3})
 TWO = ["--set", "launch.devices=2", "--set", "launch.strategy=fsdp"]
 

@@ -180,6 +180,7 @@ def _kill_while_working(folder: Path, stage: Path, command: str, moment: float) 
 ROUNDS = [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 7))]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("command", ["filter", "sft", "grpo", "eval"])
 @pytest.mark.parametrize("n", ROUNDS)
 def test_kill_9_and_start_again_ends_the_same(finished, tmp_path, command, n):
