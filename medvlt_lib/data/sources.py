@@ -115,9 +115,15 @@ def _unused(question: Question, seen: set, tally: Tally) -> str:
 def _client(data: Data):
     if not data.endpoint:
         return None
-    from medvlt_lib.rollout.openai_engine import ChatClient
+    from medvlt_lib.rollout.chat_client import ChatClient
 
-    return ChatClient(data.endpoint, data.endpoint_model)
+    return ChatClient(
+        data.endpoint,
+        data.endpoint_model,
+        prices=(data.endpoint_prompt_price, data.endpoint_completion_price),
+        max_cost=data.endpoint_max_cost,
+        cap_setting="data.endpoint_max_cost",
+    )
 
 
 def _accepted(source: Source, size: int, data: Data, tally: Tally, client) -> Iterator[tuple[int, dict]]:

@@ -8,8 +8,7 @@ import sys
 import transformers
 from transformers.models.qwen2_5_vl import processing_qwen2_5_vl
 
-from medvlt_lib.models.loading import _image_text_processor
-from medvlt_lib.models.processor import torchvision_loads
+from medvlt_lib.models.processor import _image_text_processor, torchvision_loads
 
 if not torchvision_loads():
     processing_qwen2_5_vl.Qwen2_5_VLProcessor = transformers.Qwen2_5_VLProcessor = _image_text_processor()
