@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from random import Random
 
@@ -264,7 +264,7 @@ def _save(out: Path, recipe: Recipe, model, optimizer, step: int, log: list) -> 
     from medvlt_lib.core.files import atomic_write
 
     state = {
-        "recipe": recipe,
+        "recipe": asdict(recipe),
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         "step": step,
@@ -280,10 +280,10 @@ def _resume(out: Path, recipe: Recipe, model, optimizer) -> tuple[int, list]:
     if not path.exists():
         return 0, []
     try:
-        state = torch.load(path, weights_only=False)
+        state = torch.load(path, weights_only=True)
     except Exception as error:
         raise UserError(f"{path} cannot be read; delete it to start again.") from error
-    if state["recipe"] != recipe:
+    if state["recipe"] != asdict(recipe):
         raise UserError(f"{path} belongs to another recipe; delete it or choose another --out.")
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
