@@ -1,6 +1,7 @@
 """`transformers serve` on a tiny model, for the tests of the OpenAI-compatible engine: python serve_tiny.py PORT MODEL
 
-Without torchvision transformers' server cannot build the processor, so its class is replaced first by ours of the same name.
+Without torchvision transformers' server cannot build the processor, so its class is first replaced by ours of the same
+name.
 """
 
 import sys
