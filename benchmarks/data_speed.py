@@ -11,7 +11,6 @@ Leakage: 200,000 training against 10,000 test questions of about 330 characters,
 from __future__ import annotations
 
 import random
-import resource
 import sys
 import time
 from pathlib import Path
@@ -20,6 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from record import parser, save
 
+from medvlt_lib.core.memory import peak_memory_mb
 from medvlt_lib.data.leakage import Fingerprint, find_leaks
 from medvlt_lib.grading.grade import grade_response
 from tests.grading.test_tolerant import OPTIONS, STATED, UNSTATED
@@ -133,9 +133,8 @@ def leakage(n_train: int, n_test: int, planted: int) -> dict:
 def main() -> None:
     out = parser(__doc__).parse_args().out
     checked = [leakage(50_000, 10_000, 1000), leakage(200_000, 10_000, 1000)]
-    peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     packages = ("rapidfuzz", "datasketch", "imagehash", "numpy")
-    save(out, packages, "one of them used", grading=grading(), leakage=checked, peak_memory_mb=peak)
+    save(out, packages, "one of them used", grading=grading(), leakage=checked, peak_memory_mb=peak_memory_mb())
 
 
 if __name__ == "__main__":

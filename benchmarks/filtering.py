@@ -20,6 +20,8 @@ from pathlib import Path
 
 from record import parser, save
 
+from medvlt_lib.core.memory import peak_memory_mb
+
 COUNTING = """
 import json, random, sys, time
 from collections import defaultdict
@@ -77,7 +79,7 @@ def counting(questions: int) -> dict:
             check=True,
             env=environment,
         )
-    peak = round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
+    peak = peak_memory_mb(resource.RUSAGE_CHILDREN)
     return {"questions": questions, **json.loads(done.stdout), "peak_memory_mb": peak}
 
 

@@ -47,7 +47,8 @@ class Data(Section):
     """Each set is `phantom:FAMILIES`, `hub:NAME` (medvlt_lib/data/published.py lists them), `split:TRAINING_SET` or a question
     file (.parquet, .jsonl); sizes count questions. `traces_image`: image questions with chains of thought for SFT, where
     `train_image` has none. `mirror`: a folder with copies of Hub sets, each in a folder named like it. `drop_leaks`: drop training
-    questions that equal test questions. `endpoint`: an OpenAI-compatible server that lists options of closed questions."""
+    questions that equal test questions. `endpoint`: an OpenAI-compatible server that lists options of closed questions, with
+    prices and a cap of its own, as in EngineSettings."""
 
     train_text: str = "phantom:text"
     train_image: str = "phantom:image"
@@ -65,13 +66,16 @@ class Data(Section):
     mirror: str | None = None
     endpoint: str | None = None
     endpoint_model: str = "gpt-4o-2024-11-20"
+    endpoint_prompt_price: float = Field(0.0, ge=0)
+    endpoint_completion_price: float = Field(0.0, ge=0)
+    endpoint_max_cost: float | None = Field(None, gt=0)
     seed: int = 0
 
 
 class EngineSettings(Section):
     """How completions are sampled for filtering and evaluation. `batch_tokens`: tokens in memory at once, prompts and completions.
     `kind` openai asks model.name of the server at `url`, `concurrency` prompts at a time; `prompt_price` and `completion_price`
-    are US dollars a million tokens, and `max_cost` stops before more dollars are spent. `kind` vllm spreads a model over
+    are US dollars a million tokens, and `max_cost` caps the dollars spent on that model in all runs. `kind` vllm spreads a model over
     `tensor_parallel` GPUs, takes the share `gpu_memory` of each, and up to `max_images` pictures a question."""
 
     kind: Literal["transformers", "vllm", "openai"] = "transformers"
@@ -322,6 +326,11 @@ def _check_combinations(p: Profile) -> None:
          "filtering.grader and eval.grader must be grpo.reward's paper, or tolerant, so that filter, reward and evaluation fit together"),
         (p.engine.kind != "openai" or p.engine.url is not None,
          "engine.kind is openai without engine.url; give the server's address, ending in /v1"),
+        (p.engine.max_cost is None or min(p.engine.prompt_price, p.engine.completion_price) > 0,
+         "engine.max_cost needs engine.prompt_price and engine.completion_price, dollars a million tokens; set both"),
+        (p.data.endpoint_max_cost is None or min(p.data.endpoint_prompt_price, p.data.endpoint_completion_price) > 0,
+         "data.endpoint_max_cost needs data.endpoint_prompt_price and data.endpoint_completion_price, "
+         "dollars a million tokens; set both"),
         (p.grpo.sampler == "engine" or p.launch.strategy != "single",
          "grpo.sampler trl-vllm-server is for full weights on many devices; set sampler engine"),
     ]  # fmt: skip

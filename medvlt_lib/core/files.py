@@ -6,7 +6,7 @@ import errno
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,18 +17,18 @@ from medvlt_lib.core.errors import UserError
 def atomic_write(path: str | os.PathLike, write: Callable[[str], Any]) -> None:
     """Call `write(temporary_path)` and rename the result to `path`, so that nobody ever sees half a file.
 
+    The file may be read and written by whom the user's umask lets: a new file is opened with 0666, as `open` does.
     Raises UserError when the place cannot be written (a missing or read-only folder, a full disk).
     """
     path = Path(path)
+    temporary = str(path.with_name(f".{path.name}.{secrets.token_hex(4)}{path.suffix}"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-        os.close(handle)
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; choose a folder you may write to.") from error
     try:
         write(temporary)
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
         raise UserError(

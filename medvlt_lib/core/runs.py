@@ -26,6 +26,9 @@ STAGES = {"01": "01_data", "02": "02_filtering", "03": "03_sft", "04": "04_grpo"
 COMMANDS = {"01": "data", "02": "filter", "03": "sft", "04": "grpo", "05": "eval", "06": "report"}
 # Settings that only bound memory or money, or refuse a row: whatever they are, the results are the same.
 LIMITS = (
+    "data.endpoint_prompt_price",
+    "data.endpoint_completion_price",
+    "data.endpoint_max_cost",
     "engine.batch_tokens",
     "engine.concurrency",
     "engine.prompt_price",

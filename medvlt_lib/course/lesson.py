@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from medvlt_lib.core.config import Profile
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.files import read_json, write_json
+from medvlt_lib.core.memory import peak_memory_mb
 from medvlt_lib.core.records import Completion, Question, Verdict
 from medvlt_lib.core.runs import STAGES, Run, open_run
 from medvlt_lib.rollout.engine import Engine, Sampling, prompts_of
@@ -231,13 +232,12 @@ def _memory() -> str:
 
 def _peak_memory() -> int:
     """Peak memory of this process so far in MB; on a GPU, the peak of the GPU."""
-    import resource
     import sys
 
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         return round(torch.cuda.max_memory_allocated() / 2**20)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    return peak_memory_mb()
 
 
 def _from_reference(number: str, profile: str, name: str, settings: dict[str, Any]) -> Run:

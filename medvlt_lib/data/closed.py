@@ -12,7 +12,7 @@ import re
 
 from medvlt_lib.core.records import LETTERS
 from medvlt_lib.data.rows import Refused
-from medvlt_lib.rollout.openai_engine import ChatClient
+from medvlt_lib.rollout.chat_client import ChatClient
 
 ATTEMPTS = 5
 INSTRUCTION = (

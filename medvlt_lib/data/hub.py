@@ -108,9 +108,15 @@ def _client(data: Data):
     """The chat client of the server that lists options of closed questions; None where data.endpoint names none."""
     if not data.endpoint:
         return None
-    from medvlt_lib.rollout.openai_engine import ChatClient
+    from medvlt_lib.rollout.chat_client import ChatClient
 
-    return ChatClient(data.endpoint, data.endpoint_model)
+    return ChatClient(
+        data.endpoint,
+        data.endpoint_model,
+        prices=(data.endpoint_prompt_price, data.endpoint_completion_price),
+        max_cost=data.endpoint_max_cost,
+        cap_setting="data.endpoint_max_cost",
+    )
 
 
 def _place(source: Source, mirror: str | None) -> str:
