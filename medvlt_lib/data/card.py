@@ -81,7 +81,7 @@ def write_card(folder: Path, run_: Run, sets: dict, leaks: list[dict], dropped: 
     from medvlt_lib.core.plots import gallery
 
     tokenizer, why = _tokenizer(run_)
-    card: dict[str, Any] = {n: s.description.card(run_.profile.engine.prompt_style, tokenizer) for n, s in sets.items()}
+    card: dict[str, Any] = {n: s.description.card(run_.profile.model.prompt_style, tokenizer) for n, s in sets.items()}
     card["sources"] = {
         n: {t.name: {**t.card(), "published": _published(t.name)} for t in s.tallies}
         for n, s in sets.items()

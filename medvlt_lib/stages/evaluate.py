@@ -70,7 +70,7 @@ def evaluate(folder: Path, questions: list[Question], profile, checkpoint: Path 
     sampling = Sampling(e.samples, e.temperature, e.max_new_tokens, e.seed)
     engine = lambda: build_engine(profile, checkpoint)  # noqa: E731
     row = lambda completion, question: _row(completion, question, profile)  # noqa: E731
-    of_chunk = graded(profile.engine.prompt_style, sampling, row)
+    of_chunk = graded(profile.model.prompt_style, sampling, row)
     rows = list(roll_out(folder / "parts", questions, engine, of_chunk, PART, f"evaluating {name}"))
     scores = score(rows)
     atomic_write(folder / "answers.parquet", lambda temporary: pq.write_table(pa.Table.from_pylist(rows), temporary))
@@ -81,7 +81,7 @@ def evaluate(folder: Path, questions: list[Question], profile, checkpoint: Path 
 
 def _row(completion: Completion, question: Question, profile) -> dict:
     verdict = grade(
-        completion.text, question, profile.eval.grader, profile.engine.prompt_style, completion.finish_reason
+        completion.text, question, profile.eval.grader, profile.model.prompt_style, completion.finish_reason
     )
     return {
         "id": question.id,

@@ -108,7 +108,7 @@ def _work(folder: Path, run_: Run, inputs: dict[str, Path], merge: bool) -> dict
 
 def probe(folder: Path, questions: list[Question], profile, shard: tuple[int, int] | None = None) -> Iterator[dict]:
     """The rollouts of `questions` with the profile's base model, graded, as rows; kept in `folder` part by part."""
-    f, style = profile.filtering, profile.engine.prompt_style
+    f, style = profile.filtering, profile.model.prompt_style
     sampling = Sampling(f.samples, f.temperature, f.max_new_tokens, f.seed)
     row = lambda completion, question: _row(completion, question, profile)  # noqa: E731
     rows = graded(style, sampling, row) if f.mode == "full" else adaptive(style, sampling, row, f)
@@ -129,7 +129,7 @@ def probe(folder: Path, questions: list[Question], profile, shard: tuple[int, in
 
 def _row(completion: Completion, question: Question, profile) -> dict:
     verdict = grade(
-        completion.text, question, profile.filtering.grader, profile.engine.prompt_style, completion.finish_reason
+        completion.text, question, profile.filtering.grader, profile.model.prompt_style, completion.finish_reason
     )
     passed = verdict.correct if verdict.online is None else verdict.online
     return {

@@ -12,6 +12,7 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+from medvlt_lib.core.config import Profile
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.files import atomic_write
 from medvlt_lib.core.images import load_image
@@ -32,9 +33,19 @@ def run(
 ) -> dict:
     """Trains one arm into 04_grpo/<arm>; returns steps and the first and last mean reward. `callbacks` go to the trainer."""
     profile = run_.profile.for_arm(arm)
+    _refuse_other_engines(profile)
     inputs = arm_inputs(run_, "04", arm, profile.grpo.data, data, init)
     settings = run_.settings("model", "engine", "grpo", "launch", arm=arm)
     return run_.perform("04", lambda folder: _work(folder, profile, inputs, callbacks), settings, inputs, arm)
+
+
+def _refuse_other_engines(profile: Profile) -> None:
+    """GRPO's own sampler is the transformers engine, whatever filtering and evaluation sample with."""
+    if profile.grpo.sampler == "engine" and profile.engine.kind != "transformers":
+        raise UserError(
+            f"GRPO cannot sample with engine.kind {profile.engine.kind} yet; "
+            "give this command --set engine.kind=transformers, and filter and eval the engine that you want."
+        )
 
 
 def _work(folder: Path, profile, inputs: dict[str, Path], callbacks: list | None = None) -> dict:
@@ -73,7 +84,7 @@ def make_trainer(profile, model, processor, questions: list[Question], folder: P
         model=model,
         reward_funcs=getattr(rewards, g.reward.replace("-", "_")),
         args=grpo_arguments(profile, folder),
-        train_dataset=training_rows(questions, profile.engine.prompt_style),
+        train_dataset=training_rows(questions, profile.model.prompt_style),
         processing_class=processor,
         rollout_func=hook,
         callbacks=callbacks,
