@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -60,13 +59,12 @@ def _train(
 ) -> None:
     """Run stage 03 or 04 on one arm and show its steps and the first and last loss or reward."""
     from medvlt_lib.core.runs import STAGES
-    from medvlt_lib.training.launch import launch_command
+    from medvlt_lib.training.launch import how_to_launch
 
     folder = STAGES[stage]
-    launch = launch_command(opened, shlex.join(sys.argv[1:]))
+    launch = how_to_launch(opened, sys.argv[1:])
     if launch:
-        devices = f"profile {opened.profile.profile} trains on {opened.profile.launch.devices} devices"
-        raise UserError(f"{devices}; start it with `{launch}`.")
+        raise UserError(launch)
     metrics = work(opened, arm, data, init)
     row = (arm, str(metrics["steps"]), f"{metrics[f'first_{figure}']:.3f}", f"{metrics[f'last_{figure}']:.3f}")
     show_table(f"{opened.folder}/{folder}/{arm}", [("arm", "steps", f"first {figure}", f"last {figure}"), row])

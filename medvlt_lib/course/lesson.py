@@ -109,7 +109,7 @@ def ask(
     """`n` graded answers to each question, in the profile's prompt style and with its evaluation grader."""
     from medvlt_lib.grading.grade import grade
 
-    style = profile.engine.prompt_style
+    style = profile.model.prompt_style
     sampling = Sampling(n, temperature, profile.eval.max_new_tokens, seed)
     completions = list(engine.generate(prompts_of(questions, style), sampling))
     graded = [
@@ -120,13 +120,12 @@ def ask(
 
 
 def trains_here(run: Run, command: str) -> bool:
-    """Whether a training stage runs in this kernel; if not, print the command that launches it on many devices."""
-    from medvlt_lib.training.launch import launch_command
+    """Whether a training stage runs in this kernel; if not, print what launches it on many devices."""
+    from medvlt_lib.training.launch import how_to_launch
 
-    launch = launch_command(run, f"{command} --run {run.folder.name}")
+    launch = how_to_launch(run, [*command.split(), "--run", run.folder.name])
     if launch:
-        devices = f"This profile trains on {run.profile.launch.devices} devices."
-        print(f"{devices} In a terminal, run\n\n    {launch}\n\nand then go on here.")
+        print(f"{launch}\nThen go on here.")
     return launch is None
 
 

@@ -98,7 +98,7 @@ def write_card(folder: Path, run_: Run, sets: dict, leaks: list[dict], dropped: 
     from medvlt_lib.core.plots import gallery
 
     processor, why_not = _processor(run_)
-    style = run_.profile.engine.prompt_style
+    style = run_.profile.model.prompt_style
     card: dict[str, Any] = {name: written.description.card(style, processor) for name, written in sets.items()}
     card["sources"] = {
         name: {tally.name: {**tally.card(), "published": _published(tally.name)} for tally in written.tallies}

@@ -70,7 +70,7 @@ def evaluate(folder: Path, test: Path, profile: Profile, checkpoint: Path | None
     import pyarrow.parquet as pq
 
     # Step 1: answer and grade the questions, part by part.
-    style, e = profile.engine.prompt_style, profile.eval
+    style, e = profile.model.prompt_style, profile.eval
     sampling = Sampling(e.samples, e.temperature, e.max_new_tokens, e.seed)
     parts = parts_of(folder / "parts", QuestionFiles([test]), PART)
     if missing(parts):
@@ -91,7 +91,7 @@ def evaluate(folder: Path, test: Path, profile: Profile, checkpoint: Path | None
 def answer_row(completion: Completion, question: Question, profile: Profile) -> dict:
     """One graded answer as a row of answers.parquet."""
     verdict = grade(
-        completion.text, question, profile.eval.grader, profile.engine.prompt_style, completion.finish_reason
+        completion.text, question, profile.eval.grader, profile.model.prompt_style, completion.finish_reason
     )
     return {
         "id": question.id,

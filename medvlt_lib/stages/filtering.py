@@ -110,7 +110,7 @@ def provenance(profile: Profile) -> dict[str, Any]:
     return {
         "weights": weights_id(profile),
         "quantization": profile.model.quantization,
-        "prompt_style": profile.engine.prompt_style,
+        "prompt_style": profile.model.prompt_style,
         "temperature": profile.filtering.temperature,
         "max_new_tokens": profile.filtering.max_new_tokens,
         "seed": profile.filtering.seed,
@@ -122,7 +122,7 @@ def provenance(profile: Profile) -> dict[str, Any]:
 def full_rollouts(engine: Engine, questions: list[Question], profile: Profile) -> Iterator[dict]:
     """Rows of all `filtering.samples` answers to every question."""
     by_id = {q.id: q for q in questions}
-    for completion in engine.generate(prompts_of(questions, profile.engine.prompt_style), sampling_of(profile)):
+    for completion in engine.generate(prompts_of(questions, profile.model.prompt_style), sampling_of(profile)):
         yield rollout_row(completion, by_id[completion.question_id], profile)
 
 
@@ -133,7 +133,7 @@ def adaptive_rollouts(engine: Engine, questions: list[Question], profile: Profil
     by_id, undecided = {q.id: q for q in questions}, questions
     for first, until in pairwise(decisions(f.samples)):
         some = replace(sampling, n=until - first, first=first)
-        for completion in engine.generate(prompts_of(undecided, profile.engine.prompt_style), some):
+        for completion in engine.generate(prompts_of(undecided, profile.model.prompt_style), some):
             rows[completion.question_id].append(rollout_row(completion, by_id[completion.question_id], profile))
         passed = {q.id: sum(row["passed"] for row in rows[q.id]) for q in undecided}
         undecided = [q for q in undecided if not decided(passed[q.id], until, f)]
@@ -148,7 +148,7 @@ def sampling_of(profile: Profile) -> Sampling:
 
 def rollout_row(completion: Completion, question: Question, profile: Profile) -> dict:
     """One graded answer; `passed` is the grade that counts during inference where the grader has one."""
-    style, grader = profile.engine.prompt_style, profile.filtering.grader
+    style, grader = profile.model.prompt_style, profile.filtering.grader
     verdict = grade(completion.text, question, grader, style, completion.finish_reason)
     return {
         "id": question.id,

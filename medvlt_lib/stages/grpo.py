@@ -43,12 +43,22 @@ def run(
 ) -> dict:
     """Trains one arm into 04_grpo/<arm>; returns steps and the first and last mean reward. `callbacks` go to the trainer."""
     profile = run_.profile.for_arm(arm)
+    _refuse_other_engines(profile)
     inputs = arm_inputs(run_, "04", arm, profile.grpo.data, data, init)
     settings = {**run_.settings("model", "engine", "grpo", "launch", arm=arm), "model.weights": weights_id(profile)}
     with run_.stage("04", settings, inputs, arm, scratch=("training", "samples")) as stage:
         if not stage.finished:
             stage.metrics = train(profile, inputs, stage.folder, callbacks)
         return stage.metrics
+
+
+def _refuse_other_engines(profile: Profile) -> None:
+    """GRPO's own sampler is the transformers engine, whatever filtering and evaluation sample with."""
+    if profile.grpo.sampler == "engine" and profile.engine.kind != "transformers":
+        raise UserError(
+            f"GRPO cannot sample with engine.kind {profile.engine.kind} yet; "
+            "give this command --set engine.kind=transformers, and filter and eval the engine that you want."
+        )
 
 
 def train(
@@ -101,7 +111,7 @@ def make_trainer(
         model=model,
         reward_funcs=getattr(rewards, g.reward.replace("-", "_")),
         args=grpo_arguments(profile, folder),
-        train_dataset=training_rows(questions, profile.engine.prompt_style),
+        train_dataset=training_rows(questions, profile.model.prompt_style),
         processing_class=processor,
         rollout_func=hook,
         callbacks=list(callbacks),

@@ -86,7 +86,7 @@ def make_trainer(
         model=model,
         args=sft_arguments(profile, folder),
         train_dataset=Dataset.from_dict({"row": list(range(len(questions)))}),
-        data_collator=Collator(processor, questions, profile.engine.prompt_style, profile.sft.max_length),
+        data_collator=Collator(processor, questions, profile.model.prompt_style, profile.sft.max_length),
         processing_class=processor,
         callbacks=list(callbacks),
     )
