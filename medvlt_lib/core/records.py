@@ -148,7 +148,7 @@ def write_questions(questions: Iterable[Question], path: str | os.PathLike) -> N
     """Write questions to a .parquet file with their images, or to a .jsonl file, which holds text and paths only."""
     path = Path(path)
     if path.suffix == ".parquet":
-        atomic_write(path, lambda tmp: write_rows(map(to_row, questions), _schema(), tmp))
+        atomic_write(path, lambda tmp: write_rows(map(to_row, questions), question_schema(), tmp))
     elif path.suffix == ".jsonl":
         atomic_write(path, lambda tmp: _write_jsonl(questions, tmp))
     else:
@@ -218,7 +218,7 @@ def _write_jsonl(questions: Iterable[Question], path: str) -> None:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def _schema():
+def question_schema():
     import pyarrow as pa
 
     text = pa.string()
