@@ -56,8 +56,7 @@ def evaluate_checkpoint(folder: Path, run_: Run, model: str) -> dict:
     adapter = Path(model) if (Path(model) / "adapter_config.json").is_file() else None
     profile = run_.profile if adapter else run_.profile.with_model(model)
     inputs = {"test": run_.require("01") / "test.parquet"} | ({"model": Path(model)} if Path(model).is_dir() else {})
-    settings = {f"model.{k}": v for k, v in profile.model.model_dump().items()}
-    settings |= {**run_.settings("engine", "eval"), "model.weights": weights_id(profile)}
+    settings = {**profile.identity("model", "engine", "eval"), "model.weights": weights_id(profile)}
     with work_in(folder, settings, inputs, "choose another --out", scratch=("parts",)) as stage:
         if not stage.finished:
             stage.metrics = evaluate(folder, inputs["test"], profile, adapter, Path(model).name)

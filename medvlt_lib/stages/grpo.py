@@ -12,14 +12,14 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from medvlt_lib.core.config import Profile
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.files import atomic_write, read_json, read_jsonl, write_jsonl
 from medvlt_lib.core.images import load_image
 from medvlt_lib.core.prompts import prompt_text
-from medvlt_lib.core.records import Completion, Question, iterate_questions
+from medvlt_lib.core.records import Question, iterate_questions
 from medvlt_lib.core.runs import Run
 from medvlt_lib.grading import rewards
 from medvlt_lib.models.adapters import lora_to_float32
