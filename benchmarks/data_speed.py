@@ -2,8 +2,8 @@
 
     python benchmarks/data_speed.py --out benchmarks/data_speed.json
 
-Grading: FORMS in equal shares, in a tag, after thinking, after prose and in a sentence, with 300 characters of prose; and,
-as the hard case, every form of tests/unit/test_tolerant.py, most of which state no answer at all.
+Grading: FORMS in equal shares, in a tag, after thinking, after prose and in a sentence, with 300 characters of prose;
+and, as the hard case, every form of tests/unit/test_tolerant.py, most of which state no answer at all.
 Leakage: 200,000 training against 10,000 test questions of about 330 characters, 1,000 of them planted copies with up to
 4 % of their characters changed; pictures: as many perceptual hashes, 1,000 of them planted with up to 14 bits changed.
 """
@@ -24,8 +24,23 @@ from medvlt_lib.data.leakage import Fingerprint, find_leaks
 from medvlt_lib.grading.grade import grade_response
 from tests.grading.test_tolerant import OPTIONS, STATED, UNSTATED
 
-FORMS = ("(B)", "B)", "**B**", "B: Lung", "\\boxed{B}", "B\nLung", '{"answer": "B"}', "$\\text{B}$", "The correct option is B.", "LUNG.",
-         "not A but B", "Ｂ", "E", "The answer is A. No, the answer is B.", "A lung lesion")  # fmt: skip
+FORMS = (
+    "(B)",
+    "B)",
+    "**B**",
+    "B: Lung",
+    "\\boxed{B}",
+    "B\nLung",
+    '{"answer": "B"}',
+    "$\\text{B}$",
+    "The correct option is B.",
+    "LUNG.",
+    "not A but B",
+    "Ｂ",
+    "E",
+    "The answer is A. No, the answer is B.",
+    "A lung lesion",
+)
 
 
 def vocabulary(rng: random.Random, n: int) -> list[str]:

@@ -51,7 +51,7 @@ def paired(before: np.ndarray, after: np.ndarray, questions: list, keep: np.ndar
 
 
 def train(model, processor, seed: int, seconds: float, rate: float) -> tuple[int, float, list[float]]:
-    """The `tiny` profile's GRPO for at most `seconds`; returns steps, seconds used and the mean reward of every step."""
+    """The `tiny` profile's GRPO for at most `seconds`; returns steps, seconds used, mean reward of every step."""
     from transformers import TrainerCallback
 
     class Clock(TrainerCallback):

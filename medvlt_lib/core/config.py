@@ -284,7 +284,9 @@ def _caps_without_prices(p: Profile) -> Iterator[str]:
     """A cap on spending counts nothing where the prices are not known."""
     engine, data = p.engine, p.data
     if engine.max_cost is not None and min(engine.prompt_price, engine.completion_price) == 0:
-        yield "engine.max_cost needs engine.prompt_price and engine.completion_price, dollars a million tokens; set both"
+        yield (
+            "engine.max_cost needs engine.prompt_price and engine.completion_price, dollars a million tokens; set both"
+        )
     if data.endpoint_max_cost is not None and min(data.endpoint_prompt_price, data.endpoint_completion_price) == 0:
         yield (
             "data.endpoint_max_cost needs data.endpoint_prompt_price and data.endpoint_completion_price, "

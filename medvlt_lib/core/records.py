@@ -81,8 +81,8 @@ class Question:
 @dataclasses.dataclass
 class Completion:
     """One sampled answer to a question: text, token ids, the engine's log-probabilities where it has them, and the
-    prompt's token ids as the model saw them (image tokens expanded; empty where not known). `tokens`: the number of the answer's tokens, also
-    where their ids are not known."""
+    prompt's token ids as the model saw them (image tokens expanded; empty where not known). `tokens`: the number
+    of the answer's tokens, also where their ids are not known."""
 
     question_id: str
     sample: int

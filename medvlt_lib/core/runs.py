@@ -69,7 +69,7 @@ class Run:
         free: tuple[str, ...] = (),
         scratch: tuple[str, ...] = (),
     ) -> Iterator[Stage]:
-        """Work on a stage ('01' ... '06') in this run, as `medvlt_lib.core.stage.work_in`; the manifest says how it went."""
+        """Work on a stage ('01' ... '06') in this run, as `stage.work_in` says; the manifest tells how it went."""
         base = self.folder / STAGES[number]
         folder = _inside(base, arm, "--arm") if arm else base
         advice = f"put it back, redo the stage with --redo {number}, or choose another --run"
@@ -102,7 +102,7 @@ def open_run(
     inputs: list[str] | None = None,
     root: Path = Path("runs"),
 ) -> Run:
-    """The run folder `root`/`run` (by default named after the profile), made when it is not there yet, of `profile` or tiny.
+    """The run folder `root`/`run` (by default named after the profile), made where it is missing, of `profile` or tiny.
 
     `overrides` add to those the run was made with. Raises UserError for a run of another profile, a foreign folder, or
     stages that are not 01 ... 06.

@@ -50,7 +50,8 @@ def run(run_: Run, shard: tuple[int, int] | None = None, merge: bool = False) ->
     """Writes 02_filtering; returns counts of questions probed and kept.
 
     With `shard` (i, n) only every n-th part is rolled out and nothing is counted (None comes back); `merge` counts the
-    parts of all shards and rolls out nothing. Raises UserError for parts that are missing, torn or of another provenance.
+    parts of all shards and rolls out nothing. Raises UserError for parts that are missing, torn or of another
+    provenance.
     """
     profile, f = run_.profile, run_.profile.filtering
     data = run_.require("01")
@@ -206,7 +207,7 @@ def count(rows: Iterable[dict]) -> dict[str, Count]:
 
 def posterior(counts: dict[str, Count], group: int) -> dict[str, dict[str, float]]:
     """By question id: mean and 95 % interval of the pass rate's Beta posterior (uniform prior), and the expected
-    probability E[p^G + (1-p)^G] that a group of `group` answers is all right or all wrong, so that GRPO learns nothing."""
+    probability E[p^G + (1-p)^G] that a group of `group` answers is all right or all wrong: no signal."""
     from scipy.special import betaln
     from scipy.stats import beta
 

@@ -43,7 +43,7 @@ def run(
     init: Path | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> dict:
-    """Trains one arm into 04_grpo/<arm>; returns steps and the first and last mean reward. `callbacks` go to the trainer."""
+    """Trains one arm into 04_grpo/<arm>; returns steps, first and last mean reward. `callbacks` go to the trainer."""
     profile = run_.profile.for_arm(arm)
     _refuse_other_engines(profile)
     inputs = arm_inputs(run_, "04", arm, profile.grpo.data, data, init)
@@ -127,7 +127,7 @@ def make_trainer(
 
 
 def _without_empty_pictures(module, args, kwargs):
-    """TRL cuts a batch of text and image rows into micro-batches and hands one without images an empty picture tensor."""
+    """TRL cuts a batch of text and image rows into micro-batches and hands one without images an empty tensor."""
     if kwargs.get("image_grid_thw") is not None and not len(kwargs["image_grid_thw"]):
         kwargs = {k: v for k, v in kwargs.items() if k not in ("pixel_values", "image_grid_thw")}
     return args, kwargs
@@ -158,7 +158,7 @@ def grpo_arguments(profile, folder: Path):
 
 
 def training_rows(questions: Sequence[Question], style: str = "medvlthinker") -> Dataset:
-    """The data set that TRL's trainer reads: a question becomes a row, and its pictures are decoded, when it is asked for.
+    """The data set that TRL's trainer reads: a question becomes a row, its pictures decoded, when asked for.
 
     TRL asks for a row once for every completion; the copies share their pictures. `images` is empty for text questions.
     """
@@ -181,7 +181,7 @@ def training_rows(questions: Sequence[Question], style: str = "medvlthinker") ->
 def rollout_with(engine: Engine, sampling: Sampling, max_prompt_length: int, samples: Path):
     """A TRL rollout function. TRL repeats every prompt G = sampling.n times in a row; each group is sampled once.
 
-    The first group of every rollout is kept in `samples`, one file a step. Raises UserError for a prompt that is too long.
+    The first group of every rollout is kept in `samples`, one file a step. Raises UserError for too long a prompt.
     """
 
     def rollout(prompts: list[list[dict]], trainer: GRPOTrainer) -> dict[str, list]:

@@ -58,7 +58,8 @@ def grade_file(source: Path, out: Path, grader: str) -> int:
                         _save(state, {**job, "rows": number, "read": rows.tell()}, good, bad)
     except OSError as error:
         raise UserError(
-            f"cannot write {error.filename or out} ({error.strerror}); free some space, then the same command continues."
+            f"cannot write {error.filename or out} ({error.strerror}); "
+            "free some space, then the same command continues."
         ) from error
     with open(refused, "rb") as bad:
         count = sum(1 for _ in bad)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def last_checkpoint(folder: Path) -> str | None:
-    """The newest whole checkpoint; torn ones (their trainer_state.json, written last, is missing or cut) are removed."""
+    """The newest whole checkpoint; torn ones (trainer_state.json, written last, is missing or cut) are removed."""
     whole = []
     for path in sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2])):
         try:

@@ -1,4 +1,4 @@
-"""Pictures of every depth, orientation and transparency come out as the arithmetic says; ordinary ones are untouched."""
+"""Pictures of every depth, orientation and transparency come out as arithmetic says; ordinary ones are untouched."""
 
 import hashlib
 import io

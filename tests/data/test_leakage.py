@@ -69,7 +69,10 @@ def leaks(train, test):
     return [(leak["train_id"], leak["test_id"], leak["how"]) for leak in found]
 
 
-VIGNETTE = "A 67-year-old man comes to the physician because of a two-day history of ringing in his ear after chemotherapy. What did the drug do?"
+VIGNETTE = (
+    "A 67-year-old man comes to the physician because of a two-day history of ringing in his ear after chemotherapy. "
+    "What did the drug do?"
+)
 
 
 def test_words():

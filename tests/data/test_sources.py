@@ -56,8 +56,19 @@ def put(mirror, name, rows, file="data/train-00000-of-00001.parquet", images=Non
 
 def unified_row(i, name="medmcqa", images=None, **changes):
     options = {"A": "Heart", "B": "Lung", "C": "Liver", "D": f"Organ {i}"}
-    return {"images": images, "question": f"Which organ is number {i}?", "options": json.dumps(options), "answer_label": "B", "answer": "Lung",
-            "reasoning": f"Think {i}.", "dataset_name": name, "dataset_index": i, "hash": f"{i:016x}", "misc": None, **changes}  # fmt: skip
+    return {
+        "images": images,
+        "question": f"Which organ is number {i}?",
+        "options": json.dumps(options),
+        "answer_label": "B",
+        "answer": "Lung",
+        "reasoning": f"Think {i}.",
+        "dataset_name": name,
+        "dataset_index": i,
+        "hash": f"{i:016x}",
+        "misc": None,
+        **changes,
+    }
 
 
 def load(mirror, source, name="train_text", size=1000, **settings):
@@ -131,8 +142,16 @@ def test_an_evaluation_part_is_spread_over_its_sets(tmp_path):
 
 
 def test_pmc_vqa_as_released_is_cleaned(tmp_path):
-    good = {"Figure_path": "f1.jpg", "Question": " 'What is seen?' ", "Answer": " Lung ", "Answer_label": "B",
-            "Choice A": " A:Heart ", "Choice B": " B:Lung\u00a0", "Choice C": ' C:"Liver"', "Choice D": " D: ratio 1:2 "}  # fmt: skip
+    good = {
+        "Figure_path": "f1.jpg",
+        "Question": " 'What is seen?' ",
+        "Answer": " Lung ",
+        "Answer_label": "B",
+        "Choice A": " A:Heart ",
+        "Choice B": " B:Lung\u00a0",
+        "Choice C": ' C:"Liver"',
+        "Choice D": " D: ratio 1:2 ",
+    }
     bad = [
         {"Choice C": "Liver"},
         {"Choice A": " B:Heart"},
@@ -169,8 +188,15 @@ def test_six_benchmarks_from_their_own_homes(tmp_path):
     adapt(tmp_path, "VQA_RAD", [closed(5, "Is the heart large?", "Yes")])
     for config in SOURCES["MMMU/MMMU"].configs:
         for split in ("validation", "dev"):
-            row = {"id": f"{split}_{config}", "question": "See <image 1> and <image 2>: which?", "options": "['one', \"the other's\"]", "answer": "B",
-                   "question_type": "multiple-choice", "image_1": picture(6), "image_2": picture(7)}  # fmt: skip
+            row = {
+                "id": f"{split}_{config}",
+                "question": "See <image 1> and <image 2>: which?",
+                "options": "['one', \"the other's\"]",
+                "answer": "B",
+                "question_type": "multiple-choice",
+                "image_1": picture(6),
+                "image_2": picture(7),
+            }
             opened = {**row, "id": f"{split}_{config}_open", "question_type": "open"}
             put(
                 tmp_path, "MMMU/MMMU", [row, opened], f"{config}/{split}-00000-of-00001.parquet", ["image_1", "image_2"]
@@ -182,8 +208,16 @@ def test_six_benchmarks_from_their_own_homes(tmp_path):
         + "\n---\n"
     )
     (tmp_path / "MMMU/MMMU/README.md").write_text(readme)  # as on the Hub: it names configurations and splits
-    expert = {"id": "MM-0", "question": "Which? Answer Choices: (A) a (B) b", "options": dict(zip("ABCDE", "abcde", strict=True)), "label": "E",
-              "images": ["MM-0-a.jpeg", "MM-0-b.jpeg"], "medical_task": "Diagnosis", "body_system": "Skeletal", "question_type": "Reasoning"}  # fmt: skip
+    expert = {
+        "id": "MM-0",
+        "question": "Which? Answer Choices: (A) a (B) b",
+        "options": dict(zip("ABCDE", "abcde", strict=True)),
+        "label": "E",
+        "images": ["MM-0-a.jpeg", "MM-0-b.jpeg"],
+        "medical_task": "Diagnosis",
+        "body_system": "Skeletal",
+        "question_type": "Reasoning",
+    }
     put(tmp_path, "TsinghuaC3I/MedXpertQA", [expert], "MM/test.jsonl")
     with zipfile.ZipFile(tmp_path / "TsinghuaC3I/MedXpertQA/images.zip", "w") as archive:
         archive.writestr("images/MM-0-a.jpeg", png(form="JPEG"))
@@ -208,8 +242,16 @@ def test_six_benchmarks_from_their_own_homes(tmp_path):
 
 
 def omni_row(i, subset, options=("Cyst", "Tumour", "Normal.", "Fracture")):
-    return {"image": [f"images/x{i}.png"], "problem": "", "solution": "B", "question": "What is seen?", "options": list(options),
-            "answer": options[1], "dataset": "OmniMedVQA", "subset": subset}  # fmt: skip
+    return {
+        "image": [f"images/x{i}.png"],
+        "problem": "",
+        "solution": "B",
+        "question": "What is seen?",
+        "options": list(options),
+        "answer": options[1],
+        "dataset": "OmniMedVQA",
+        "subset": subset,
+    }
 
 
 def test_medvlm_r1_training_and_test_rows(tmp_path):
@@ -396,8 +438,13 @@ class Server(BaseHTTPRequestHandler):
         Server.asked.append(body)
         step = Server.script.pop(0)
         status = step if isinstance(step, int) else 200
-        message = {"id": "1", "object": "chat.completion", "created": 0, "model": "m",
-                   "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": step}}]}  # fmt: skip
+        message = {
+            "id": "1",
+            "object": "chat.completion",
+            "created": 0,
+            "model": "m",
+            "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": step}}],
+        }
         payload = json.dumps(message if status == 200 else {"error": {"message": "no"}}).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")

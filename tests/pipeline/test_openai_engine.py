@@ -15,7 +15,7 @@ import pytest
 from medvlt_lib.core.config import load_profile
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.data.closed import closed_options
-from medvlt_lib.data.sources import _client
+from medvlt_lib.data.hub import _client
 from medvlt_lib.grading.grade import grade
 from medvlt_lib.models.loading import shipped
 from medvlt_lib.phantom.questions import make_questions

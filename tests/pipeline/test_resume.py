@@ -13,9 +13,18 @@ from medvlt_lib.phantom.questions import make_questions
 from medvlt_lib.stages import grpo, sft
 
 SHORT = {
-    "model.name": "phantom:small", "sft.batch": 4, "sft.micro_batch": 2, "sft.max_steps": 6, "sft.save_every": 2, "grpo.prompts": 2,
-    "grpo.group_size": 4, "grpo.micro_batch": 4, "grpo.max_steps": 6, "grpo.save_every": 2, "grpo.max_completion_length": 48,
-}  # fmt: skip
+    "model.name": "phantom:small",
+    "sft.batch": 4,
+    "sft.micro_batch": 2,
+    "sft.max_steps": 6,
+    "sft.save_every": 2,
+    "grpo.prompts": 2,
+    "grpo.group_size": 4,
+    "grpo.micro_batch": 4,
+    "grpo.max_steps": 6,
+    "grpo.save_every": 2,
+    "grpo.max_completion_length": 48,
+}
 
 
 class PowerCut(TrainerCallback):

@@ -58,10 +58,17 @@ def test_a_picture_is_decoded_once(tmp_path, monkeypatch, decodings):
         write_film(home / "images" / f"{i}.png", i)
     Image.new("RGB", (1600, 200), "red").save(home / "images" / "wide.png")
     published = [
-        {**row, "options": json.dumps({"A": "a", "B": "b"}), "answer_label": "A", "answer": "a", "dataset_name": "pmc_vqa",
-         "dataset_index": i, "reasoning": None}
+        {
+            **row,
+            "options": json.dumps({"A": "a", "B": "b"}),
+            "answer_label": "A",
+            "answer": "a",
+            "dataset_name": "pmc_vqa",
+            "dataset_index": i,
+            "reasoning": None,
+        }
         for i, row in enumerate(rows([*(f"{i}.png" for i in range(20)), "wide.png"]))
-    ]  # fmt: skip
+    ]
     write_jsonl(home / "train.jsonl", published)
     source = "hub:UCSC-VLAA/MedVLThinker-pmc_vqa"
     settings = {
@@ -90,8 +97,11 @@ def test_the_card_says_what_was_done_to_pictures(tmp_path, monkeypatch):
     names = ["deep.png", "deep and turned.png", "glass.png", "plain.png"]
     write_jsonl(tmp_path / "films.jsonl", rows([*names, "deep.png"]))
     import_files([tmp_path / "films.jsonl"], tmp_path / "films", [], None, None)
-    run = open_run("tiny", "card", {**SMALL, **TEXT_ONLY, "data.train_image": "films/questions.parquet",
-                                    "data.train_image_size": 9})  # fmt: skip
+    run = open_run(
+        "tiny",
+        "card",
+        {**SMALL, **TEXT_ONLY, "data.train_image": "films/questions.parquet", "data.train_image_size": 9},
+    )
     stage.run(run)
     card = read_json(run.folder / "01_data/data_card.json")["train_image"]
     assert card["images"] == 4  # one of them in two questions
@@ -109,8 +119,15 @@ def test_a_question_file_with_paths_is_read_by_the_same_rules(tmp_path, monkeypa
     monkeypatch.chdir(tmp_path)
     write_film("deep.png", 1)
     Image.new("RGB", (50, 50), "red").save("plain.png")
-    question = {"dataset": "own", "split": "train", "modality": "image", "question": "?", "options": {"A": "a", "B": "b"},
-                "answer_label": "A", "answer": "a"}  # fmt: skip
+    question = {
+        "dataset": "own",
+        "split": "train",
+        "modality": "image",
+        "question": "?",
+        "options": {"A": "a", "B": "b"},
+        "answer_label": "A",
+        "answer": "a",
+    }
     images = [{"bytes": None, "path": name} for name in ("deep.png", "plain.png")]
     write_jsonl(
         tmp_path / "own.jsonl", [{**question, "id": str(i), "images": [image]} for i, image in enumerate(images)]

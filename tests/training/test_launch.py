@@ -1,4 +1,4 @@
-"""The printed commands run when they are pasted: a shell reads them, and the installed accelerate and TRL know the flags."""
+"""The printed commands run when they are pasted: a shell reads them, and accelerate and TRL know the flags."""
 
 import json
 import os
