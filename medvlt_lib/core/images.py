@@ -43,7 +43,9 @@ def open_picture(image: str | Path | bytes | Image.Image) -> Picture:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             opened = Image.open(io.BytesIO(image) if isinstance(image, bytes) else image)
-        if opened.width * opened.height > Image.MAX_IMAGE_PIXELS:  # checked before anything is unpacked
+        if opened.width * opened.height > (
+            Image.MAX_IMAGE_PIXELS or float("inf")
+        ):  # checked before anything is unpacked
             raise Image.DecompressionBombError(f"{opened.width} x {opened.height} pixels")
         return _as_rgb(opened)
     except Image.DecompressionBombError as error:
@@ -77,7 +79,7 @@ def _as_rgb(image: Image.Image) -> Picture:
         changes += [DEPTH] if scaled else []
     if image.has_transparency_data:
         image = image.convert("RGBA")
-        if image.getchannel("A").getextrema()[0] < 255:
+        if image.getchannel("A").getextrema() != (255, 255):
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
             changes.append(TRANSPARENCY)
     return Picture(image.convert("RGB"), tuple(changes))

@@ -102,7 +102,8 @@ class EngineSettings(Section):
     completions. `kind` openai asks model.name of the server at `url`, `concurrency` prompts at a time; `prompt_price`
     and `completion_price` are US dollars a million tokens, and `max_cost` caps the dollars spent on that model in all
     runs. `kind` vllm spreads a model over `tensor_parallel` GPUs, takes the share `gpu_memory` of each, and up to
-    `max_images` pictures a question. GRPO's own sampler reads `batch_tokens` alone, and refuses another `kind` than transformers."""
+    `max_images` pictures a question. GRPO's own sampler reads `batch_tokens` alone, and refuses
+    another `kind` than transformers."""
 
     kind: Literal["transformers", "vllm", "openai"] = "transformers"
     tensor_parallel: int = Field(1, ge=1)

@@ -12,7 +12,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medvlt_lib.core.config import Profile
 from medvlt_lib.core.errors import UserError
@@ -184,7 +184,7 @@ def rollout_with(engine: Engine, sampling: Sampling, max_prompt_length: int, sam
     The first group of every rollout is kept in `samples`, one file a step. Raises UserError for too long a prompt.
     """
 
-    def rollout(prompts: list[list[dict]], trainer: GRPOTrainer) -> dict[str, list]:
+    def rollout(prompts: list, trainer: Any) -> dict[str, list]:
         step, training = trainer.state.global_step, trainer.model.training
         group = sampling.n if training else trainer.num_generations_eval
         for place, messages in enumerate(prompts):
