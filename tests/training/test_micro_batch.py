@@ -7,12 +7,13 @@ from medvlt_lib.core.config import load_profile
 from medvlt_lib.models.loading import load_policy, profile_processor
 from medvlt_lib.phantom.questions import make_questions
 from medvlt_lib.stages import grpo, sft
+from medvlt_lib.training.trainer import train_resumably
 
 QUESTIONS = make_questions("curb65,nodule_count", "train", 8, seed=3)
 
 
 def learned(stage, folder, **changes) -> torch.Tensor:
-    """What a short training of the small model adds to its weights, in one row."""
+    """What a short training of the small model adds to its weights, in one row; from a checkpoint, where there is one."""
     settings = {
         "model.name": "phantom:small", "sft.batch": 4, "sft.micro_batch": 4, "sft.max_steps": 1, "grpo.prompts": 2,
         "grpo.group_size": 4, "grpo.micro_batch": 8, "grpo.max_steps": 1, "grpo.max_completion_length": 64,
@@ -21,7 +22,7 @@ def learned(stage, folder, **changes) -> torch.Tensor:
     model = load_policy(profile, trainable=True)
     before = torch.cat([w.detach().flatten() for w in model.parameters()])
     trainer = stage.make_trainer(profile, model, profile_processor(profile), QUESTIONS, folder)
-    trainer.train()
+    train_resumably(trainer, "loss")
     return torch.cat([w.detach().flatten() for w in model.parameters()]) - before
 
 
@@ -52,6 +53,14 @@ def test_grpo(loss, tmp_path, monkeypatch):
     cut = learned(grpo, tmp_path / "b", **{"grpo.loss_type": loss}, **less)
     counts = "grpo.micro_batch" in load_profile("tiny", {"grpo.loss_type": loss}).identity("grpo")
     assert (difference(whole, cut) > 0.01) is counts
+
+
+def test_a_started_arm_goes_on_with_a_smaller_micro_batch(tmp_path, monkeypatch):
+    monkeypatch.setattr(grpo.rewards, "published", one_to_four)
+    whole = learned(grpo, tmp_path / "whole", **{"grpo.max_steps": 2})
+    learned(grpo, tmp_path / "cut", **{"grpo.max_steps": 1})  # stopped behind its first checkpoint
+    continued = learned(grpo, tmp_path / "cut", **{"grpo.max_steps": 2, "grpo.micro_batch": 2})
+    assert difference(whole, continued) < 0.01
 
 
 def one_to_four(completions, **_) -> list[float]:
