@@ -163,7 +163,7 @@ def read_questions(path: str | os.PathLike) -> list[Question]:
 def iterate_questions(path: str | os.PathLike) -> Iterator[Question]:
     """The questions of a file, without holding them all. Raises UserError as `read_questions`."""
     path = Path(path)
-    with _readable(path):
+    with readable(path):
         if path.suffix == ".parquet":
             import pyarrow.parquet as pq
 
@@ -176,7 +176,7 @@ def iterate_questions(path: str | os.PathLike) -> Iterator[Question]:
 def count_questions(path: str | os.PathLike) -> int:
     """How many questions a file holds, without reading them. Raises UserError for a missing or torn file."""
     path = Path(path)
-    with _readable(path):
+    with readable(path):
         if path.suffix == ".parquet":
             import pyarrow.parquet as pq
 
@@ -186,7 +186,7 @@ def count_questions(path: str | os.PathLike) -> int:
 
 
 @contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
+def readable(path: Path) -> Iterator[None]:
     """Turns what goes wrong while a question file is read into a UserError that names the file."""
     if not path.is_file():
         raise UserError(f"there is no file {path}; check the path.")
