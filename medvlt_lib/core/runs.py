@@ -24,17 +24,6 @@ from medvlt_lib.core.stage import Stage, first_process, is_finished, work_in
 
 STAGES = {"01": "01_data", "02": "02_filtering", "03": "03_sft", "04": "04_grpo", "05": "05_eval", "06": "06_analysis"}
 COMMANDS = {"01": "data", "02": "filter", "03": "sft", "04": "grpo", "05": "eval", "06": "report"}
-# Settings that only bound memory or money, or refuse a row: whatever they are, the results are the same.
-LIMITS = (
-    "engine.batch_tokens",
-    "engine.concurrency",
-    "engine.prompt_price",
-    "engine.completion_price",
-    "engine.max_cost",
-    "engine.gpu_memory",
-    "sft.max_length",
-    "grpo.max_prompt_length",
-)
 FORMAT = 2  # of run folders; runs of before 0.2 have none
 OWN_ENTRIES = ("format", "profile", "overrides", "inputs", "versions", "hardware")  # set when a run is opened
 PACKAGES = ("medvlt", "torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate")
@@ -64,10 +53,9 @@ class Run:
         return folder
 
     def settings(self, *sections: str, arm: str | None = None) -> dict[str, Any]:
-        """Profile keys of some sections, flat, with an arm's own settings in force."""
+        """The keys of some sections that can change a result, flat, with an arm's own settings in force."""
         profile = self.profile.for_arm(arm) if arm else self.profile
-        every = {f"{s}.{k}": v for s in sections for k, v in getattr(profile, s).model_dump().items()}
-        return {k: v for k, v in every.items() if k not in LIMITS}
+        return profile.identity(*sections)
 
     @contextmanager
     def stage(
@@ -81,7 +69,7 @@ class Run:
         free: tuple[str, ...] = (),
         scratch: tuple[str, ...] = (),
     ) -> Iterator[Stage]:
-        """Work on a stage ('01' ... '06') in this run, as `medvlt_lib.core.stage.work_in`; the manifest says how it went."""
+        """Work on a stage ('01' ... '06') in this run, as `stage.work_in` says; the manifest tells how it went."""
         base = self.folder / STAGES[number]
         folder = _inside(base, arm, "--arm") if arm else base
         advice = f"put it back, redo the stage with --redo {number}, or choose another --run"
@@ -114,7 +102,7 @@ def open_run(
     inputs: list[str] | None = None,
     root: Path = Path("runs"),
 ) -> Run:
-    """The run folder `root`/`run` (by default named after the profile), made when it is not there yet, of `profile` or tiny.
+    """The run folder `root`/`run` (by default named after the profile), made where it is missing, of `profile` or tiny.
 
     `overrides` add to those the run was made with. Raises UserError for a run of another profile, a foreign folder, or
     stages that are not 01 ... 06.

@@ -13,7 +13,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +25,11 @@ from medvlt_lib.core.files import disk_refused, file_hash, read_json, write_json
 
 @dataclass
 class Stage:
-    """What the body of `with run.stage(...)` works with: it returns at once when `finished`, and sets `metrics` last."""
+    """What the body of `with run.stage(...)` works with: nothing when `finished`; it sets `metrics` last."""
 
     folder: Path
     finished: bool = False
-    metrics: dict[str, Any] | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
 
 
 @contextmanager
@@ -65,7 +65,7 @@ def work_in(
                 stage.metrics = read_json(folder / "metrics.json")
             yield stage
             if not stage.finished and not shared and first_process():
-                assert stage.metrics is not None, f"the work in {folder} ended without metrics"
+                assert stage.metrics, f"the work in {folder} ended without metrics"
                 write_json(folder / "metrics.json", stage.metrics)
         except Exception as error:
             if aside.exists() and first_process():

@@ -48,7 +48,7 @@ class Part:
         atomic_write(self.path, write)
 
     def rows(self, ids: set[str]) -> Iterator[dict]:
-        """The rows on disk. Raises UserError when they are torn, of another provenance, or not those of the questions `ids`."""
+        """The rows on disk. Raises UserError when they are torn, of another provenance or of other questions."""
         seen = set()
         with open(self.path, encoding="utf-8", newline="\n") as file:
             for line in file:
@@ -59,7 +59,8 @@ class Part:
                 self._check_provenance(row)
                 if row["id"] not in ids:
                     raise UserError(
-                        f"{self.path} holds rollouts of {row['id']}, a question of another part or run; delete that file."
+                        f"{self.path} holds rollouts of {row['id']}, a question of another part or run; "
+                        "delete that file."
                     )
                 seen.add(row["id"])
                 yield row
@@ -70,8 +71,8 @@ class Part:
         for key, value in self.provenance.items():
             if row.get(key) != value:
                 raise UserError(
-                    f"{self.path} holds rollouts with {key} = {json.dumps(row.get(key))}, now it is {json.dumps(value)}; "
-                    "delete that file to do it again, or choose another --run."
+                    f"{self.path} holds rollouts with {key} = {json.dumps(row.get(key))}, "
+                    f"now it is {json.dumps(value)}; delete that file to do it again, or choose another --run."
                 )
 
 

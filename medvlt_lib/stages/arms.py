@@ -33,7 +33,8 @@ def arm_inputs(run_: Run, stage: str, arm: str, which: str, data: Path | None, i
     other = "04" if stage == "03" else "03"
     if (run_.folder / STAGES[other] / arm).exists():
         raise UserError(
-            f"the arm {arm} was trained by `medvlt {COMMANDS[other]}` already, and one name is one model; choose another --arm."
+            f"the arm {arm} was trained by `medvlt {COMMANDS[other]}` already, and one name is one model; "
+            "choose another --arm."
         )
     before, _, last = arm.rpartition("-")
     kind = last.partition("_")[2]

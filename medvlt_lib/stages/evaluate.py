@@ -1,12 +1,14 @@
 """Stage 05: answer the test questions with an arm's model and grade the answers.
 
-Greedy by default, graded by the profile's grader (MedVLThinker: vLLM at temperature 0, re-graded). Accuracy is given by
-data set or family and as their unweighted mean; intervals are bootstrapped over images, since some carry several
-questions. answers.parquet and scores.json hold no times and no run names: the same answers give the same bytes.
+Greedy by default, graded by the profile's grader (MedVLThinker: vLLM at temperature 0, re-graded). Accuracy is the mean
+over answers, by data set or family, and the unweighted mean of these. Intervals take the answers on one picture, or to
+one question, as one. answers.parquet and scores.json hold no times and no run names: the same answers give the same
+bytes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from medvlt_lib.core.config import Profile
@@ -16,7 +18,8 @@ from medvlt_lib.core.question_files import QuestionFiles
 from medvlt_lib.core.records import Completion, Question
 from medvlt_lib.core.runs import Run
 from medvlt_lib.core.stage import finished_in, work_in
-from medvlt_lib.core.stats import accuracy_interval, macro, macro_interval
+from medvlt_lib.core.stats import WILSON, Interval, accuracy_interval, macro, macro_interval
+from medvlt_lib.core.tables import percent
 from medvlt_lib.grading.grade import grade
 from medvlt_lib.models.loading import weights_id
 from medvlt_lib.rollout.build import build_engine
@@ -53,8 +56,7 @@ def evaluate_checkpoint(folder: Path, run_: Run, model: str) -> dict:
     adapter = Path(model) if (Path(model) / "adapter_config.json").is_file() else None
     profile = run_.profile if adapter else run_.profile.with_model(model)
     inputs = {"test": run_.require("01") / "test.parquet"} | ({"model": Path(model)} if Path(model).is_dir() else {})
-    settings = {f"model.{k}": v for k, v in profile.model.model_dump().items()}
-    settings |= {**run_.settings("engine", "eval"), "model.weights": weights_id(profile)}
+    settings = {**profile.identity("model", "engine", "eval"), "model.weights": weights_id(profile)}
     with work_in(folder, settings, inputs, "choose another --out", scratch=("parts",)) as stage:
         if not stage.finished:
             stage.metrics = evaluate(folder, inputs["test"], profile, adapter, Path(model).name)
@@ -67,7 +69,7 @@ def evaluate(folder: Path, test: Path, profile: Profile, checkpoint: Path | None
     import pyarrow.parquet as pq
 
     # Step 1: answer and grade the questions, part by part.
-    style, e = profile.engine.prompt_style, profile.eval
+    style, e = profile.model.prompt_style, profile.eval
     sampling = Sampling(e.samples, e.temperature, e.max_new_tokens, e.seed)
     parts = parts_of(folder / "parts", QuestionFiles([test]), PART)
     if missing(parts):
@@ -82,13 +84,13 @@ def evaluate(folder: Path, test: Path, profile: Profile, checkpoint: Path | None
     scores = score(rows)
     atomic_write(folder / "answers.parquet", lambda tmp: pq.write_table(pa.Table.from_pylist(rows), tmp))
     write_json(folder / "scores.json", scores)
-    return {"macro": scores["macro"], "questions": scores["questions"]}
+    return {name: scores[name] for name in ("macro", "questions", "answers")}
 
 
 def answer_row(completion: Completion, question: Question, profile: Profile) -> dict:
     """One graded answer as a row of answers.parquet."""
     verdict = grade(
-        completion.text, question, profile.eval.grader, profile.engine.prompt_style, completion.finish_reason
+        completion.text, question, profile.eval.grader, profile.model.prompt_style, completion.finish_reason
     )
     return {
         "id": question.id,
@@ -107,35 +109,86 @@ def answer_row(completion: Completion, question: Question, profile: Profile) -> 
 
 
 def score(rows: list[dict]) -> dict:
-    """Accuracy by data set with Wilson intervals (bootstrapped where answers share a picture), and their macro mean."""
+    """The figures of scores.json from the rows of answers.parquet: of all answers, and of each data set."""
     if not rows:
         raise UserError("there are no answers to score; the test set is empty.")
-    names = list(dict.fromkeys(r["dataset"] for r in rows))
-    correct, strata, clusters = ([r[k] for r in rows] for k in ("correct", "dataset", "cluster"))
-    share = lambda key: sum(bool(r[key]) for r in rows) / len(rows)  # noqa: E731
-    by_set = {}
-    for name in names:
-        own = [r for r in rows if r["dataset"] == name]
-        right, same = [r["correct"] for r in own], [r["cluster"] for r in own]
-        alone = len(set(same)) == len(own)  # else questions share a picture, or a question was sampled more than once
-        interval = accuracy_interval(sum(right), len(own)) if alone else macro_interval(right, [name] * len(own), same)
-        by_set[name] = {"questions": len(own), "accuracy": sum(right) / len(own), "interval": interval}
+    correct, strata, clusters = ([row[key] for row in rows] for key in ("correct", "dataset", "cluster"))
+    low, high, kind = macro_interval(correct, strata, clusters)
     return {
-        "questions": len(rows),
+        "questions": len({row["id"] for row in rows}),
+        "answers": len(rows),
         "macro": macro(correct, strata),
-        "interval": macro_interval(correct, strata, clusters),
-        "well_formed": share("well_formed"),
-        "truncated": share("truncated"),
-        "no_answer": sum(r["letter"] is None for r in rows) / len(rows),
-        "mean_tokens": sum(r["tokens"] for r in rows) / len(rows),
-        "datasets": by_set,
+        "interval": (low, high),
+        "interval_kind": kind,
+        "well_formed": _mean(row["well_formed"] for row in rows),
+        "truncated": _mean(row["truncated"] for row in rows),
+        "no_answer": _mean(row["letter"] is None for row in rows),
+        "mean_tokens": _mean(row["tokens"] for row in rows),
+        "datasets": {name: _score_set([r for r in rows if r["dataset"] == name]) for name in dict.fromkeys(strata)},
     }
 
 
+def _score_set(rows: list[dict]) -> dict:
+    """Accuracy of one data set: Wilson's interval where every answer stands alone, else the one over clusters."""
+    right, clusters = [row["correct"] for row in rows], [row["cluster"] for row in rows]
+    if len(set(clusters)) == len(rows):
+        interval = Interval(*accuracy_interval(sum(right), len(rows)), WILSON)
+    else:  # questions share a picture, or a question was answered more than once
+        interval = macro_interval(right, [0] * len(rows), clusters)
+    return {
+        "questions": len({row["id"] for row in rows}),
+        "answers": len(rows),
+        "accuracy": _mean(right),
+        "interval": (interval.low, interval.high),
+        "interval_kind": interval.kind,
+    }
+
+
+def _mean(values: Iterable[float]) -> float:
+    values = list(values)
+    return sum(values) / len(values)
+
+
 def paired(before: list[dict], after: list[dict]) -> dict:
-    """The macro difference of two arms on the same questions, with its paired interval. Raises UserError if they differ."""
+    """The macro difference of two arms with its paired interval. Raises UserError if they answered other questions."""
     if [(r["id"], r["sample"]) for r in before] != [(r["id"], r["sample"]) for r in after]:
         raise UserError("the two arms answered different questions; evaluate both on the same test set.")
     difference = [int(a["correct"]) - int(b["correct"]) for a, b in zip(after, before, strict=True)]
     strata, clusters = [r["dataset"] for r in after], [r["cluster"] for r in after]
-    return {"difference": macro(difference, strata), "interval": macro_interval(difference, strata, clusters)}
+    low, high, kind = macro_interval(difference, strata, clusters, bounds=(-1, 1))
+    return {"difference": macro(difference, strata), "interval": (low, high), "interval_kind": kind}
+
+
+def table(scores: dict[str, dict]) -> list[tuple[str, ...]]:
+    """What `run` returns as a table of text cells, header first."""
+    cells = [("arm", "macro accuracy, %", "95 % interval", "well-formed, %")]
+    for arm, own in scores.items():
+        cells.append((arm, percent(own["macro"]), percent_span(own["interval"]), percent(own["well_formed"])))
+    return cells
+
+
+def percent_span(interval: Sequence[float]) -> str:
+    """An interval in percent: `50.0 to 64.0`."""
+    return " to ".join(percent(end) for end in interval)
+
+
+def notes(scores: dict[str, dict]) -> str:
+    """What stands below a table of scores: how much was answered, and which kind of interval each arm has."""
+    first = next(iter(scores.values()))
+    return f"{questions_and_answers(first)}; 95 % intervals: {interval_kinds(scores)}"
+
+
+def questions_and_answers(scores: dict) -> str:
+    """`400 test questions`, or where each was answered several times `10 test questions (40 answers)`."""
+    answers = "" if scores["answers"] == scores["questions"] else f" ({scores['answers']} answers)"
+    return f"{scores['questions']} test questions{answers}"
+
+
+def interval_kinds(results: dict[str, dict]) -> str:
+    """Which kind of interval the results have; where kinds differ, with the names of the results that have it."""
+    names: dict[str, list[str]] = {}
+    for name, result in results.items():
+        names.setdefault(result["interval_kind"], []).append(name)
+    if len(names) == 1:
+        return next(iter(names))
+    return "; ".join(f"{kind} ({', '.join(own)})" for kind, own in names.items())

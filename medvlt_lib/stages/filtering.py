@@ -50,7 +50,8 @@ def run(run_: Run, shard: tuple[int, int] | None = None, merge: bool = False) ->
     """Writes 02_filtering; returns counts of questions probed and kept.
 
     With `shard` (i, n) only every n-th part is rolled out and nothing is counted (None comes back); `merge` counts the
-    parts of all shards and rolls out nothing. Raises UserError for parts that are missing, torn or of another provenance.
+    parts of all shards and rolls out nothing. Raises UserError for parts that are missing, torn or of another
+    provenance.
     """
     profile, f = run_.profile, run_.profile.filtering
     data = run_.require("01")
@@ -110,7 +111,7 @@ def provenance(profile: Profile) -> dict[str, Any]:
     return {
         "weights": weights_id(profile),
         "quantization": profile.model.quantization,
-        "prompt_style": profile.engine.prompt_style,
+        "prompt_style": profile.model.prompt_style,
         "temperature": profile.filtering.temperature,
         "max_new_tokens": profile.filtering.max_new_tokens,
         "seed": profile.filtering.seed,
@@ -122,7 +123,7 @@ def provenance(profile: Profile) -> dict[str, Any]:
 def full_rollouts(engine: Engine, questions: list[Question], profile: Profile) -> Iterator[dict]:
     """Rows of all `filtering.samples` answers to every question."""
     by_id = {q.id: q for q in questions}
-    for completion in engine.generate(prompts_of(questions, profile.engine.prompt_style), sampling_of(profile)):
+    for completion in engine.generate(prompts_of(questions, profile.model.prompt_style), sampling_of(profile)):
         yield rollout_row(completion, by_id[completion.question_id], profile)
 
 
@@ -133,7 +134,7 @@ def adaptive_rollouts(engine: Engine, questions: list[Question], profile: Profil
     by_id, undecided = {q.id: q for q in questions}, questions
     for first, until in pairwise(decisions(f.samples)):
         some = replace(sampling, n=until - first, first=first)
-        for completion in engine.generate(prompts_of(undecided, profile.engine.prompt_style), some):
+        for completion in engine.generate(prompts_of(undecided, profile.model.prompt_style), some):
             rows[completion.question_id].append(rollout_row(completion, by_id[completion.question_id], profile))
         passed = {q.id: sum(row["passed"] for row in rows[q.id]) for q in undecided}
         undecided = [q for q in undecided if not decided(passed[q.id], until, f)]
@@ -148,7 +149,7 @@ def sampling_of(profile: Profile) -> Sampling:
 
 def rollout_row(completion: Completion, question: Question, profile: Profile) -> dict:
     """One graded answer; `passed` is the grade that counts during inference where the grader has one."""
-    style, grader = profile.engine.prompt_style, profile.filtering.grader
+    style, grader = profile.model.prompt_style, profile.filtering.grader
     verdict = grade(completion.text, question, grader, style, completion.finish_reason)
     return {
         "id": question.id,
@@ -206,7 +207,7 @@ def count(rows: Iterable[dict]) -> dict[str, Count]:
 
 def posterior(counts: dict[str, Count], group: int) -> dict[str, dict[str, float]]:
     """By question id: mean and 95 % interval of the pass rate's Beta posterior (uniform prior), and the expected
-    probability E[p^G + (1-p)^G] that a group of `group` answers is all right or all wrong, so that GRPO learns nothing."""
+    probability E[p^G + (1-p)^G] that a group of `group` answers is all right or all wrong: no signal."""
     from scipy.special import betaln
     from scipy.stats import beta
 

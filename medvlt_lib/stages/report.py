@@ -11,8 +11,9 @@ from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.files import atomic_write, read_json, write_json, write_text
 from medvlt_lib.core.runs import STAGES, Run
 from medvlt_lib.core.stage import finished_in
+from medvlt_lib.core.tables import markdown_table, percent
 from medvlt_lib.stages.arms import ARMS
-from medvlt_lib.stages.evaluate import paired
+from medvlt_lib.stages.evaluate import interval_kinds, paired, percent_span, questions_and_answers
 
 NOTICE = "Research and teaching material; synthetic or public data. Not for clinical use."
 
@@ -60,7 +61,8 @@ def check_alike(folder: Path, arms: list[str]) -> None:
                 if a != b:
                     raise UserError(
                         f"the arms {first} and {arm} were evaluated with {key} = {json.dumps(a)} and {json.dumps(b)}; "
-                        f"evaluate one of them again with --redo 05 --arm, or leave it out by deleting its folder in {folder}."
+                        "evaluate one of them again with --redo 05 --arm, or leave it out: delete its folder in "
+                        f"{folder}."
                     )
 
 
@@ -81,33 +83,27 @@ def results(run_: Run, arms: list[str]) -> list[dict]:
 def table(rows: list[dict]) -> list[tuple[str, ...]]:
     """The result table as text cells, header first."""
     cells = [("arm", "macro accuracy, %", "95 % interval", "against base", "95 % paired", "well-formed", "tokens")]
-    percent = lambda x: f"{100 * x:.1f}"  # noqa: E731
     for row in rows:
-        gain, span = (
-            ("", "")
-            if row["gain"] is None
-            else (f"{100 * row['gain']['difference']:+.1f}", _span(row["gain"]["interval"]))
-        )
-        cells.append(
-            (
-                row["arm"],
-                percent(row["macro"]),
-                _span(row["interval"]),
-                gain,
-                span,
-                percent(row["well_formed"]),
-                f"{row['mean_tokens']:.0f}",
-            )
-        )
+        gain, gain_span = "", ""
+        if row["gain"] is not None:
+            gain, gain_span = f"{100 * row['gain']['difference']:+.1f}", percent_span(row["gain"]["interval"])
+        accuracy = row["arm"], percent(row["macro"]), percent_span(row["interval"])
+        cells.append((*accuracy, gain, gain_span, percent(row["well_formed"]), f"{row['mean_tokens']:.0f}"))
     return cells
 
 
-def _span(interval) -> str:
-    return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
-
-
-def _markdown(cells: list[tuple[str, ...]]) -> str:
-    return "\n".join(["| " + " | ".join(c) + " |" for c in (cells[0], ("---",) * len(cells[0]), *cells[1:])])
+def notes(rows: list[dict]) -> str:
+    """What stands below the result table: what the figures are, and which kind of interval each is."""
+    gains = {row["arm"]: row["gain"] for row in rows if row["gain"] is not None}
+    by_set = {own["interval_kind"] for row in rows for own in row["datasets"].values()}
+    sentences = [
+        f"Macro accuracy is the unweighted mean over data sets, on {questions_and_answers(rows[0])}.",
+        "Intervals take the answers on one picture, or to one question, as one; differences are paired.",
+        f"Kinds of interval: macro accuracy, {interval_kinds({row['arm']: row for row in rows})}.",
+        f"Differences, {interval_kinds(gains)}." if gains else "",
+        f"By data set, {' or '.join(sorted(by_set))}.",
+    ]
+    return " ".join(filter(None, sentences))
 
 
 def _page(run_: Run, rows: list[dict], not_run: list[str]) -> str:
@@ -124,8 +120,8 @@ td,th{{border:1px solid #ccc;padding:.3em .6em;text-align:right}}td:first-child{
 <h1>Run {html.escape(run_.folder.name)}, profile {html.escape(run_.profile.profile)}</h1>
 <p class="notice">{NOTICE}</p>
 <table>{body}</table>
-<p>Macro accuracy is the unweighted mean over data sets, on {rows[0]["questions"]} test questions; intervals are bootstrapped
-over images, differences paired on the same questions. Not run: {", ".join(not_run) or "nothing"}.</p>
+<p>{html.escape(notes(rows))}</p>
+<p>Not run: {", ".join(not_run) or "nothing"}.</p>
 <img src="figures/accuracy.png" alt="Accuracy by arm and by data set">
 <details><summary>Settings</summary><pre>{settings}</pre></details></html>
 """
@@ -136,9 +132,11 @@ def _card(run_: Run, rows: list[dict], not_run: list[str]) -> str:
 
 **{NOTICE}**
 
-Trained from `{run_.profile.model.name}` with profile `{run_.profile.profile}`. Macro accuracy in percent on {rows[0]["questions"]} test questions.
+Trained from `{run_.profile.model.name}` with profile `{run_.profile.profile}`.
 
-{_markdown(table(rows))}
+{markdown_table(table(rows))}
+
+{notes(rows)}
 
 Not run: {", ".join(not_run) or "nothing"}.
 """

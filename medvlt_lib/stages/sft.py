@@ -16,12 +16,13 @@ from medvlt_lib.core.config import Profile
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.images import load_image
 from medvlt_lib.core.prompts import messages, target
-from medvlt_lib.core.records import Question, read_questions
+from medvlt_lib.core.records import Question, iterate_questions
 from medvlt_lib.core.runs import Run
 from medvlt_lib.models.adapters import lora_to_float32
 from medvlt_lib.models.loading import load_policy, profile_processor, weights_id
 from medvlt_lib.stages.arms import arm_inputs
 from medvlt_lib.training.checkpoints import finish_training
+from medvlt_lib.training.stored_questions import StoredQuestions
 from medvlt_lib.training.trainer import shared_arguments, train_resumably
 
 if TYPE_CHECKING:
@@ -51,8 +52,9 @@ def train(
 ) -> dict[str, float]:
     """Train a profile's model on inputs["data"], from inputs["init"] where given; checkpoint and log go to `folder`."""
     # Step 1: the questions that have a chain of thought.
-    questions = [q for q in read_questions(inputs["data"]) if q.reasoning]
-    if not questions:
+    reasoned = (q for q in iterate_questions(inputs["data"]) if q.reasoning)
+    questions = StoredQuestions(reasoned, folder / "training" / "questions.arrow")
+    if not len(questions):
         raise UserError(
             f"{inputs['data']} has no question with a chain of thought (reasoning); name another file with --data."
         )
@@ -74,7 +76,7 @@ def make_trainer(
     profile: Profile,
     model,
     processor,
-    questions: list[Question],
+    questions: Sequence[Question],
     folder: Path,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> SFTTrainer:
@@ -86,7 +88,7 @@ def make_trainer(
         model=model,
         args=sft_arguments(profile, folder),
         train_dataset=Dataset.from_dict({"row": list(range(len(questions)))}),
-        data_collator=Collator(processor, questions, profile.engine.prompt_style, profile.sft.max_length),
+        data_collator=Collator(processor, questions, profile.model.prompt_style, profile.sft.max_length),
         processing_class=processor,
         callbacks=list(callbacks),
     )
@@ -97,7 +99,7 @@ def make_trainer(
 class Collator:
     """Row numbers to model inputs, right-padded, with labels on the answer and its end token only."""
 
-    def __init__(self, processor, questions: list[Question], style: str, max_length: int) -> None:
+    def __init__(self, processor, questions: Sequence[Question], style: str, max_length: int) -> None:
         self.processor, self.questions, self.style, self.max_length = processor, questions, style, max_length
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
@@ -115,7 +117,8 @@ class Collator:
         for i, (question, answer) in enumerate(zip(questions, answers, strict=True)):
             if lengths[i] > self.max_length:
                 raise UserError(
-                    f"question {question.id} is {lengths[i]} tokens long, sft.max_length is {self.max_length}; raise it or leave the question out."
+                    f"question {question.id} is {lengths[i]} tokens long, sft.max_length is {self.max_length}; "
+                    "raise it or leave the question out."
                 )
             labels[i, : lengths[i] - len(self.processor.tokenizer(answer).input_ids)] = -100
         return {**batch, "labels": labels}

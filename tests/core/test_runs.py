@@ -1,4 +1,6 @@
-"""Run folders: finished work is kept, changed settings and foreign folders are refused, and --redo and --inputs do what they say."""
+"""Run folders: finished work is kept, changed settings and foreign folders are refused, and
+--redo and --inputs do what they say.
+"""
 
 import json
 
@@ -136,7 +138,7 @@ def test_what_a_kill_left_of_a_write_is_swept_away(run):
         OSError(28, "No space left on device"),
         OSError(30, "Read-only file system"),
         RuntimeError(
-            "[enforce fail at inline_container.cc:668] . PytorchStreamWriter failed writing file data/3: file write failed"
+            "[enforce fail at inline_container.cc:668] . PytorchStreamWriter failed writing file data/3: write failed"
         ),
     ],
 )

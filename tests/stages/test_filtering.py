@@ -1,4 +1,4 @@
-"""Pass-rate filtering: decisions against arithmetic, shards and provenance, and the adaptive mode against full sampling."""
+"""Pass-rate filtering: decisions against arithmetic, shards and provenance, the adaptive mode against full sampling."""
 
 import itertools
 import json
@@ -21,8 +21,17 @@ from medvlt_lib.stages import filtering
 from medvlt_lib.stages.filtering import Count, in_band, keep, posterior
 from medvlt_lib.tools.export import export_data, push
 
-SMALL = {"model.name": "phantom:small", "data.train_text_size": 48, "data.train_image_size": 48, "data.validation_size": 5, "data.test_size": 10,
-         "filtering.samples": 8, "filtering.keep_from": 0, "filtering.keep_to": 6, "filtering.max_new_tokens": 48}  # fmt: skip
+SMALL = {
+    "model.name": "phantom:small",
+    "data.train_text_size": 48,
+    "data.train_image_size": 48,
+    "data.validation_size": 5,
+    "data.test_size": 10,
+    "filtering.samples": 8,
+    "filtering.keep_from": 0,
+    "filtering.keep_to": 6,
+    "filtering.max_new_tokens": 48,
+}
 
 
 def test_in_band_is_the_beta_binomial():
@@ -145,8 +154,15 @@ def test_adaptive_asks_less_and_takes_the_same_samples(run_of):
 @pytest.mark.parametrize(("low", "high", "error"), [(0, 3, 0.3), (0, 7, 0.05)])
 def test_adaptive_never_decides_before_an_answer(run_of, low, high, error):
     """A wide error, or a band that holds nearly every count, is decided by the prior alone: something must be asked."""
-    run = run_of("wide", **{"filtering.mode": "adaptive", "filtering.error": error, "filtering.keep_from": low,
-                            "filtering.keep_to": high})  # fmt: skip
+    run = run_of(
+        "wide",
+        **{
+            "filtering.mode": "adaptive",
+            "filtering.error": error,
+            "filtering.keep_from": low,
+            "filtering.keep_to": high,
+        },
+    )
     assert filtering.decided(0, 0, run.profile.filtering) is False
     metrics = filtering.run(run)
     assert metrics["rollouts"] >= 2 * metrics["questions"]
