@@ -161,7 +161,8 @@ class Grpo(Optimisation):
     """`prompts` a step x `group_size` completions, in `updates` optimizer steps; names as in the papers and TRL.
 
     `sampler`: `engine` samples in the training process, so every device must hold all weights; `trl-vllm-server` asks
-    a server on GPUs of its own."""
+    a server on GPUs of its own. `update`: `shared` reads a prompt once for all its completions; `stock` is TRL's own
+    path, which reads it once for each."""
 
     prompts: int = Field(256, ge=1)
     group_size: int = Field(8, ge=2)
@@ -175,6 +176,7 @@ class Grpo(Optimisation):
     max_completion_length: int = Field(4096, ge=1)
     reward: Literal["published", "published-medvlm-r1"] = "published"
     sampler: Literal["engine", "trl-vllm-server"] = "engine"
+    update: Literal["shared", "stock"] = "shared"
     data: Literal["kept", "control"] = "kept"
 
 

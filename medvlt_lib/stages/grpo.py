@@ -102,6 +102,7 @@ def make_trainer(
     from trl import GRPOTrainer
 
     from medvlt_lib.rollout.transformers_engine import TransformersEngine
+    from medvlt_lib.training.grouped import GroupedTrainer
 
     g = profile.grpo
     hook = None
@@ -109,7 +110,8 @@ def make_trainer(
         engine = TransformersEngine(model, processor, profile.engine.batch_tokens)
         sampling = Sampling(g.group_size, g.temperature, g.max_completion_length, g.seed)
         hook = rollout_with(engine, sampling, g.max_prompt_length, folder / "samples")
-    trainer = GRPOTrainer(
+    trainer_class = GroupedTrainer if g.update == "shared" else GRPOTrainer
+    trainer = trainer_class(
         model=model,
         reward_funcs=getattr(rewards, g.reward.replace("-", "_")),
         args=grpo_arguments(profile, folder),

@@ -40,7 +40,9 @@ def train(
     `reference` is a frozen copy of the model, needed where `beta` is not 0.
     """
     engine = TransformersEngine(model, processor)
-    optimizer = torch.optim.AdamW((p for p in model.parameters() if p.requires_grad), lr=learning_rate, weight_decay=0.01)
+    optimizer = torch.optim.AdamW(
+        (p for p in model.parameters() if p.requires_grad), lr=learning_rate, weight_decay=0.01
+    )
     for step, questions in enumerate(batches):
         # 1: sample a group of completions of every question.
         model.eval()
@@ -105,7 +107,9 @@ def token_logprobs(model, inputs: dict[str, torch.Tensor], mask: torch.Tensor) -
     return torch.log_softmax(logits, -1).gather(2, chosen).squeeze(2) * mask
 
 
-def policy_loss(new, old, advantages, mask, loss_type="dapo", epsilon=0.2, beta=0.0, known=None, max_length=1) -> torch.Tensor:
+def policy_loss(
+    new, old, advantages, mask, loss_type="dapo", epsilon=0.2, beta=0.0, known=None, max_length=1
+) -> torch.Tensor:
     """The objective, as a loss: log-probabilities (rows, T) of now, of sampling, and of the reference; advantages (rows,)."""
     ratio = (new - old).exp()
     if loss_type == "gspo":  # one ratio a sequence: the geometric mean of its tokens' ratios

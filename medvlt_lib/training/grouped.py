@@ -122,7 +122,10 @@ class GroupedTrainer(GRPOTrainer):
         far = (ours - theirs)[batch.completion_mask].abs().max().item()
         close = far <= (CLOSE if ours.dtype == torch.float32 else 50 * CLOSE)
         if not close:
-            print(f"reading a prompt once gives log-probabilities {far:.2g} from TRL's own; TRL's path is used.", file=sys.stderr)
+            print(
+                f"reading a prompt once gives log-probabilities {far:.2g} from TRL's own; TRL's path is used.",
+                file=sys.stderr,
+            )
         return close
 
 

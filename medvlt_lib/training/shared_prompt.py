@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch.nn.functional import scaled_dot_product_attention
-from torch.nn.utils.rnn import pad_sequence
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -107,7 +106,9 @@ def completion_logprobs(model, batch: Batch) -> tuple[torch.Tensor, torch.Tensor
     inputs, shift_labels = flat_inputs(model, batch)
     outputs = model(**inputs, shift_labels=shift_labels, fused_lm_head=True)
     return tuple(
-        None if flat is None else flat.new_zeros(batch.completion_mask.shape).masked_scatter(batch.completion_mask, flat)
+        None
+        if flat is None
+        else flat.new_zeros(batch.completion_mask.shape).masked_scatter(batch.completion_mask, flat)
         for flat in (outputs.log_probs, outputs.entropy)
     )
 

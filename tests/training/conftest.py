@@ -15,13 +15,11 @@ SMALL = {
 
 
 @pytest.fixture
-def make_trainer(tmp_path, monkeypatch):
-    """A trainer of a class, on questions of some families; settings as on the command line."""
+def make_trainer(tmp_path):
+    """A trainer with the `shared` or the `stock` update, on questions of some families; settings as elsewhere."""
 
-    def make(cls, families="curb65,nodule_count", profile="tiny", questions=None, **settings):
-        monkeypatch.setattr("trl.GRPOTrainer", cls)
-        monkeypatch.setattr(grpo, "GroupedTrainer", cls, raising=False)
-        resolved = load_profile(profile, {**SMALL, **settings})
+    def make(update, families="curb65,nodule_count", profile="tiny", questions=None, **settings):
+        resolved = load_profile(profile, {**SMALL, "grpo.update": update, **settings})
         questions = questions or make_questions(families, "train", resolved.grpo.prompts, seed=3)
         model = load_policy(resolved, trainable=True)
         trainer = grpo.make_trainer(resolved, model, profile_processor(resolved), questions, tmp_path)

@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from trl.trainer.grpo_trainer import GRPOTrainer as Stock
 
 from medvlt_lib.phantom.questions import make_questions
-from medvlt_lib.training.grouped import GroupedTrainer, live_rows, permute_groups
+from medvlt_lib.training.grouped import live_rows, permute_groups
 from tests.training.conftest import generation_batch, loss_and_gradients
 
 
@@ -18,7 +17,7 @@ def assert_alike(one, two, relative=1e-5):
 
 
 def both(make_trainer, *args, **kwargs):
-    return make_trainer(Stock, *args, **kwargs), make_trainer(GroupedTrainer, *args, **kwargs)
+    return make_trainer("stock", *args, **kwargs), make_trainer("shared", *args, **kwargs)
 
 
 def two_pictures():
@@ -64,7 +63,7 @@ def test_nf4_with_lora(make_trainer):
 
 
 def test_pictures_swapped_between_prompts_change_the_log_probabilities(make_trainer):
-    grouped = make_trainer(GroupedTrainer, "nodule_count,cup_to_disc_ratio")
+    grouped = make_trainer("shared", "nodule_count,cup_to_disc_ratio")
     batch = generation_batch(grouped)
     first = loss_and_gradients(grouped, batch)[0]
     rows = len(batch["pixel_values"]) // 2
@@ -73,7 +72,7 @@ def test_pictures_swapped_between_prompts_change_the_log_probabilities(make_trai
 
 
 def test_a_group_of_several_prompts_is_found_out(make_trainer):
-    grouped = make_trainer(GroupedTrainer)
+    grouped = make_trainer("shared")
     batch = generation_batch(grouped)
     loss_and_gradients(grouped, batch)
     mixed = {**batch, "prompt_ids": batch["prompt_ids"].roll(1, 0), "prompt_mask": batch["prompt_mask"].roll(1, 0)}
@@ -99,7 +98,7 @@ def test_groups_that_teach_nothing_are_left_out_exactly(make_trainer, dead, loss
 
 
 def test_dead_groups_are_not_computed(make_trainer, monkeypatch):
-    grouped = make_trainer(GroupedTrainer, "curb65,apgar")
+    grouped = make_trainer("shared", "curb65,apgar")
     batch = generation_batch(grouped)
     loss_and_gradients(grouped, batch)
     rows = []
@@ -115,7 +114,7 @@ def test_dead_groups_are_not_computed(make_trainer, monkeypatch):
 
 def test_equal_rewards_give_advantages_of_exactly_zero(make_trainer, monkeypatch):
     """Sixteen rewards of 0.7 have a mean that is not 0.7 in float32."""
-    grouped = make_trainer(GroupedTrainer, "curb65,apgar", **{"grpo.group_size": 16, "grpo.micro_batch": 64})
+    grouped = make_trainer("shared", "curb65,apgar", **{"grpo.group_size": 16, "grpo.micro_batch": 64})
     monkeypatch.setattr(grouped, "reward_funcs", [lambda completions, **_: [0.7] * len(completions)])
     rows = [row for row in grouped.train_dataset for _ in range(16)]
     assert grouped._generate_and_score_completions(rows)["advantages"].eq(0).all()
@@ -123,7 +122,12 @@ def test_equal_rewards_give_advantages_of_exactly_zero(make_trainer, monkeypatch
 
 def test_whole_groups_are_permuted():
     torch.manual_seed(0)
-    batch = {"prompt_ids": torch.arange(12)[:, None], "num_images": list(range(12)), "scalar": torch.tensor(3.0), "none": None}
+    batch = {
+        "prompt_ids": torch.arange(12)[:, None],
+        "num_images": list(range(12)),
+        "scalar": torch.tensor(3.0),
+        "none": None,
+    }
     mixed = permute_groups(batch, 4)
     order = mixed["prompt_ids"].flatten().tolist()
     assert sorted(order) == list(range(12)) and order != list(range(12))
