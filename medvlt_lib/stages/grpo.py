@@ -150,6 +150,7 @@ def grpo_arguments(profile, folder: Path):
         num_generations=g.group_size,
         max_completion_length=g.max_completion_length,
         beta=g.beta,
+        use_bias_correction_kl=False,  # the papers' KL term is not weighted by the ratio; TRL's default is
         epsilon=g.epsilon,
         loss_type=g.loss_type,
         scale_rewards=g.scale_rewards,
