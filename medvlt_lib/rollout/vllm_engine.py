@@ -26,10 +26,12 @@ NEVER = -100.0  # added to the logits of tokens that must not be sampled
 
 def engine_keywords(profile, checkpoint: Path | None = None) -> dict[str, Any]:
     """What `vllm.LLM` is given for a profile, on its base model or an arm's checkpoint (an adapter is swapped in later)."""
-    from medvlt_lib.models.loading import resolve
+    from medvlt_lib.models.loading import check_base, is_adapter, resolve
 
     m, e = profile.model, profile.engine
-    adapter = checkpoint is not None and (checkpoint / "adapter_config.json").is_file()
+    adapter = checkpoint is not None and is_adapter(checkpoint)
+    if adapter:
+        check_base(checkpoint, m.name)
     whole = checkpoint is not None and not adapter
     pixels = {k: v for k, v in (("min_pixels", m.min_pixels), ("max_pixels", m.max_pixels)) if v is not None}
     keywords: dict[str, Any] = {
