@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-from medvlt_lib.core.errors import UserError, first_line
 from medvlt_lib.core.files import atomic_write
-from medvlt_lib.core.records import ROW_GROUP, Question, from_row
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except UserError:
-        raise
-    except Exception as error:  # pyarrow raises a family of its own for torn files
-        raise UserError(f"{path} cannot be read ({first_line(error)}); write it again.") from error
+from medvlt_lib.core.records import ROW_GROUP, Question, from_row, readable
 
 
 class QuestionFiles:
@@ -35,9 +23,7 @@ class QuestionFiles:
         self.paths = list(paths)
         groups = []
         for path in self.paths:
-            if not path.is_file():
-                raise UserError(f"there is no file {path}; check the path.")
-            with _readable(path):
+            with readable(path):
                 file = pq.ParquetFile(path)
                 sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
             groups += [(path, file, i, size) for i, size in enumerate(sizes)]
@@ -56,7 +42,7 @@ class QuestionFiles:
         rows: list[dict] = []
         for number, (path, file, group, first, end) in enumerate(self._groups):
             if first < stop and end > start:
-                with _readable(path):
+                with readable(path):
                     if self._last[0] != number:
                         self._last = (number, file.read_row_group(group))
                     low, high = max(start, first) - first, min(stop, end) - first
@@ -73,7 +59,7 @@ class QuestionFiles:
 
         rows: list[dict] = []
         for path in self.paths:
-            with _readable(path):
+            with readable(path):
                 rows += pq.read_table(path, columns=list(names)).to_pylist()
         return rows
 

@@ -23,8 +23,9 @@ def course(
 
     settings = parse_settings(set_ or [])
     opened = run_course(profile, run, first, last, {"SETTINGS": settings} if settings else {})
-    total, outside = summary(opened)
-    print(f"notebooks: {total / 60:.1f} min, {100 * outside:.0f} % of it outside model compute and training")
+    if took := summary(opened):
+        total, outside = took
+        print(f"notebooks: {total / 60:.1f} min, {100 * outside:.0f} % of it outside model compute and training")
     if (opened.folder / "05_eval").exists():
         rows = report.results(opened, report.evaluated_arms(opened))
         show_table(f"{opened.folder}/05_eval", report.table(rows), caption=report.notes(rows))

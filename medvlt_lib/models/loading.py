@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from medvlt_lib.core.errors import UserError, first_line
-from medvlt_lib.core.files import file_hash
+from medvlt_lib.core.files import file_hash, read_json
 from medvlt_lib.models.adapters import LORA_TARGETS, lora_to_float32
 from medvlt_lib.models.processor import load_processor
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, ProcessorMixin
+
+    from medvlt_lib.core.config import Profile
 
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on a CPU it misses an optional package each time
 
@@ -28,7 +35,7 @@ def resolve(name: str) -> str:
     return str(shipped(name.removeprefix("phantom:"))) if name.startswith("phantom:") else name
 
 
-def profile_processor(profile):
+def profile_processor(profile: Profile) -> ProcessorMixin:
     """The processor of a profile's model, with its pixel limits in force."""
     processor = load_processor(resolve(profile.model.name), revision=profile.model.revision)
     limits = {"shortest_edge": profile.model.min_pixels, "longest_edge": profile.model.max_pixels}
@@ -38,50 +45,90 @@ def profile_processor(profile):
     return processor
 
 
-def load_model(folder: str | Path, dtype: str = "float32", device: str = "cpu", revision: str | None = None):
+def load_model(
+    folder: str | Path, dtype: str = "float32", device: str = "cpu", revision: str | None = None
+) -> PreTrainedModel:
     """The image-text model of a folder or a Hub name. Raises UserError for missing, damaged or foreign weights."""
     import torch
+
+    return _load(folder, revision, device, dtype=getattr(torch, dtype)).eval()
+
+
+def load_nf4(source: str | Path, device: str, revision: str | None = None) -> PreTrainedModel:
+    """The model with its language layers in 4-bit NF4 (QLoRA, arXiv 2305.14314, section 3), vision in full precision.
+
+    Raises UserError as `load_model`.
+    """
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    compute = torch.float32 if device == "cpu" else torch.bfloat16
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=compute,
+        llm_int8_skip_modules=["model.visual", "lm_head"],
+    )
+    model = _load(source, revision, device, quantization_config=config, dtype=compute, device_map={"": device})
+    packed = {name: module for name, module in model.named_modules() if type(module).__name__ == "Linear4bit"}
+    reached = any("visual" in name for name in packed)
+    assert packed and not reached, "NF4 reached the vision tower; check llm_int8_skip_modules"
+    for module in packed.values():
+        # bitsandbytes 0.50 repacks weights at the first rollout on a CPU with this feature and then cannot train.
+        module.support_avx512bf16_for_cpu = False
+    return model
+
+
+def _load(source: str | Path, revision: str | None, device: str, **how: Any) -> PreTrainedModel:
+    """A model with every weight of its configuration and no other. Raises UserError as `load_model`."""
     from transformers import AutoConfig, AutoModelForImageTextToText
 
     try:
-        config = AutoConfig.from_pretrained(folder, revision=revision)
+        config = AutoConfig.from_pretrained(source, revision=revision)
         model, report = AutoModelForImageTextToText.from_pretrained(
-            folder, config=config, revision=revision, dtype=getattr(torch, dtype), output_loading_info=True
+            source, config=config, revision=revision, output_loading_info=True, **how
         )
         model = model.to(device)
-    except Exception as error:  # safetensors, json and transformers each raise their own kind
+    except Exception as error:  # safetensors, json, CUDA and transformers each raise their own kind
         raise UserError(
-            f"cannot load a model from {folder} ({first_line(error)}); check the folder, or the name, the network and the device."
+            f"cannot load a model from {source} ({first_line(error)}); "
+            "check the folder, or the name, the network and the device."
         ) from error
-    wrong = [k for key in ("missing_keys", "unexpected_keys", "mismatched_keys") for k in report.get(key) or []]
-    wrong = [k for k in wrong if not (k == "lm_head.weight" and config.tie_word_embeddings)]
+    wrong = [key for kind in ("missing_keys", "unexpected_keys", "mismatched_keys") for key in report.get(kind) or []]
+    wrong = [key for key in wrong if not (key == "lm_head.weight" and config.tie_word_embeddings)]
     if wrong:
         raise UserError(
-            f"the weights in {folder} do not belong to its config.json (for one, {wrong[0]}); fetch the folder again."
+            f"the weights in {source} do not belong to its config.json (for one, {wrong[0]}); fetch the folder again."
         )
-    return model.eval()
+    return model
 
 
-def load_policy(profile, checkpoint: Path | None = None, trainable: bool = False, seed: int = 42):
+def load_policy(
+    profile: Profile, checkpoint: Path | None = None, trainable: bool = False, seed: int = 42
+) -> PreTrainedModel | PeftModel:
     """A profile's model, or an arm's checkpoint of it (full weights or a LoRA adapter); with a new adapter, drawn from
     `seed`, to train.
 
     With NF4 the vision tower and the output layer stay in full precision, which is asserted. LoRA weights are float32.
+    Raises UserError for a checkpoint that does not fit the profile.
     """
     m = profile.model
-    adapter = checkpoint is not None and (checkpoint / "adapter_config.json").exists()
+    adapter = checkpoint is not None and is_adapter(checkpoint)
+    if adapter:
+        check_base(checkpoint, m.name)
     source, revision = (resolve(m.name), m.revision) if checkpoint is None or adapter else (checkpoint, None)
     dtype = "float32" if trainable and m.lora is None else m.dtype  # full-weight training keeps float32 master weights
     if trainable and m.lora is not None and checkpoint is not None and not adapter:
         raise UserError(
-            f"{checkpoint} holds full weights, and profile {profile.profile} trains an adapter; name it as model.name instead."
+            f"{checkpoint} holds full weights, and profile {profile.profile} trains an adapter; "
+            "name it as model.name instead."
         )
-    device = (
-        "cpu" if trainable and profile.launch.devices > 1 else m.device
-    )  # accelerate places what several devices share
-    model = (
-        load_nf4(source, device, revision) if m.quantization == "nf4" else load_model(source, dtype, device, revision)
-    )
+    # accelerate places the weights itself where several devices train
+    device = "cpu" if trainable and profile.launch.devices > 1 else m.device
+    if m.quantization == "nf4":
+        model = load_nf4(source, device, revision)
+    else:
+        model = load_model(source, dtype, device, revision)
     if adapter:
         from peft import PeftModel
 
@@ -99,45 +146,32 @@ def load_policy(profile, checkpoint: Path | None = None, trainable: bool = False
     return model
 
 
-def load_nf4(source: str | Path, device: str, revision: str | None = None):
-    """The model with its language layers in 4-bit NF4 (QLoRA, arXiv 2305.14314, section 3), vision in full precision."""
-    import torch
-    from transformers import AutoModelForImageTextToText, BitsAndBytesConfig
+def is_adapter(checkpoint: Path) -> bool:
+    return (checkpoint / "adapter_config.json").is_file()
 
-    compute = torch.float32 if device == "cpu" else torch.bfloat16
-    config = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_compute_dtype=compute,
-        llm_int8_skip_modules=["model.visual", "lm_head"],
-    )
-    try:
-        model = AutoModelForImageTextToText.from_pretrained(
-            source, revision=revision, quantization_config=config, dtype=compute, device_map={"": device}
-        )
-    except Exception as error:  # safetensors, json, CUDA and transformers each raise their own kind
+
+def check_base(adapter: Path, name: str) -> None:
+    """Raises UserError when an adapter was trained on another model than `name`."""
+    base = read_json(adapter / "adapter_config.json").get("base_model_name_or_path")
+    if base and Path(resolve(base)).absolute() != Path(resolve(name)).absolute():
         raise UserError(
-            f"cannot load a model from {source} ({first_line(error)}); check the name, the network and the device."
-        ) from error
-    packed = {n: module for n, module in model.named_modules() if type(module).__name__ == "Linear4bit"}
-    assert packed and not any("visual" in n for n in packed), (
-        "NF4 reached the vision tower; check llm_int8_skip_modules"
-    )
-    for (
-        module
-    ) in packed.values():  # bitsandbytes 0.50 repacks weights at the first rollout on such a CPU and then cannot train
-        module.support_avx512bf16_for_cpu = False
-    return model
+            f"the adapter in {adapter} was trained on {base}, and model.name is {name}; "
+            f"choose another adapter, or set model.name to {base}."
+        )
 
 
-def weights_id(profile) -> str:
-    """What tells a profile's base weights from others: a hash of a local folder's files, or a Hub name and its commit."""
-    from transformers import AutoConfig
-
+def weights_id(profile: Profile) -> str:
+    """What tells a profile's base weights from others: a hash of a folder's files, or a Hub name and its commit."""
     if profile.engine.kind == "openai":
         return f"{profile.model.name} at {profile.engine.url}"
-    place = Path(resolve(profile.model.name))
-    if place.is_dir():
-        return file_hash(place)[:16]
-    commit = getattr(AutoConfig.from_pretrained(str(place), revision=profile.model.revision), "_commit_hash", None)
-    return f"{place}@{commit}"
+    name, revision = resolve(profile.model.name), profile.model.revision
+    if Path(name).is_dir():
+        return file_hash(Path(name))[:16]
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(name, revision=revision)
+    except (OSError, ValueError) as error:
+        reason = first_line(error)
+        raise UserError(f"cannot load a model from {name} ({reason}); check the name and the network.") from error
+    return f"{name}@{getattr(config, '_commit_hash', None)}"

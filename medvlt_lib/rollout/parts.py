@@ -11,7 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from medvlt_lib.core.errors import UserError
-from medvlt_lib.core.files import atomic_write
+from medvlt_lib.core.files import atomic_write, read_jsonl
 from medvlt_lib.core.question_files import QuestionFiles
 from medvlt_lib.core.records import Question
 
@@ -50,22 +50,16 @@ class Part:
     def rows(self, ids: set[str]) -> Iterator[dict]:
         """The rows on disk. Raises UserError when they are torn, of another provenance or of other questions."""
         seen = set()
-        with open(self.path, encoding="utf-8", newline="\n") as file:
-            for line in file:
-                try:
-                    row = json.loads(line)
-                except ValueError as error:
-                    raise UserError(f"{self.path} is torn; delete it and start the same command again.") from error
-                self._check_provenance(row)
-                if row["id"] not in ids:
-                    raise UserError(
-                        f"{self.path} holds rollouts of {row['id']}, a question of another part or run; "
-                        "delete that file."
-                    )
-                seen.add(row["id"])
-                yield row
+        for row in read_jsonl(self.path):
+            self._check_provenance(row)
+            if row["id"] not in ids:
+                raise UserError(
+                    f"{self.path} holds rollouts of {row['id']}, a question of another part or run; delete that file."
+                )
+            seen.add(row["id"])
+            yield row
         if seen != ids:
-            raise UserError(f"{self.path} is torn; delete it and start the same command again.")
+            raise UserError(f"{self.path} lacks some of its questions; delete it and start the same command again.")
 
     def _check_provenance(self, row: dict) -> None:
         for key, value in self.provenance.items():

@@ -33,10 +33,12 @@ NEVER = -100.0  # added to the logits of tokens that must not be sampled
 def engine_keywords(profile: Profile, checkpoint: Path | None = None) -> dict[str, Any]:
     """What `vllm.LLM` is given for a profile, on its base model or an arm's checkpoint; adapters are swapped in
     later."""
-    from medvlt_lib.models.loading import resolve
+    from medvlt_lib.models.loading import check_base, is_adapter, resolve
 
     m, e = profile.model, profile.engine
-    adapter = checkpoint is not None and _is_adapter(checkpoint)
+    adapter = checkpoint is not None and is_adapter(checkpoint)
+    if checkpoint is not None and adapter:
+        check_base(checkpoint, m.name)
     full_weights = checkpoint is not None and not adapter
     pixels = {k: v for k, v in (("min_pixels", m.min_pixels), ("max_pixels", m.max_pixels)) if v is not None}
     keywords: dict[str, Any] = {
@@ -136,10 +138,6 @@ class VllmEngine:
             yield Completion(prompt.id, number, sample.text, ids, logprobs, reason, prompt_ids)
 
 
-def _is_adapter(checkpoint: Path) -> bool:
-    return (checkpoint / "adapter_config.json").is_file()
-
-
 def build_vllm_engine(profile: Profile, checkpoint: Path | None = None) -> VllmEngine:
     """The engine on a profile's base model or an arm's checkpoint.
 
@@ -152,7 +150,7 @@ def build_vllm_engine(profile: Profile, checkpoint: Path | None = None) -> VllmE
             f"engine.kind is vllm, but vLLM does not load ({error}); "
             "install requirements/gpu.txt or set engine.kind transformers."
         ) from None
-    from medvlt_lib.models.loading import profile_processor
+    from medvlt_lib.models.loading import is_adapter, profile_processor
 
     try:
         engine = VllmEngine(LLM(**engine_keywords(profile, checkpoint)), profile_processor(profile))
@@ -160,6 +158,6 @@ def build_vllm_engine(profile: Profile, checkpoint: Path | None = None) -> VllmE
         raise UserError(
             f"vLLM does not start ({first_line(error)}); lower engine.gpu_memory, or set engine.kind transformers."
         ) from error
-    if checkpoint is not None and _is_adapter(checkpoint):
+    if checkpoint is not None and is_adapter(checkpoint):
         engine.swap(checkpoint)
     return engine

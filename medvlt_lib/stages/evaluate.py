@@ -95,9 +95,9 @@ def answer_row(completion: Completion, question: Question, profile: Profile) -> 
     return {
         "id": question.id,
         "sample": completion.sample,
-        "dataset": question.family or question.dataset,
+        "dataset": question.group,
         "modality": question.modality,
-        "cluster": question.image_ids[0] if question.image_ids else question.id,
+        "cluster": question.cluster,
         "answer_label": question.answer_label,
         "letter": verdict.letter,
         "correct": verdict.correct,

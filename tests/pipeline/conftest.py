@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -46,16 +45,11 @@ def settings(**changes) -> list[str]:
     return [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
 
 
-SECONDS: dict[str, float] = {}  # what each command took in the unbroken run
-
-
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory) -> Path:
     """A folder with one unbroken small run of every stage on `tiny`."""
     folder = tmp_path_factory.mktemp("unbroken")
     for command in COMMANDS:
-        started = time.monotonic()
         done = medvlt(folder, command, "--profile", "tiny", *(settings() if command == "data" else []))
         assert done.returncode == 0, f"{command}: {done.stderr[-3000:]}"
-        SECONDS[command] = time.monotonic() - started
     return folder / "runs" / "tiny"

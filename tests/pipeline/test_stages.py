@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -14,7 +15,7 @@ import pytest
 from safetensors.torch import load_file
 
 from medvlt_lib.core.records import read_questions
-from tests.pipeline.conftest import COMMANDS, SECONDS, medvlt, settings
+from tests.pipeline.conftest import COMMANDS, medvlt, settings
 
 
 def test_every_stage_leaves_its_files(finished):
@@ -176,16 +177,25 @@ def _start(folder: Path, *arguments: str) -> subprocess.Popen:
     )
 
 
-def _kill_while_working(folder: Path, stage: Path, command: str, moment: float) -> bool:
-    """Start a stage and kill -9 it after `moment` of its usual time; whether it was still at work."""
-    process = _start(folder, command)
-    try:
-        process.wait(timeout=moment * SECONDS[command])
-        return False
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        return stage.exists()
+WORK = {  # what a stage leaves on disk while it works
+    "filter": "02_filtering/rollouts/part-*.jsonl",
+    "sft": "03_sft/*/training/checkpoint-*",
+    "grpo": "04_grpo/*/training/checkpoint-*",
+    "eval": "05_eval/*/parts/part-*.jsonl",
+}
+
+
+def _kill_while_working(folder: Path, command: str, delay: float) -> bool:
+    """Start a stage and kill -9 it `delay` seconds after new work of it is on disk; whether it was at work."""
+    run = folder / "runs" / "tiny"
+    before, process = set(run.glob(WORK[command])), _start(folder, command)
+    while process.poll() is None and set(run.glob(WORK[command])) <= before:
+        time.sleep(0.01)
+    time.sleep(delay)
+    at_work = process.poll() is None
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    return at_work
 
 
 ROUNDS = [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 7))]
@@ -200,7 +210,7 @@ def test_kill_9_and_start_again_ends_the_same(finished, tmp_path, command, n):
     run, chance, kills = tmp_path / "runs" / "tiny", random.Random(f"{number}{n}"), 0
     shutil.rmtree(run / number)
     for _ in range(3):
-        kills += _kill_while_working(tmp_path, run / number, command, chance.uniform(0.3, 1.0))
+        kills += _kill_while_working(tmp_path, command, chance.uniform(0.0, 0.3))
     assert kills, "no kill hit the stage at work"
     done = medvlt(tmp_path, command)
     assert done.returncode == 0, done.stderr[-3000:]

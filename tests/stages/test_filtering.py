@@ -118,7 +118,7 @@ def test_rollouts_of_other_questions_and_torn_parts_are_refused(run_of):
     with pytest.raises(UserError, match="a question of another part or run"):
         filtering.run(run, merge=True)
     (folder / "part-00000.jsonl").write_bytes(good[:-30])
-    with pytest.raises(UserError, match=r"part-00000\.jsonl is torn"):
+    with pytest.raises(UserError, match=r"part-00000\.jsonl, line \d+ is torn"):
         filtering.run(run, merge=True)
 
 

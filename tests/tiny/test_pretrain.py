@@ -9,18 +9,8 @@ import torch
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.phantom.questions import make_questions
 from medvlt_lib.tiny.architecture import build_tiny_processor
-from medvlt_lib.tiny.pretrain import (
-    PROMPT_WEIGHT,
-    Cycle,
-    Lessons,
-    Recipe,
-    captions,
-    learning_rate,
-    lesson,
-    lookup_question,
-    pretrain,
-    weighted_loss,
-)
+from medvlt_lib.tiny.lessons import PROMPT_WEIGHT, Cycle, Lessons, Recipe, captions, lesson, lookup_question
+from medvlt_lib.tiny.pretrain import learning_rate, pretrain, weighted_loss
 
 SHORT = Recipe((Cycle(4, 4, 4, 4),), lookup_steps=1, lookup_batch=4, warmup=1, save_every=2)
 

@@ -13,7 +13,7 @@ QUESTIONS = make_questions("curb65,nodule_count", "train", 8, seed=3)
 
 
 def learned(stage, folder, **changes) -> torch.Tensor:
-    """What a short training of the small model adds to its weights, in one row; from a checkpoint, where there is one."""
+    """What a short training of the small model adds to its weights, in one row; from a checkpoint if there is one."""
     settings = {
         "model.name": "phantom:small", "sft.batch": 4, "sft.micro_batch": 4, "sft.max_steps": 1, "grpo.prompts": 2,
         "grpo.group_size": 4, "grpo.micro_batch": 8, "grpo.max_steps": 1, "grpo.max_completion_length": 64,
