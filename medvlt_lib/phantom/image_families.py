@@ -188,9 +188,9 @@ class HeadCT:
         midline = [(cx, cy - ry + 7), (cx + shift, cy - 12), (cx + shift, cy + 12), (cx, cy + ry - 7)]
         _line(d, midline, brain + 45, 1.5)
         ventricle = blood if s["bleed_type"] == "intraventricular" else fluid
-        horn = [(1.5, -2), (4, -16), (11, -20), (9, -10), (7, 2), (12, 18), (7, 19), (2, 6)]
-        for side in (-1, 1):
-            _polygon(d, [(cx + shift + side * x, cy + y) for x, y in horn], ventricle)
+        for hand in (-1, 1):
+            outline = [(1.5, -2), (4, -16), (11, -20), (9, -10), (7, 2), (12, 18), (7, 19), (2, 6)]
+            _polygon(d, [(cx + shift + hand * x, cy + y) for x, y in outline], ventricle)
         _ellipse(d, cx + shift, cy + 8, 2, 4, ventricle)
         self._bleed(image, d, s, cx, cy, rx - 6, ry - 6, blood)
         return _finish(image, s, 2)
@@ -241,10 +241,10 @@ class BrainMRI:
             a = 2 * math.pi * k / 28 + s["jx"] / 20
             outer, inner = (rx - 5, ry - 5), (rx - 11 - k % 3, ry - 11 - k % 3)
             _line(d, [(cx + r * math.cos(a), cy + q * math.sin(a)) for r, q in (outer, inner)], fluid - 45, 1)
-        horn = [(1.5, -2), (3, -13), (8, -16), (6, -6), (5, 3), (9, 15), (5, 15), (2, 5)]
         for side in (-1, 1):
             _ellipse(d, cx + side * 14, cy, 13, 32, white)
-            _polygon(d, [(cx + side * x, cy + y) for x, y in horn], fluid)
+            outline = [(1.5, -2), (3, -13), (8, -16), (6, -6), (5, 3), (9, 15), (5, 15), (2, 5)]
+            _polygon(d, [(cx + side * x, cy + y) for x, y in outline], fluid)
         _line(d, [(cx, cy - ry + 6), (cx, cy - 16)], fluid - 20, 1)
         _line(d, [(cx, cy + 16), (cx, cy + ry - 6)], fluid - 20, 1)
         side, lobe = s["lesion_site"].split()

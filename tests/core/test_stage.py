@@ -116,9 +116,9 @@ def test_a_second_process_is_told_who_works_there_and_deletes_nothing(tmp_path):
     with subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout.readline() == "working\n"
-            with pytest.raises(UserError, match=rf"process {process.pid} on .* is working in .*01_data"):
-                with work_in(folder, {}, {}, "stop"):
-                    pass
+            sentence = rf"process {process.pid} on .* is working in .*01_data"
+            with pytest.raises(UserError, match=sentence), work_in(folder, {}, {}, "stop"):
+                pass
             assert (folder / ".half-written").read_text() == "mine"
         finally:
             process.kill()
