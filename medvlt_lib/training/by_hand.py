@@ -72,7 +72,7 @@ def train(
 
 
 def group_advantages(rewards: torch.Tensor, scale: str = "group") -> torch.Tensor:
-    """(groups, G) rewards to advantages: minus the group's mean, over its deviation ('group'), the batch's, or nothing."""
+    """(groups, G) rewards to advantages: minus the group's mean, over the group's or batch's deviation, or nothing."""
     centred = rewards - rewards.mean(1, keepdim=True)
     if scale == "none":
         return centred
@@ -81,7 +81,7 @@ def group_advantages(rewards: torch.Tensor, scale: str = "group") -> torch.Tenso
 
 
 def as_rows(processor, completions: list[Completion], questions: dict[str, Question]) -> tuple[dict, torch.Tensor]:
-    """Model inputs of prompt and completion (rows, P + T), padded on both sides, and the mask (rows, T) of the completions."""
+    """Model inputs of prompt and completion (rows, P + T), padded on both sides; the completions' mask (rows, T)."""
     prompts = [torch.tensor(c.prompt_ids) for c in completions]
     answers = [torch.tensor(c.token_ids) for c in completions]
     pad = processor.tokenizer.pad_token_id
@@ -110,7 +110,7 @@ def token_logprobs(model, inputs: dict[str, torch.Tensor], mask: torch.Tensor) -
 def policy_loss(
     new, old, advantages, mask, loss_type="dapo", epsilon=0.2, beta=0.0, known=None, max_length=1
 ) -> torch.Tensor:
-    """The objective, as a loss: log-probabilities (rows, T) of now, of sampling, and of the reference; advantages (rows,)."""
+    """The objective, as a loss: log-probabilities (rows, T) now, at sampling, of the reference; advantages (rows,)."""
     ratio = (new - old).exp()
     if loss_type == "gspo":  # one ratio a sequence: the geometric mean of its tokens' ratios
         ratio = ((new - old) * mask).sum(1, keepdim=True).div(mask.sum(1, keepdim=True)).exp().expand_as(new)

@@ -1,8 +1,8 @@
 """What goes wrong in a GRPO run, told from its log: each alarm names the likely cause and the setting to turn.
 
 `alarms` looks at the rows of log.jsonl (one a step, in TRL's names) and says what it sees; the notebook and the command
-line show it while training goes on. That the loss is about 0 is no alarm: at the first update after sampling the ratio is
-1, so the loss is minus the mean advantage, which is 0 by construction; its gradient is not. No torch here.
+line show it while training goes on. That the loss is about 0 is no alarm: at the first update after sampling the ratio
+is 1, so the loss is minus the mean advantage, which is 0 by construction; its gradient is not. No torch here.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ def _late(values: list[float]) -> float:
 ALARMS: dict[str, tuple[Callable[[Log], bool], str]] = {
     "constant reward": (
         reward_is_constant,
-        "every answer of every group gets the same reward, so nothing can be learnt; look at the samples: is the grader "
-        "right, are the questions too hard or too easy (filtering.keep_from, keep_to), does the form fit grpo.reward?",
+        "every answer of every group gets the same reward, so nothing can be learnt; look at the samples: is the "
+        "grader right, are the questions too hard or too easy (filtering.keep_from, keep_to), does the form fit the reward?",
     ),
     "reward without gradient": (
         gradient_is_zero,
@@ -110,8 +110,7 @@ ALARMS: dict[str, tuple[Callable[[Log], bool], str]] = {
     ),
     "lengths at the cap": (
         lengths_are_at_the_cap,
-        "more than half of the completions are cut at grpo.max_completion_length and earn nothing; raise it, or add the "
-        "overlong reward.",
+        "more than half of the completions are cut at grpo.max_completion_length and earn nothing; raise it.",
     ),
     "rate too high": (
         rate_is_too_high,
@@ -120,8 +119,8 @@ ALARMS: dict[str, tuple[Callable[[Log], bool], str]] = {
     ),
     "nothing is learnt": (
         nothing_is_learnt,
-        f"after {PATIENCE} steps the reward is no higher than chance explains; raise grpo.learning_rate (LoRA wants about "
-        "ten times the rate of full weights), grpo.prompts or grpo.group_size.",
+        f"after {PATIENCE} steps the reward is no higher than chance explains; raise grpo.learning_rate (LoRA wants "
+        "about ten times the rate of full weights), grpo.prompts or grpo.group_size.",
     ),
     "pictures do not matter": (
         pictures_do_not_matter,

@@ -73,9 +73,9 @@ def _own_mask(layout: Layout) -> torch.Tensor:
 
 @dataclass(frozen=True)
 class Batch:
-    """Completions with their prompts, each prompt once. Masks are True where there is a token; prompts are padded on the
-    left (P, L), completions on the right (R, T); `prompt_of` (R,) names each completion's prompt. `pixel_values` and
-    `image_grid_thw` hold the prompts' pictures in order, or are None."""
+    """Completions with their prompts, each prompt once. Masks are True where there is a token; prompts are padded on
+    the left (P, L), completions on the right (R, T); `prompt_of` (R,) names each completion's prompt. `pixel_values`
+    and `image_grid_thw` hold the prompts' pictures in order, or are None."""
 
     prompt_ids: torch.Tensor
     prompt_mask: torch.Tensor
@@ -138,7 +138,7 @@ def flat_inputs(model, batch: Batch) -> tuple[dict[str, Any], torch.Tensor]:
 
 
 def prompt_positions(model, ids: torch.Tensor, lengths: torch.Tensor, grid: torch.Tensor | None) -> torch.Tensor:
-    """Three-axis positions (3, P, L) of right-padded prompts: by image grid where there are pictures, else 0, 1, 2 ..."""
+    """Three-axis positions (3, P, L) of right-padded prompts: by image grid where there are any, else 0, 1, 2 ..."""
     place = torch.arange(ids.shape[1], device=ids.device)
     if grid is None:
         return place.expand(3, *ids.shape)

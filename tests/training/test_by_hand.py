@@ -56,7 +56,7 @@ def test_advantages_of_a_group_of_four_by_pencil():
 
 @pytest.mark.parametrize("family", ["curb65", "nodule_count"])
 def test_it_raises_the_probability_of_the_right_letter(family):
-    """One question, ten steps: answers with the right letter become more frequent; with the reward turned round, rarer."""
+    """One question, ten steps: the right letter becomes more frequent; with the reward turned round, rarer."""
     questions = make_questions(family, "train", 1, seed=8)
 
     def reward(completion: Completion, question) -> float:
@@ -66,8 +66,8 @@ def test_it_raises_the_probability_of_the_right_letter(family):
     for sign in (1, -1):
         model, processor = load_model(shipped("small")), load_processor(shipped("small"))
         steps = by_hand.train(
-            model, processor, [questions] * 10, lambda c, q, s=sign: s * reward(c, q), group_size=16, learning_rate=3e-4,
-            max_new_tokens=64,
+            model, processor, [questions] * 10, lambda c, q, s=sign: s * reward(c, q), group_size=16,
+            learning_rate=3e-4, max_new_tokens=64,
         )  # fmt: skip
         rewards = [row["reward"] * sign for row in steps]
         late[sign] = sum(rewards[-3:]) / 3 - sum(rewards[:2]) / 2
