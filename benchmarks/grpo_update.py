@@ -6,8 +6,8 @@ Rollouts are those of the profile `tiny` before training (8 questions x 16 compl
 An update is the loss of one step, forward and backward. "stock" is TRL's trainer with its fused output layer; "shared"
 reads each prompt once, with advantages that are nowhere 0; "shared, skipping" has the true advantages, and leaves out
 groups whose rewards are all equal. The ways take turns, so that a noisy machine troubles all alike. Memory is the
-growth of the process's peak during an update, each way in a process of its own. Long prompts: the same, with text put before
-the question.
+growth of the process's peak during an update, each way in a process of its own. Long prompts: the same, with text put
+before the question.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """TRL's GRPO trainer with whole groups: a prompt is read once for all its completions, and groups that teach nothing
 are left out.
 
-What is changed of TRL 1.16, each in one method: micro-batches are made of whole groups (TRL scatters rows);
-the log-probabilities of a group come from medvlt_lib.training.shared_prompt; groups whose rewards are all equal take no part
-in the update where their loss is exactly 0. The loss, the advantages and everything else are TRL's.
+What is changed of TRL 1.16, each in one method: micro-batches are made of whole groups (TRL scatters rows); the log-
+probabilities of a group come from medvlt_lib.training.shared_prompt; groups whose rewards are all equal take no part in
+the update where their loss is exactly 0. The loss, the advantages and everything else are TRL's.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ ALARMS: dict[str, tuple[Callable[[Log], bool], str]] = {
     "constant reward": (
         reward_is_constant,
         "every answer of every group gets the same reward, so nothing can be learnt; look at the samples: is the "
-        "grader right, are the questions too hard or too easy (filtering.keep_from, keep_to), does the form fit the reward?",
+        "grader right, are questions too hard or too easy (filtering.keep_from, keep_to), does the form fit?",
     ),
     "reward without gradient": (
         gradient_is_zero,

@@ -13,7 +13,8 @@ def healthy(steps=40):
     return [
         {
             "reward": 0.4 + 0.4 * i / steps + noise.uniform(-0.06, 0.06), "reward_std": 0.4,
-            "frac_reward_zero_std": 0.2, "grad_norm": 0.6, "entropy": 0.9 - 0.4 * i / steps, "completions/clipped_ratio": 0.02, "loss": 0.0,
+            "frac_reward_zero_std": 0.2, "grad_norm": 0.6, 
+            "entropy": 0.9 - 0.4 * i / steps, "completions/clipped_ratio": 0.02, "loss": 0.0,
             "well_formed": 0.97, "correct": 0.4 + 0.4 * i / steps, "picture_effect": 0.2,
         }
         for i in range(steps)
