@@ -2,7 +2,7 @@
 
 Left out: several devices, accumulation over micro-batches, checkpoints, schedules. What is here gives the losses and
 gradients of TRL's trainer (tests/training/test_by_hand.py). Sources: GRPO arXiv 2402.03300 eq. 3; Dr. GRPO 2503.20783;
-DAPO 2503.14476; GSPO 2507.18071; CISPO 2506.13585; BNPO 2506.02864; the KL estimate k3, http://joschu.net/blog/kl-approx.html.
+DAPO 2503.14476; GSPO 2507.18071; CISPO 2506.13585; the KL estimate k3, http://joschu.net/blog/kl-approx.html.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 
 from medvlt_lib.core.images import load_image
 from medvlt_lib.core.records import Completion, Question
+from medvlt_lib.core.sections import Grpo
 from medvlt_lib.rollout.engine import Sampling, prompts_of
 from medvlt_lib.rollout.transformers_engine import TransformersEngine
 
@@ -23,52 +24,48 @@ def train(
     processor,
     batches: Iterable[list[Question]],
     reward: Callable[[Completion, Question], float],
-    *,
-    group_size: int = 8,
-    learning_rate: float = 1e-4,
-    updates: int = 1,
-    epsilon: float = 0.2,
-    beta: float = 0.0,
-    loss_type: str = "dapo",
-    scale: str = "group",
-    max_new_tokens: int = 128,
-    seed: int = 42,
+    g: Grpo,
     reference=None,
 ) -> Iterator[dict[str, Any]]:
     """Reinforce `model`, one step for every batch of questions; each step's figures come back as they are made.
 
-    `reference` is a frozen copy of the model, needed where `beta` is not 0.
+    `reference` is a frozen copy of the model, needed where `g.beta` is not 0.
     """
     engine = TransformersEngine(model, processor)
-    optimizer = torch.optim.AdamW(
-        (p for p in model.parameters() if p.requires_grad), lr=learning_rate, weight_decay=0.01
-    )
+    trained = [p for p in model.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=g.learning_rate, weight_decay=g.weight_decay)
     for step, questions in enumerate(batches):
         # 1: sample a group of completions of every question.
         model.eval()
-        sampling = Sampling(group_size, 1.0, max_new_tokens, seed + step)
+        sampling = Sampling(g.group_size, g.temperature, g.max_completion_length, g.seed + step)
         completions = list(engine.generate(prompts_of(questions), sampling))
         # 2: score them, and compare every reward with its own group.
         by_id = {q.id: q for q in questions}
-        rewards = torch.tensor([[reward(c, by_id[c.question_id]) for c in completions]]).view(-1, group_size)
-        advantages = group_advantages(rewards, scale).flatten()  # (rows,)
+        rewards = torch.tensor([[reward(c, by_id[c.question_id]) for c in completions]]).view(-1, g.group_size)
+        advantages = group_advantages(rewards, g.scale_rewards).flatten()  # (rows,)
         # 3: raise the probability of what was better than its group, within the trust region.
         model.train()
         inputs, mask = as_rows(processor, completions, by_id)
         with torch.no_grad():
             old = token_logprobs(model, inputs, mask)
-            known = token_logprobs(reference, inputs, mask) if beta else None
-        for _ in range(updates):
+            known = token_logprobs(reference, inputs, mask) if g.beta else None
+        for _ in range(g.updates):
             new = token_logprobs(model, inputs, mask)
-            loss = policy_loss(new, old, advantages, mask, loss_type, epsilon, beta, known, max_new_tokens)
+            loss = policy_loss(
+                new, old, advantages, mask, g.loss_type, g.epsilon, g.beta, known, g.max_completion_length
+            )
             optimizer.zero_grad()
             loss.backward()
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            norm = torch.nn.utils.clip_grad_norm_(trained, g.gradient_clip)
             optimizer.step()
-        moved = ((new.detach() - old).exp() - 1).abs()[mask]
-        yield {"step": step, "reward": rewards.mean().item(), "loss": loss.item(), "gradient_norm": norm.item(),
-               "clipped": (moved > epsilon).float().mean().item(), "completions": completions,
-               "rewards": rewards, "advantages": advantages.view_as(rewards)}  # fmt: skip
+        clipped = (((new.detach() - old).exp() - 1).abs()[mask] > g.epsilon).float().mean()
+        figures = {"reward": rewards.mean(), "loss": loss, "gradient_norm": norm, "clipped": clipped}
+        yield {
+            "step": step,
+            **{k: v.item() for k, v in figures.items()},
+            "rewards": rewards,
+            "completions": completions,
+        }
 
 
 def group_advantages(rewards: torch.Tensor, scale: str = "group") -> torch.Tensor:

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from medvlt_lib.core.config import load_profile
 from medvlt_lib.core.records import Completion
 from medvlt_lib.grading.published import medvlthinker_reward
 from medvlt_lib.models.loading import load_model, shipped
@@ -62,13 +63,12 @@ def test_it_raises_the_probability_of_the_right_letter(family):
     def reward(completion: Completion, question) -> float:
         return medvlthinker_reward(completion.text, question.answer_label, question.answer)
 
+    changes = {"grpo.group_size": 16, "grpo.learning_rate": 3e-4, "grpo.max_completion_length": 64}
+    settings = load_profile("tiny", changes).grpo
     late = {}
     for sign in (1, -1):
         model, processor = load_model(shipped("small")), load_processor(shipped("small"))
-        steps = by_hand.train(
-            model, processor, [questions] * 10, lambda c, q, s=sign: s * reward(c, q), group_size=16,
-            learning_rate=3e-4, max_new_tokens=64,
-        )  # fmt: skip
+        steps = by_hand.train(model, processor, [questions] * 10, lambda c, q, s=sign: s * reward(c, q), settings)
         rewards = [row["reward"] * sign for row in steps]
         late[sign] = sum(rewards[-3:]) / 3 - sum(rewards[:2]) / 2
     assert late[1] > late[-1] + 0.2
