@@ -40,14 +40,34 @@ def run(run_: Run) -> dict:
     named = [n for n in SETS if getattr(data, n)]
     files = {n: Path(getattr(data, n)) for n in named if ":" not in getattr(data, n)}
     with run_.stage("01", run_.settings("data"), files) as stage:
-        if not stage.finished:
-            stage.metrics = _work(stage.folder, run_, named)
+        if stage.finished:
+            return stage.metrics
+        folder = stage.folder
+        # Step 1: write every set that has a source of its own, and hold validation questions out of another where asked.
+        split = _split_source(data, named)
+        sets: dict[str, WrittenSet] = {}
+        for name in [n for n in named if not (n == "validation" and split)]:
+            sets[name] = WrittenSet()
+            _write(folder, name, load_set_with_pictures(name, data, sets[name].tallies), sets[name])
+            if not sets[name].fingerprints:
+                raise UserError(f"data.{name} = {getattr(data, name)} holds no questions; name another source.")
+        if split:
+            sets[split], sets["validation"] = _hold_out(folder, split, data, sets[split])
+        # Step 2: look for training questions that are also validation or test questions.
+        leaks = _leaks(folder, sets)
+        if data.drop_leaks:
+            _drop_leaks(folder, sets, leaks)
+        # Step 3: describe what was written.
+        sizes = {n: len(sets[n].fingerprints) for n in TRAINING if n in sets}
+        table = leak_table(leaks, sizes, {n: sets[n].fingerprints for n in HELD_OUT})
+        write_card(folder, run_, {n: sets[n] for n in SETS if n in sets}, table, data.drop_leaks)
+        run_.note(sources={t.name: t.revision for s in sets.values() for t in s.tallies})
+        stage.metrics = {name: len(sets[name].fingerprints) for name in SETS if name in sets}
         return stage.metrics
 
 
-def _work(folder: Path, run_: Run, named: list[str]) -> dict:
-    data = run_.profile.data
-    sets: dict[str, WrittenSet] = {}
+def _split_source(data: Data, named: list[str]) -> str | None:
+    """The training set that validation questions are held out of; None where they have a source of their own."""
     if wrong := [n for n in named if n != "validation" and getattr(data, n).startswith("split:")]:
         raise UserError(
             f"data.{wrong[0]} = {getattr(data, wrong[0])}: only data.validation can be split off; name a set or a file."
@@ -58,31 +78,20 @@ def _work(folder: Path, run_: Run, named: list[str]) -> dict:
             f"data.validation = {data.validation}: only a hub: set or a file can be split; "
             "write split:train_text or split:train_image."
         )
-    for name in named:
-        if name == "validation" and split:
-            continue
-        sets[name] = WrittenSet()
-        _write(folder, name, load_set_with_pictures(name, data, sets[name].tallies), sets[name])
-        if not sets[name].fingerprints:
-            raise UserError(f"data.{name} = {getattr(data, name)} holds no questions; name another source.")
-    if split:
-        sets[split], sets["validation"] = _hold_out(folder, split, data, sets[split])
-    leaks = _leaks(folder, sets)
-    if data.drop_leaks:
-        for name in TRAINING:
-            dropped = {leak["train_id"] for leak in leaks if leak["train_set"] == name}
-            if name in sets and len(dropped) == len(sets[name].fingerprints):
-                raise UserError(
-                    f"data.drop_leaks would leave nothing of {name}: every question of it is in the validation or the "
-                    "test set; name another source."
-                )
-            if name in sets and dropped:
-                sets[name] = _without(folder, name, dropped, sets[name])
-    sizes = {n: len(sets[n].fingerprints) for n in TRAINING if n in sets}
-    table = leak_table(leaks, sizes, {n: sets[n].fingerprints for n in HELD_OUT})
-    write_card(folder, run_, {n: sets[n] for n in SETS if n in sets}, table, data.drop_leaks)
-    run_.note(sources={t.name: t.revision for s in sets.values() for t in s.tallies})
-    return {name: len(sets[name].fingerprints) for name in SETS if name in sets}
+    return split
+
+
+def _drop_leaks(folder: Path, sets: dict[str, WrittenSet], leaks: list[dict]) -> None:
+    """Write the training sets again without the questions that leak. Raises UserError where none would be left."""
+    for name in [n for n in TRAINING if n in sets]:
+        dropped = {leak["train_id"] for leak in leaks if leak["train_set"] == name}
+        if len(dropped) == len(sets[name].fingerprints):
+            raise UserError(
+                f"data.drop_leaks would leave nothing of {name}: every question of it is in the validation or the "
+                "test set; name another source."
+            )
+        if dropped:
+            sets[name] = _without(folder, name, dropped, sets[name])
 
 
 def _write(
