@@ -13,10 +13,13 @@ import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from medvlt_lib.core.errors import UserError, first_line
 from medvlt_lib.core.files import atomic_write, read_jsonl
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 LETTERS = "ABCDEFGHIJ"
 ROW_GROUP = 500
@@ -198,7 +201,7 @@ def readable(path: Path) -> Iterator[None]:
         raise UserError(f"{path} cannot be read ({first_line(error)}); write it again.") from error
 
 
-def write_rows(rows: Iterable[dict], schema, path: str | os.PathLike) -> None:
+def write_rows(rows: Iterable[dict], schema: pa.Schema, path: str | os.PathLike) -> None:
     """Rows to a parquet file in groups of ROW_GROUP, so that only so many are held at once."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -218,7 +221,7 @@ def _write_jsonl(questions: Iterable[Question], path: str) -> None:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def question_schema():
+def question_schema() -> pa.Schema:
     import pyarrow as pa
 
     text = pa.string()

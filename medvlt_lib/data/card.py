@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,6 +18,9 @@ from medvlt_lib.core.runs import Run
 from medvlt_lib.core.tables import markdown_table
 from medvlt_lib.data.pictures import LONGEST, SHORTEST, SIZE
 from medvlt_lib.data.published import SOURCES
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
 
 NOTICE = "Research and teaching material, not for clinical use."
 SAMPLES = 6  # questions on the sheet, of each of the training and test sets
@@ -69,7 +72,7 @@ class Description:
         if len(self.samples) < SAMPLES and (question.group not in shown or self.flags["questions"] > 50):
             self.samples.append(question)
 
-    def card(self, style: str, processor) -> dict[str, Any]:
+    def card(self, style: str, processor: ProcessorMixin | None) -> dict[str, Any]:
         """Everything as one dictionary; token counts are null where there is no processor."""
         from medvlt_lib.models.processor import image_tokens
 

@@ -28,7 +28,7 @@ SHOTS = [
 ]
 
 
-def yes_no(answer) -> dict[str, str] | None:
+def yes_no(answer: object) -> dict[str, str] | None:
     """Yes and No as options when the answer is one of them."""
     return {"A": "Yes", "B": "No"} if str(answer).strip().lower() in ("yes", "no") else None
 

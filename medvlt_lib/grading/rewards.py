@@ -10,11 +10,11 @@ def _text(completion: str | list[dict]) -> str:
     return completion if isinstance(completion, str) else completion[0]["content"]
 
 
-def published(completions, answer_label, answer, **_) -> list[float]:
+def published(completions: list, answer_label: list[str], answer: list[str], **_: object) -> list[float]:
     """MedVLThinker's training reward, 0 or 1 (RECIPE: train/my_reward.py)."""
     return [medvlthinker_reward(_text(c), k, a) for c, k, a in zip(completions, answer_label, answer, strict=True)]
 
 
-def published_medvlm_r1(completions, answer_label, **_) -> list[float]:
+def published_medvlm_r1(completions: list, answer_label: list[str], **_: object) -> list[float]:
     """MedVLM-R1's accuracy and format rewards, 0 to 2."""
     return [medvlm_r1_reward(_text(c), k) for c, k in zip(completions, answer_label, strict=True)]

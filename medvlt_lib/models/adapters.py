@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 # Linear layers of the language model alone: the vision blocks carry gate/up/down_proj too.
 LORA_TARGETS = r".*language_model.*\.(q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)"
 
 
-def lora_to_float32(model) -> None:
+def lora_to_float32(model: Any) -> None:
     """LoRA weights in float32: in bf16 a small learning rate moves almost none of them."""
     for name, parameter in model.named_parameters():
         if "lora_" in name:

@@ -10,8 +10,12 @@ from __future__ import annotations
 import functools
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medvlt_lib.core.errors import UserError, first_line
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, ProcessorMixin
 
 # What Qwen2-VL's video processor saves beside the image processor's own values (transformers 5.17).
 _VIDEO = {"video_processor_type": "Qwen2VLVideoProcessor", "min_frames": 4, "max_frames": 768}
@@ -53,14 +57,16 @@ def _image_text_processor() -> type:
     return Qwen2_5_VLProcessor
 
 
-def build_processor(tokenizer, chat_template: str, image_settings: dict):
+def build_processor(tokenizer: PreTrainedTokenizerBase, chat_template: str, image_settings: dict) -> ProcessorMixin:
     """A Qwen2.5-VL processor from its parts (image_settings: arguments of the image processor)."""
     from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
     return _image_text_processor()(Qwen2VLImageProcessorPil(**image_settings), tokenizer, chat_template=chat_template)
 
 
-def load_processor(folder: str | Path, without_torchvision: bool | None = None, revision: str | None = None):
+def load_processor(
+    folder: str | Path, without_torchvision: bool | None = None, revision: str | None = None
+) -> ProcessorMixin:
     """The processor of a folder or a Hub name, with left padding. Raises UserError when there is none to load.
 
     `without_torchvision` forces one of the two ways (for the test that compares them).
@@ -86,7 +92,7 @@ def load_processor(folder: str | Path, without_torchvision: bool | None = None, 
     return processor
 
 
-def image_tokens(processor, width: int, height: int) -> int:
+def image_tokens(processor: ProcessorMixin, width: int, height: int) -> int:
     """How many tokens of a prompt an image of this size becomes, under the processor's pixel limits."""
     images = processor.image_processor
     return images.get_number_of_image_patches(height, width, {}) // images.merge_size**2

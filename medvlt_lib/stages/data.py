@@ -43,7 +43,7 @@ def run(run_: Run) -> dict:
         if stage.finished:
             return stage.metrics
         folder = stage.folder
-        # Step 1: write every set that has a source of its own, and hold validation questions out of another where asked.
+        # Step 1: write every set that has a source of its own; hold validation questions out of another where asked.
         split = _split_source(data, named)
         sets: dict[str, WrittenSet] = {}
         for name in [n for n in named if not (n == "validation" and split)]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,8 +32,9 @@ from medvlt_lib.training.trainer import shared_arguments, train_resumably
 
 if TYPE_CHECKING:
     from datasets import Dataset
-    from transformers import TrainerCallback
-    from trl import GRPOTrainer
+    from peft import PeftModel
+    from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback
+    from trl import GRPOConfig, GRPOTrainer
 
 
 def run(
@@ -91,8 +92,8 @@ def train(
 
 def make_trainer(
     profile: Profile,
-    model,
-    processor,
+    model: PreTrainedModel | PeftModel,
+    processor: ProcessorMixin,
     questions: Sequence[Question],
     folder: Path,
     callbacks: Sequence[TrainerCallback] = (),
@@ -135,7 +136,7 @@ def _without_empty_pictures(module, args, kwargs):
     return args, kwargs
 
 
-def grpo_arguments(profile, folder: Path):
+def grpo_arguments(profile: Profile, folder: Path) -> GRPOConfig:
     """A profile's grpo section in TRL's terms (RECIPE E1): `updates` optimizer steps from one generation batch."""
     from trl import GRPOConfig
 
@@ -181,7 +182,9 @@ def training_rows(questions: Sequence[Question], style: str = "medvlthinker") ->
     return Dataset.from_dict({"question": list(range(len(questions)))}).with_transform(rows_of)
 
 
-def rollout_with(engine: Engine, sampling: Sampling, max_prompt_length: int, samples: Path):
+def rollout_with(
+    engine: Engine, sampling: Sampling, max_prompt_length: int, samples: Path
+) -> Callable[[list, Any], dict[str, list]]:
     """A TRL rollout function. TRL repeats every prompt G = sampling.n times in a row; each group is sampled once.
 
     The first group of every rollout is kept in `samples`, one file a step. Raises UserError for too long a prompt.

@@ -26,8 +26,9 @@ from medvlt_lib.training.stored_questions import StoredQuestions
 from medvlt_lib.training.trainer import shared_arguments, train_resumably
 
 if TYPE_CHECKING:
-    from transformers import TrainerCallback
-    from trl import SFTTrainer
+    from peft import PeftModel
+    from transformers import PreTrainedModel, ProcessorMixin, TrainerCallback
+    from trl import SFTConfig, SFTTrainer
 
 
 def run(
@@ -74,8 +75,8 @@ def train(
 
 def make_trainer(
     profile: Profile,
-    model,
-    processor,
+    model: PreTrainedModel | PeftModel,
+    processor: ProcessorMixin,
     questions: Sequence[Question],
     folder: Path,
     callbacks: Sequence[TrainerCallback] = (),
@@ -124,7 +125,7 @@ class Collator:
         return {**batch, "labels": labels}
 
 
-def sft_arguments(profile, folder: Path):
+def sft_arguments(profile: Profile, folder: Path) -> SFTConfig:
     """A profile's sft section in TRL's terms."""
     from trl import SFTConfig
 

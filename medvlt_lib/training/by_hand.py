@@ -8,7 +8,7 @@ DAPO 2503.14476; GSPO 2507.18071; CISPO 2506.13585; the KL estimate k3, http://j
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -18,14 +18,17 @@ from medvlt_lib.core.sections import Grpo
 from medvlt_lib.rollout.engine import Sampling, prompts_of
 from medvlt_lib.rollout.transformers_engine import TransformersEngine
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
+
 
 def train(
-    model,
-    processor,
+    model: PreTrainedModel,
+    processor: ProcessorMixin,
     batches: Iterable[list[Question]],
     reward: Callable[[Completion, Question], float],
     g: Grpo,
-    reference=None,
+    reference: PreTrainedModel | None = None,
 ) -> Iterator[dict[str, Any]]:
     """Reinforce `model`, one step for every batch of questions; each step's figures come back as they are made.
 
@@ -77,7 +80,9 @@ def group_advantages(rewards: torch.Tensor, scale: str = "group") -> torch.Tenso
     return centred / (deviation + 1e-4)
 
 
-def as_rows(processor, completions: list[Completion], questions: dict[str, Question]) -> tuple[dict, torch.Tensor]:
+def as_rows(
+    processor: ProcessorMixin, completions: list[Completion], questions: dict[str, Question]
+) -> tuple[dict, torch.Tensor]:
     """Model inputs of prompt and completion (rows, P + T), padded on both sides; the completions' mask (rows, T)."""
     prompts = [torch.tensor(c.prompt_ids) for c in completions]
     answers = [torch.tensor(c.token_ids) for c in completions]
@@ -96,7 +101,7 @@ def as_rows(processor, completions: list[Completion], questions: dict[str, Quest
     return dict(inputs), mask
 
 
-def token_logprobs(model, inputs: dict[str, torch.Tensor], mask: torch.Tensor) -> torch.Tensor:
+def token_logprobs(model: PreTrainedModel, inputs: dict[str, torch.Tensor], mask: torch.Tensor) -> torch.Tensor:
     """The log-probability of every completion token (rows, T); 0 where a completion is padded."""
     length = mask.shape[1]
     logits = model(**inputs, logits_to_keep=length + 1).logits[:, :-1].float()  # each position predicts the next token
@@ -105,7 +110,15 @@ def token_logprobs(model, inputs: dict[str, torch.Tensor], mask: torch.Tensor) -
 
 
 def policy_loss(
-    new, old, advantages, mask, loss_type="dapo", epsilon=0.2, beta=0.0, known=None, max_length=1
+    new: torch.Tensor,
+    old: torch.Tensor,
+    advantages: torch.Tensor,
+    mask: torch.Tensor,
+    loss_type: str = "dapo",
+    epsilon: float = 0.2,
+    beta: float = 0.0,
+    known: torch.Tensor | None = None,
+    max_length: int = 1,
 ) -> torch.Tensor:
     """The objective, as a loss: log-probabilities (rows, T) now, at sampling, of the reference; advantages (rows,)."""
     ratio = (new - old).exp()

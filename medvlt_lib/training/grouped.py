@@ -9,6 +9,7 @@ the update where their loss is exactly 0. The loss, the advantages and everythin
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -136,7 +137,7 @@ def permute_groups(batch: dict[str, Any], group: int) -> dict[str, Any]:
     order = torch.randperm(rows // group)
     places = (order[:, None] * group + torch.arange(group)).flatten()
 
-    def permuted(value):
+    def permuted(value: Any) -> Any:
         if value is None or (isinstance(value, torch.Tensor) and value.ndim == 0):
             return value
         return value[places] if isinstance(value, torch.Tensor) else [value[i] for i in places]
@@ -160,7 +161,14 @@ def live_rows(live: torch.Tensor, images: list[int] | None, group: int) -> list[
     return sorted(rows)
 
 
-def group_rows(input_ids, attention_mask, completion_length: int, rows: list[int], group_of, kwargs) -> Batch:
+def group_rows(
+    input_ids: torch.Tensor,
+    attention_mask: torch.Tensor,
+    completion_length: int,
+    rows: list[int],
+    group_of: Callable[[int], int],
+    kwargs: dict[str, Any],
+) -> Batch:
     """Some rows of TRL's batch with each prompt once. The prompts of a group must be equal; this is asserted."""
     place = torch.tensor(rows, device=input_ids.device)
     ids, mask = input_ids[place], attention_mask[place].bool()

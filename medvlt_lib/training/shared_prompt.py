@@ -45,7 +45,16 @@ class Layout:
         return out.transpose(1, 2)
 
 
-def attention(module, query, key, value, attention_mask, layout: Layout | None = None, scaling=None, **kwargs):
+def attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    layout: Layout | None = None,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Two-part attention over a flat row. query (1, H, N, D); key and value (1, K, N, D), K key heads of H shared."""
     if layout is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
@@ -86,7 +95,7 @@ class Batch:
     image_grid_thw: torch.Tensor | None = None
 
 
-def switch_on(model) -> None:
+def switch_on(model: torch.nn.Module) -> None:
     """Make a Qwen2-VL or Qwen2.5-VL model, with or without LoRA, ready for `completion_logprobs`."""
     base = model.get_base_model() if hasattr(model, "get_base_model") else model
     base.config.get_text_config()._attn_implementation = NAME
@@ -100,7 +109,7 @@ def _keep_scored(module, args, kwargs, output):
     return output
 
 
-def completion_logprobs(model, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
+def completion_logprobs(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Log-probabilities and entropies (None where TRL's head does not compute them) of the completion tokens, (R, T);
     0 where a completion is padded. `model` is the trainer's, wrapped or not, with TRL's fused head."""
     inputs, shift_labels = flat_inputs(model, batch)
@@ -113,7 +122,7 @@ def completion_logprobs(model, batch: Batch) -> tuple[torch.Tensor, torch.Tensor
     )
 
 
-def flat_inputs(model, batch: Batch) -> tuple[dict[str, Any], torch.Tensor]:
+def flat_inputs(model: torch.nn.Module, batch: Batch) -> tuple[dict[str, Any], torch.Tensor]:
     """What the model takes for a batch: one flat row with its positions and layout; and the token that each position of
     the second part predicts, (1, sum of completion lengths)."""
     lengths = batch.prompt_mask.sum(1)  # (P,)
@@ -137,7 +146,9 @@ def flat_inputs(model, batch: Batch) -> tuple[dict[str, Any], torch.Tensor]:
     return inputs, batch.completion_ids[mask][None]
 
 
-def prompt_positions(model, ids: torch.Tensor, lengths: torch.Tensor, grid: torch.Tensor | None) -> torch.Tensor:
+def prompt_positions(
+    model: torch.nn.Module, ids: torch.Tensor, lengths: torch.Tensor, grid: torch.Tensor | None
+) -> torch.Tensor:
     """Three-axis positions (3, P, L) of right-padded prompts: by image grid where there are any, else 0, 1, 2 ..."""
     place = torch.arange(ids.shape[1], device=ids.device)
     if grid is None:
