@@ -113,7 +113,7 @@ def make_trainer(
         hook = rollout_with(engine, sampling, g.max_prompt_length, folder / "samples")
     trainer_class = GroupedTrainer if g.update == "shared" else GRPOTrainer
     trainer = trainer_class(
-        model=model,
+        model=model,  # pyright: ignore[reportArgumentType] (TRL takes LoRA models, its types do not say so)
         reward_funcs=getattr(rewards, g.reward.replace("-", "_")),
         args=grpo_arguments(profile, folder),
         train_dataset=training_rows(questions, profile.model.prompt_style),
