@@ -25,6 +25,7 @@ from medvlt_lib.rollout.shared_prompt import SharedPrompts
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from peft import PeftModel
     from transformers import PreTrainedModel, ProcessorMixin
 
 
@@ -56,7 +57,9 @@ class TransformersEngine:
     `batch_tokens` bounds the tokens in memory at once: samples x (longest prompt + max_new_tokens).
     """
 
-    def __init__(self, model: PreTrainedModel, processor: ProcessorMixin, batch_tokens: int = 80_000) -> None:
+    def __init__(
+        self, model: PreTrainedModel | PeftModel, processor: ProcessorMixin, batch_tokens: int = 80_000
+    ) -> None:
         self.model, self.processor, self.batch_tokens = model, processor, batch_tokens
         tokenizer = processor.tokenizer
         self.end, self.pad = tokenizer.convert_tokens_to_ids("<|im_end|>"), tokenizer.pad_token_id
