@@ -24,8 +24,8 @@ from medvlt_lib.rollout.engine import Prompt, Sampling, random_stream, suppresse
 from medvlt_lib.rollout.shared_prompt import SharedPrompts
 
 if TYPE_CHECKING:
-    from PIL.Image import Image
     from peft import PeftModel
+    from PIL.Image import Image
     from transformers import PreTrainedModel, ProcessorMixin
 
 
