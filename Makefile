@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROFILE ?= tiny
 
-.PHONY: setup course lab test test-all lint clean
+.PHONY: setup course lab test test-processes test-all lint clean
 
 setup: $(VENV)/.ready
 
@@ -25,13 +25,19 @@ lab: setup
 	$(BIN)/jupyter lab --notebook-dir=.
 
 test: setup
-	$(BIN)/python -m pytest -q -m "not slow" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -m "not slow and not processes" $(PYTEST_ARGS)
+
+test-processes: setup
+	$(BIN)/python -m pytest -q -m "processes and not slow" $(PYTEST_ARGS)
 
 test-all: setup
 	$(BIN)/python -m pytest -q $(PYTEST_ARGS)
 
 lint: setup
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/codespell
+	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 clean:
 	rm -rf $(VENV) build *.egg-info

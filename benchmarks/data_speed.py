@@ -2,8 +2,8 @@
 
     python benchmarks/data_speed.py --out benchmarks/data_speed.json
 
-Grading: FORMS in equal shares, in a tag, after thinking, after prose and in a sentence, with 300 characters of prose; and,
-as the hard case, every form of tests/unit/test_tolerant.py, most of which state no answer at all.
+Grading: FORMS in equal shares, in a tag, after thinking, after prose and in a sentence, with 300 characters of prose;
+and, as the hard case, every form of tests/unit/test_tolerant.py, most of which state no answer at all.
 Leakage: 200,000 training against 10,000 test questions of about 330 characters, 1,000 of them planted copies with up to
 4 % of their characters changed; pictures: as many perceptual hashes, 1,000 of them planted with up to 14 bits changed.
 """
@@ -11,7 +11,6 @@ Leakage: 200,000 training against 10,000 test questions of about 330 characters,
 from __future__ import annotations
 
 import random
-import resource
 import sys
 import time
 from pathlib import Path
@@ -20,12 +19,28 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from record import parser, save
 
+from medvlt_lib.core.memory import peak_memory_mb
 from medvlt_lib.data.leakage import Fingerprint, find_leaks
 from medvlt_lib.grading.grade import grade_response
 from tests.grading.test_tolerant import OPTIONS, STATED, UNSTATED
 
-FORMS = ("(B)", "B)", "**B**", "B: Lung", "\\boxed{B}", "B\nLung", '{"answer": "B"}', "$\\text{B}$", "The correct option is B.", "LUNG.",
-         "not A but B", "Ｂ", "E", "The answer is A. No, the answer is B.", "A lung lesion")  # fmt: skip
+FORMS = (
+    "(B)",
+    "B)",
+    "**B**",
+    "B: Lung",
+    "\\boxed{B}",
+    "B\nLung",
+    '{"answer": "B"}',
+    "$\\text{B}$",
+    "The correct option is B.",
+    "LUNG.",
+    "not A but B",
+    "Ｂ",
+    "E",
+    "The answer is A. No, the answer is B.",
+    "A lung lesion",
+)
 
 
 def vocabulary(rng: random.Random, n: int) -> list[str]:
@@ -133,9 +148,8 @@ def leakage(n_train: int, n_test: int, planted: int) -> dict:
 def main() -> None:
     out = parser(__doc__).parse_args().out
     checked = [leakage(50_000, 10_000, 1000), leakage(200_000, 10_000, 1000)]
-    peak = round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     packages = ("rapidfuzz", "datasketch", "imagehash", "numpy")
-    save(out, packages, "one of them used", grading=grading(), leakage=checked, peak_memory_mb=peak)
+    save(out, packages, "one of them used", grading=grading(), leakage=checked, peak_memory_mb=peak_memory_mb())
 
 
 if __name__ == "__main__":

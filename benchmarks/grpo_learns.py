@@ -44,14 +44,14 @@ def answers(model, processor, questions) -> list:
 def paired(before: np.ndarray, after: np.ndarray, questions: list, keep: np.ndarray) -> dict:
     """Macro accuracy before and after on the kept questions, and the paired 95 % interval of the difference."""
     rows = [q for q, k in zip(questions, keep, strict=True) if k]
-    strata, clusters = [q.family for q in rows], [q.image_ids[0] if q.images else q.id for q in rows]
-    low, high = macro_interval(after[keep] - before[keep], strata, clusters)
+    strata, clusters = [q.group for q in rows], [q.cluster for q in rows]
+    low, high, _ = macro_interval(after[keep] - before[keep], strata, clusters, bounds=(-1, 1))
     b, a = macro(before[keep], strata), macro(after[keep], strata)
     return {"questions": len(rows), "before": b, "after": a, "gain": a - b, "low": low, "high": high}
 
 
 def train(model, processor, seed: int, seconds: float, rate: float) -> tuple[int, float, list[float]]:
-    """The `tiny` profile's GRPO for at most `seconds`; returns steps, seconds used and the mean reward of every step."""
+    """The `tiny` profile's GRPO for at most `seconds`; returns steps, seconds used, mean reward of every step."""
     from transformers import TrainerCallback
 
     class Clock(TrainerCallback):

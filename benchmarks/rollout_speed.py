@@ -2,9 +2,11 @@
 
     python benchmarks/rollout_speed.py --out benchmarks/rollout_speed.json
 
-16 samples a question at temperature 1 of the larger tiny model. `generate(num_return_sequences=16)` is timed one question
-at a time and in left-padded batches, and the best is taken. Runs alternate, so that a noisy machine troubles all alike.
-The floor is 2 x parameters x tokens (prompt once, completion tokens once) at the rate of a large float32 matrix product.
+16 samples a question at temperature 1 of the larger tiny model. `generate(num_return_sequences=16)` is timed one
+question at a time and in left-padded batches, and the best is taken. Runs alternate, so that a noisy
+machine troubles all alike.
+The floor is 2 x parameters x tokens (prompt once, completion tokens once) at the rate of a large float32 matrix
+product.
 """
 
 from __future__ import annotations
@@ -41,9 +43,17 @@ def plain(engine: TransformersEngine, questions, batch: int) -> tuple[float, int
     for i in range(0, len(prompts), batch):
         inputs = engine.inputs(prompts[i : i + batch])
         out = engine.model.generate(
-            **inputs, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, num_return_sequences=SAMPLES, max_new_tokens=LIMIT,
-            suppress_tokens=engine.suppressed, eos_token_id=engine.end, pad_token_id=engine.pad,
-        )[:, inputs["input_ids"].shape[1] :]  # fmt: skip
+            **inputs,
+            do_sample=True,
+            temperature=1.0,
+            top_k=0,
+            top_p=1.0,
+            num_return_sequences=SAMPLES,
+            max_new_tokens=LIMIT,
+            suppress_tokens=engine.suppressed,
+            eos_token_id=engine.end,
+            pad_token_id=engine.pad,
+        )[:, inputs["input_ids"].shape[1] :]
         tokens += int((out != engine.pad).sum())
     return time.perf_counter() - started, tokens
 
@@ -57,8 +67,12 @@ def ours(engine: TransformersEngine, questions) -> tuple[float, int]:
 def measure(engine: TransformersEngine, families: str, count: int, rate: float) -> dict:
     questions = make_questions(families, "train", count, seed=21)
     rollouts = count * SAMPLES
-    ways = {"generate, 1 question": lambda: plain(engine, questions, 1), "generate, 8 questions": lambda: plain(engine, questions, 8),
-            "generate, 32 questions": lambda: plain(engine, questions, 32), "engine": lambda: ours(engine, questions)}  # fmt: skip
+    ways = {
+        "generate, 1 question": lambda: plain(engine, questions, 1),
+        "generate, 8 questions": lambda: plain(engine, questions, 8),
+        "generate, 32 questions": lambda: plain(engine, questions, 32),
+        "engine": lambda: ours(engine, questions),
+    }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     tokens = {}
     for _ in range(ROUNDS):

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from medvlt_lib.core.errors import UserError
+from medvlt_lib.core.tables import percent
+from medvlt_lib.core.terminal import (
+    Inputs,
+    ProfileName,
+    Redo,
+    RunName,
+    Settings,
+    Start,
+    TrainingFile,
+    show_table,
+)
+from medvlt_lib.course.commands import course, reference, table
+from medvlt_lib.tiny.commands import app as phantom
+from medvlt_lib.tools.commands import export_data, grade, import_
+
+if TYPE_CHECKING:
+    from medvlt_lib.core.runs import Run
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -17,19 +34,6 @@ app = typer.Typer(
     add_completion=False,
     help="The MedVLThinker recipe, from data to analysis. Research and teaching only, not for clinical use.",
 )
-phantom = typer.Typer(no_args_is_help=True, help="The embedded world: synthetic questions, images and two tiny models.")
-app.add_typer(phantom, name="phantom")
-
-ProfileName = Annotated[
-    str | None, typer.Option(help="tiny, tiny-qlora, qlora-3b, ...; may be left out once the run exists")
-]
-RunName = Annotated[str | None, typer.Option(help="folder under runs/ (default: the profile's name)")]
-Settings = Annotated[list[str] | None, typer.Option("--set", help="change a setting: grpo.learning_rate=1e-5")]
-Redo = Annotated[list[str] | None, typer.Option(help="throw a stage (01 ... 06) away and do it again")]
-Inputs = Annotated[list[str] | None, typer.Option(help="take a stage from another run: 02=runs/qlora-3b")]
-TrainingFile = Annotated[Path | None, typer.Option("--data", help="question file to train on instead of the arm's own")]
-Start = Annotated[Path | None, typer.Option("--init", help="checkpoint to start from instead of the base model")]
-Size = Annotated[str, typer.Option(help="small (about 1M weights) or base (3-4M)")]
 
 
 @app.callback()
@@ -37,60 +41,50 @@ def _main() -> None:
     """Stages and tools; `medvlt COMMAND --help` teaches each."""
 
 
-def _open(profile, run, settings, redo, inputs):
+def _open(
+    profile: str | None,
+    run: str | None,
+    settings: list[str] | None,
+    redo: list[str] | None,
+    inputs: list[str] | None = None,
+) -> Run:
     from medvlt_lib.core.config import parse_settings
     from medvlt_lib.core.runs import open_run
 
     return open_run(profile, run, parse_settings(settings or []), redo, inputs)
 
 
-def _show(title: str, cells: list[tuple[str, ...]]) -> None:
-    from rich.console import Console
-    from rich.markup import escape
-    from rich.table import Table
-
-    from medvlt_lib.core.runs import first_process
-
-    if not first_process():
-        return
-    table = Table(*cells[0], title=title)
-    for row in cells[1:]:
-        table.add_row(*map(escape, row))
-    console = Console()
-    console.width = max(console.width, 100)  # where nothing tells the width, 80 would cut tables
-    console.print(table)
-
-
-def _train(stage: str, figure: str, work, arm: str, data, init, opened) -> None:
+def _train(
+    stage: str, figure: str, work: Callable, arm: str, data: Path | None, init: Path | None, opened: Run
+) -> None:
     """Run stage 03 or 04 on one arm and show its steps and the first and last loss or reward."""
     from medvlt_lib.core.runs import STAGES
-    from medvlt_lib.training.launch import launch_command
+    from medvlt_lib.training.launch import how_to_launch
 
     folder = STAGES[stage]
-    launch = launch_command(opened, shlex.join(sys.argv[1:]))
+    launch = how_to_launch(opened, sys.argv[1:])
     if launch:
-        raise UserError(
-            f"profile {opened.profile.profile} trains on {opened.profile.launch.devices} devices; start it with `{launch}`."
-        )
+        raise UserError(launch)
     metrics = work(opened, arm, data, init)
     row = (arm, str(metrics["steps"]), f"{metrics[f'first_{figure}']:.3f}", f"{metrics[f'last_{figure}']:.3f}")
-    _show(f"{opened.folder}/{folder}/{arm}", [("arm", "steps", f"first {figure}", f"last {figure}"), row])
+    show_table(f"{opened.folder}/{folder}/{arm}", [("arm", "steps", f"first {figure}", f"last {figure}"), row])
 
 
 @app.command()
 def data(profile: ProfileName = None, run: RunName = None, set_: Settings = None, redo: Redo = None) -> None:
     """01: gather the training, validation and test questions of a run, with a data card.
 
-    Writes runs/RUN/01_data, with data_card.md and leaks.jsonl: training questions that equal test questions (data.drop_leaks leaves
-    them out). The settings data.train_text, train_image, validation and test name the sources: phantom:FAMILIES, hub:NAME (data.mirror:
-    a folder of local copies), split:train_text, or a question file such as `medvlt import` writes.
+    Writes runs/RUN/01_data, with data_card.md and leaks.jsonl: training questions that equal test questions
+    (data.drop_leaks leaves them out). The settings data.train_text, train_image, validation and test name the sources:
+    phantom:FAMILIES, hub:NAME (data.mirror: a folder of local copies), split:train_text, or a question file such as
+    `medvlt import` writes.
     Example: medvlt data --run noisy --set data.label_noise=0.3
     """
     from medvlt_lib.stages.data import run as work
 
-    opened = _open(profile, run, set_, redo, None)
+    opened = _open(profile, run, set_, redo)
     metrics = work(opened)
-    _show(f"{opened.folder}/01_data", [("set", "questions"), *((k, str(v)) for k, v in metrics.items())])
+    show_table(f"{opened.folder}/01_data", [("set", "questions"), *((k, str(v)) for k, v in metrics.items())])
 
 
 @app.command("filter")
@@ -105,8 +99,9 @@ def filter_(
 ) -> None:
     """02: answer every training question n times with the base model; keep the medium-hard ones.
 
-    Needs 01. Writes rollouts, pass_counts.parquet, kept and control sets to runs/RUN/02_filtering. The band is filtering.keep_from
-    to filtering.keep_to; filtering.mode=adaptive stops asking a question once its band is decided. Interrupted, it continues.
+    Needs 01. Writes rollouts, pass_counts.parquet, kept and control sets to runs/RUN/02_filtering. The band is
+    filtering.keep_from to filtering.keep_to; filtering.mode=adaptive stops asking a question once its band is decided.
+    Interrupted, it continues.
     On several machines that share runs/: `medvlt filter --shard 1/8` ... `--shard 8/8`, then `medvlt filter --merge`.
     Example: medvlt filter --set filtering.keep_to=6
     """
@@ -115,21 +110,32 @@ def filter_(
     opened = _open(profile, run, set_, redo, inputs)
     metrics = work(opened, _shard(shard) if shard else None, merge)
     if metrics is None:
-        print(
-            f"{opened.folder}/02_filtering/rollouts: shard {shard} is done; when all are: medvlt filter --run {opened.folder.name} --merge"
-        )
-        return
-    percent = lambda x: f"{100 * x:.1f} %"  # noqa: E731
-    rows = [(kind, str(metrics[f"of_{kind}"]), str(metrics[f"kept_{kind}"]), percent(metrics[f"zero_variance_kept_{kind}"]))
-            for kind in ("text", "image")]  # fmt: skip
+        merge_command = f"medvlt filter --run {opened.folder.name} --merge"
+        print(f"{opened.folder}/02_filtering/rollouts: shard {shard} is done; when all are: {merge_command}")
+    else:
+        _show_filtering(opened.folder / "02_filtering", metrics)
+
+
+def _show_filtering(folder: Path, metrics: dict[str, Any]) -> None:
+    """What was kept, what the rollouts were like, and how many questions have each pass count."""
     alike = f"groups of {metrics['group_size']} all alike"
-    _show(f"{opened.folder}/02_filtering", [("questions", "probed", "kept", f"{alike}, among the kept"), *rows])
-    facts = [("rollouts", str(metrics["rollouts"])), ("saved by stopping early", percent(metrics["saved"])), ("truncated", percent(metrics["truncated"])),
-             ("no answer", percent(metrics["no_answer"])), (f"{alike}, before filtering", percent(metrics["zero_variance_all"]))]  # fmt: skip
-    _show("rollouts", [("", ""), *facts])
-    most = max(metrics["pass_counts"])
-    bars = [(str(c), str(n), "█" * round(40 * n / most)) for c, n in enumerate(metrics["pass_counts"])]
-    _show("questions by pass count", [(f"right of {metrics['samples']}", "questions", ""), *bars])
+    rows = [("questions", "probed", "kept", f"{alike}, among the kept, %")]
+    for kind in ("text", "image"):
+        sizes = str(metrics[f"of_{kind}"]), str(metrics[f"kept_{kind}"])
+        rows.append((kind, *sizes, percent(metrics[f"zero_variance_kept_{kind}"])))
+    show_table(f"{folder}", rows)
+    facts = [
+        ("", ""),
+        ("rollouts", str(metrics["rollouts"])),
+        ("saved by stopping early, %", percent(metrics["saved"])),
+        ("truncated, %", percent(metrics["truncated"])),
+        ("no answer, %", percent(metrics["no_answer"])),
+        (f"{alike}, before filtering, %", percent(metrics["zero_variance_all"])),
+    ]
+    show_table("rollouts", facts)
+    counts, most = metrics["pass_counts"], max(metrics["pass_counts"])
+    bars = [(str(right), str(n), "█" * round(40 * n / most)) for right, n in enumerate(counts)]
+    show_table("questions by pass count", [(f"right of {metrics['samples']}", "questions", ""), *bars])
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -137,25 +143,6 @@ def _shard(text: str) -> tuple[int, int]:
     if not (sign and number.isdigit() and total.isdigit() and 1 <= int(number) <= int(total)):
         raise UserError(f"--shard {text}: write it as I/N, the I-th of N shares, for example 3/8.")
     return int(number), int(total)
-
-
-@app.command("export-data")
-def export_data(
-    out: Annotated[Path, typer.Option(help="folder to write")],
-    run: RunName = None,
-    push: Annotated[str | None, typer.Option(help="also upload to the Hub as this data set, NAME/SET")] = None,
-) -> None:
-    """Write the kept and control sets with their pass counts as a data set that others can load.
-
-    Needs 02. Parquet in MedVLThinker's columns, a data card and provenance.json. Example: medvlt export-data --run qlora-3b --out kept
-    """
-    from medvlt_lib.tools.export import export_data as work
-    from medvlt_lib.tools.export import push as upload
-
-    sizes = work(_open(None, run, None, None, None), out)
-    _show(str(out), [("set", "questions"), *((k, str(v)) for k, v in sizes.items())])
-    if push:
-        print(upload(out, push))
 
 
 @app.command()
@@ -171,8 +158,9 @@ def sft(
 ) -> None:
     """03: fine-tune on the teacher's chains of thought.
 
-    Needs 01 (with sft.data=kept also 02). Writes a checkpoint and log.jsonl to runs/RUN/03_sft/ARM. Interrupted, it continues from
-    its last checkpoint (every sft.save_every steps). Example: medvlt sft --arm sft_image --set sft.epochs=1
+    Needs 01 (with sft.data=kept also 02). Writes a checkpoint and log.jsonl to runs/RUN/03_sft/ARM. Interrupted, it
+    continues from its last checkpoint (every sft.save_every steps).
+    Example: medvlt sft --arm sft_image --set sft.epochs=1
     """
     from medvlt_lib.stages.sft import run as work
 
@@ -194,8 +182,9 @@ def grpo(
 ) -> None:
     """04: reinforce with a verifiable reward (GRPO) on the kept questions.
 
-    Needs 02, and for a chained arm such as sft_text-rl_image its first part. Writes a checkpoint, log.jsonl and samples.jsonl to
-    runs/RUN/04_grpo/ARM. Interrupted, it continues. Example: medvlt grpo --arm rl_image --set grpo.max_steps=20
+    Needs 02, and for a chained arm such as sft_text-rl_image its first part. Writes a checkpoint, log.jsonl and
+    samples.jsonl to runs/RUN/04_grpo/ARM. Interrupted, it continues.
+    Example: medvlt grpo --arm rl_image --set grpo.max_steps=20
     """
     from medvlt_lib.stages.grpo import run as work
 
@@ -218,22 +207,21 @@ def eval_(
 ) -> None:
     """05: answer the test questions with every arm and grade the answers.
 
-    Needs 01 and the arms' checkpoints. Writes answers.parquet and scores.json to runs/RUN/05_eval/ARM; intervals are bootstrapped over
-    pictures. Anything that is not an arm: medvlt eval --model FOLDER --out DIR
+    Needs 01 and the arms' checkpoints. Writes answers.parquet and scores.json to runs/RUN/05_eval/ARM. Intervals take
+    all answers on one picture, or to one question, as one; scores.json says which kind each is.
+    Anything that is not an arm: medvlt eval --model FOLDER --out DIR
     """
-    from medvlt_lib.stages.evaluate import evaluate_checkpoint
-    from medvlt_lib.stages.evaluate import run as work
+    from medvlt_lib.stages import evaluate
 
     opened = _open(profile, run, set_, redo, inputs)
     if (model is None) != (out is None):
         raise UserError("--model and --out go together: which checkpoint, and where its answers go.")
-    scores = {model: evaluate_checkpoint(out, opened, model)} if model is not None else work(opened, arm)
-    percent = lambda x: f"{100 * x:.1f}"  # noqa: E731
-    rows = [
-        (a, percent(s["macro"]), " to ".join(map(percent, s["interval"])), percent(s["well_formed"]))
-        for a, s in scores.items()
-    ]
-    _show(f"{out or opened.folder / '05_eval'}", [("arm", "macro accuracy", "95 % interval", "well-formed"), *rows])
+    if model is not None and out is not None:
+        scores = {model: evaluate.evaluate_checkpoint(out, opened, model)}
+    else:
+        scores = evaluate.run(opened, arm)
+    title = str(out or opened.folder / "05_eval")
+    show_table(title, evaluate.table(scores), caption=evaluate.notes(scores))
 
 
 @app.command()
@@ -242,180 +230,22 @@ def report(profile: ProfileName = None, run: RunName = None, set_: Settings = No
 
     Needs 05. Writes report.html, model_card.md, figures and tables to runs/RUN/06_analysis, again each time.
     """
-    from medvlt_lib.stages.report import evaluated_arms, results, table
-    from medvlt_lib.stages.report import run as work
+    from medvlt_lib.stages import report as stage
 
-    opened = _open(profile, run, set_, redo, None)
-    work(opened)
-    _show(f"{opened.folder}/06_analysis", table(results(opened, evaluated_arms(opened))))
+    opened = _open(profile, run, set_, redo)
+    stage.run(opened)
+    rows = stage.results(opened, stage.evaluated_arms(opened))
+    show_table(f"{opened.folder}/06_analysis", stage.table(rows), caption=stage.notes(rows))
     print(f"report: {opened.folder}/06_analysis/report.html")
 
 
-@app.command()
-def course(
-    profile: ProfileName = None,
-    run: RunName = None,
-    first: Annotated[str | None, typer.Option("--from", help="first notebook, 00 ... 06")] = None,
-    last: Annotated[str | None, typer.Option("--to", help="last notebook, 00 ... 06")] = None,
-    set_: Settings = None,
-) -> None:
-    """Run the notebooks in order, without a person; started again, it goes on after the last finished one."""
-    from medvlt_lib.core.config import parse_settings
-    from medvlt_lib.course.runner import run_course, summary
-    from medvlt_lib.stages.report import evaluated_arms, results
-    from medvlt_lib.stages.report import table as arms_table
-
-    settings = parse_settings(set_ or [])
-    opened = run_course(profile, run, first, last, {"SETTINGS": settings} if settings else {})
-    total, outside = summary(opened)
-    print(f"notebooks: {total / 60:.1f} min, {100 * outside:.0f} % of it outside model compute and training")
-    if (opened.folder / "05_eval").exists():
-        _show(f"{opened.folder}/05_eval", arms_table(results(opened, evaluated_arms(opened))))
-    page = opened.folder / "06_analysis" / "report.html"
-    print(f"report: {page}" if page.exists() else f"executed notebooks: {opened.folder}/notebooks")
-
-
-@app.command()
-def grade(
-    file: Annotated[
-        Path,
-        typer.Argument(help="JSONL rows with response, options, answer_label (and perhaps dataset, finish_reason)"),
-    ],
-    out: Annotated[Path, typer.Option(help="graded rows (.jsonl)")],
-    grader: Annotated[str, typer.Option(help="published, published-medvlm-r1 or tolerant")] = "published",
-) -> None:
-    """Grade a file of responses from anywhere. Interrupted, it continues.
-
-    options is an object {letter: text}, or a JSON string of one. Each row comes out with letter (or null), correct, how, well_formed,
-    truncated, and reward and online where the grader has them. Rows that cannot be graded go to OUT.refused.jsonl; the exit code is then 1.
-    Example: medvlt grade answers.jsonl --grader tolerant --out graded.jsonl
-    """
-    from medvlt_lib.tools.grade_file import grade_file, summary
-
-    refused = grade_file(file, out, grader)
-    _show(f"{out}, by {grader}; shares in percent", summary(out))
-    if refused:
-        print(
-            f"error: {refused} rows of {file} could not be graded; {out}.refused.jsonl says which and why.",
-            file=sys.stderr,
-        )
-        raise SystemExit(1)
-
-
-@app.command("import")
-def import_(
-    files: Annotated[list[Path], typer.Argument(help=".jsonl, .jsonl.gz, .csv or .parquet")],
-    out: Annotated[Path, typer.Option(help="folder for questions.parquet and import.json")],
-    map_: Annotated[list[str] | None, typer.Option("--map", help="which column holds a field: question=stem")] = None,
-    dataset: Annotated[str | None, typer.Option(help="name of the data set, where no column has it")] = None,
-    licence: Annotated[str | None, typer.Option(help="licence of the data, kept with every question")] = None,
-) -> None:
-    """Bring your own questions: multiple choice, with or without images.
-
-    Fields and the columns they are looked for in (--map FIELD=COLUMN says otherwise): id; dataset (dataset, dataset_name); question;
-    options (options, choices: an object, a list, or a JSON string; or columns A, B, C ..., or --map options=opa,opb,opc,opd);
-    answer (answer_label, label, answer: a letter or an option's text); answer_index (a number from 0); images (images, image: paths beside
-    the file, or bytes); reasoning; image_modality. Where there are no options, answers yes and no get Yes and No.
-    Refused rows are listed in OUT/refused.jsonl with file, row, column and reason; the exit code is then 1.
-    Example: medvlt import mine.csv --out mine --map question=stem --map options=opa,opb,opc,opd; then --set data.train_text=mine/questions.parquet
-    """
-    from medvlt_lib.tools.import_file import import_files
-
-    counts = import_files(files, out, map_ or [], dataset, licence)
-    _show(
-        f"{out}/questions.parquet",
-        [("rows", "imported", "refused"), tuple(str(counts[k]) for k in ("read", "kept", "refused"))],
-    )
-    if counts["refused"]:
-        print(
-            f"error: {counts['refused']} of {counts['read']} rows were refused; {out}/refused.jsonl says which and why.",
-            file=sys.stderr,
-        )
-        raise SystemExit(1)
-
-
-@app.command()
-def table() -> None:
-    """Print the README's tables of recorded times, memory and accuracies, from results/."""
-    from medvlt_lib.course.readme import arms_table, times_table
-
-    print(times_table(), arms_table(), sep="\n\n")
-
-
-@app.command()
-def reference() -> None:
-    """Make the small reference run that USE_REFERENCE starts from (some minutes)."""
-    from medvlt_lib.course.lesson import REFERENCE
-    from medvlt_lib.course.reference import build_reference
-
-    build_reference()
-    print(REFERENCE)
-
-
-@phantom.command("questions")
-def phantom_questions(
-    out: Annotated[Path, typer.Option(help="file to write: .parquet, or .jsonl for text families")],
-    families: Annotated[str, typer.Option(help="all, text, image, or family names with commas")] = "all",
-    split: Annotated[str, typer.Option(help="train, validation or test; they never share a question")] = "train",
-    n: Annotated[int, typer.Option(help="questions in all, spread evenly over the families")] = 100,
-    seed: Annotated[int, typer.Option(help="another seed, other questions")] = 0,
-    label_noise: Annotated[float, typer.Option(help="share of training questions with a wrong label")] = 0.0,
-    trace_noise: Annotated[
-        float, typer.Option(help="share of training questions with a wrong step in the trace")
-    ] = 0.0,
-) -> None:
-    """Write questions whose answers are computed, with the teacher's chains of thought."""
-    from collections import Counter
-
-    from medvlt_lib.core.records import write_questions
-    from medvlt_lib.phantom.questions import make_questions
-
-    questions = make_questions(families, split, n, seed, label_noise, trace_noise)
-    write_questions(questions, out)
-    print(f"{out}: {len(questions)} {split} questions")
-    for family, count in Counter(q.family for q in questions).items():
-        print(f"  {family:24} {count}")
-
-
-@phantom.command("preview")
-def phantom_preview(
-    out: Annotated[Path, typer.Option(help="PNG file to write")],
-    seed: Annotated[int, typer.Option(help="another seed, other pictures")] = 0,
-) -> None:
-    """Draw a contact sheet of every image family: picture, question, options, answer, trace."""
-    from medvlt_lib.phantom.preview import preview
-
-    preview(str(out), seed)
-    print(out)
-
-
-@phantom.command("build-model")
-def phantom_build_model(
-    size: Size,
-    out: Annotated[Path | None, typer.Option(help="folder to write (default: phantom-SIZE here)")] = None,
-) -> None:
-    """Train a tiny model from scratch on two CPU cores. Stopped and started again, it continues."""
-    from medvlt_lib.tiny.pretrain import pretrain
-
-    folder = out or Path(f"phantom-{size}")
-    pretrain(size, folder)
-    print(f"{folder}: finished; describe it with `medvlt phantom card --model {folder}`")
-
-
-@phantom.command("card")
-def phantom_card(
-    model: Annotated[Path | None, typer.Option(help="model folder (default: the shipped one of --size)")] = None,
-    size: Size = "base",
-    questions: Annotated[int, typer.Option(help="validation questions a family")] = 400,
-    training_questions: Annotated[int, typer.Option(help="training questions a family, 16 samples each")] = 60,
-) -> None:
-    """Measure a tiny model and write its model_card.md and card.json."""
-    from medvlt_lib.models.loading import shipped
-    from medvlt_lib.tiny.card import write_card
-
-    folder = model or shipped(size)
-    figures = write_card(folder, per_family=questions, training_per_family=training_questions)
-    print(f"{folder}/model_card.md: macro greedy accuracy {100 * figures['macro']:.1f} %")
+app.command()(course)
+app.command("export-data")(export_data)
+app.command()(grade)
+app.command("import")(import_)
+app.command()(table)
+app.command()(reference)
+app.add_typer(phantom, name="phantom")
 
 
 def main() -> None:
@@ -430,10 +260,8 @@ def main() -> None:
 
         if not disk_refused(error):
             raise
-        print(
-            f"error: cannot write {error.filename} ({error.strerror}); make room, or work in another folder.",
-            file=sys.stderr,
-        )
+        sentence = f"cannot write {error.filename} ({error.strerror}); make room, or work in another folder."
+        print(f"error: {sentence}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("stopped; the same command continues from what is on disk.", file=sys.stderr)

@@ -2,13 +2,13 @@
 
 import re
 import tomllib
+from pathlib import Path
 
 import pytest
 import yaml
 from packaging.requirements import Requirement
 
-from medvlt_lib.course.lesson import ROOT
-
+ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
@@ -29,6 +29,12 @@ def test_locks_hold_what_pyproject_asks_for(name, extras):
     for need in requirements(*extras):
         assert need.name in pinned, need
         assert need.specifier.contains(pinned[need.name]), (need, pinned[need.name])
+
+
+def test_only_vllm_keeps_transformers_back():
+    assert not [n for n in requirements() if n.name == "transformers" and "<" in str(n.specifier)]
+    [bound] = [Requirement(n) for n in PROJECT["optional-dependencies"]["gpu"] if n.startswith("transformers")]
+    assert str(bound.specifier) == "<5.18"
 
 
 def test_both_locks_agree_on_what_matters():

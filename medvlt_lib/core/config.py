@@ -1,168 +1,49 @@
-"""Profiles: what to run, as typed settings read from one YAML each.
+"""Profiles: what to run, as typed settings read from one YAML each (medvlt_lib/core/sections.py lists the settings).
 
 An unknown key, a wrong type or a combination that cannot work stops here, before any weight loads, with one sentence
-that names the key and the mend. Profiles that were scaled down carry the published values in a `published` block;
-`scale: published` puts them back. No torch here.
+that names the key and how to fix it. Profiles that were scaled down carry the published values in a `published` block;
+`scale: published` puts them back. An `arms` block changes the training of single arms. What a person sets wins over
+both. No torch here.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, Field, ValidationError
 
 from medvlt_lib.core.errors import UserError
+from medvlt_lib.core.sections import Data, EngineSettings, Eval, Filtering, Grpo, Launch, Model, Section, Sft
 
 PROFILES = Path(__file__).parents[1] / "assets" / "profiles"
+NEW_NAMES = {"engine.prompt_style": "model.prompt_style"}  # settings that were called otherwise before
+# Settings that bound memory, money or time, or refuse a row that is too long: see Profile.identity.
+BOUNDS = frozenset(
+    {
+        "engine.tensor_parallel", "engine.gpu_memory", "engine.max_images", "engine.batch_tokens", "engine.concurrency",
+        "engine.prompt_price", "engine.completion_price", "engine.max_cost",
+        "sft.gradient_checkpointing", "sft.save_every", "sft.max_length",
+        "grpo.micro_batch", "grpo.gradient_checkpointing", "grpo.save_every", "grpo.max_prompt_length",
+    }
+)  # fmt: skip
 
 
-class Section(BaseModel):
-    """A part of a profile: no unknown keys, no silent conversions (but 1 may stand for 1.0)."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Lora(Section):
-    rank: int = Field(16, ge=1)
-    alpha: int = Field(32, ge=1)
-    dropout: float = Field(0.0, ge=0, lt=1)
+def _arm_name(name: str) -> str:
+    if not re.fullmatch(r"\w[\w.-]*", name):
+        raise ValueError("an arm's name becomes a folder's; write it with letters, digits, _, - and .")
+    return name
 
 
-class Model(Section):
-    """`name`: a Hub name, a folder, or phantom:small / phantom:base for the shipped tiny models."""
-
-    name: str
-    revision: str | None = None
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    quantization: Literal["none", "nf4"] = "none"
-    lora: Lora | None = None
-    min_pixels: int | None = Field(None, ge=784)
-    max_pixels: int | None = Field(None, ge=784)
-    device: Literal["cpu", "cuda"] = "cpu"
-
-
-class Data(Section):
-    """Each set is `phantom:FAMILIES`, `hub:NAME` (medvlt_lib/data/published.py lists them), `split:TRAINING_SET` or a question
-    file (.parquet, .jsonl); sizes count questions. `traces_image`: image questions with chains of thought for SFT, where
-    `train_image` has none. `mirror`: a folder with copies of Hub sets, each in a folder named like it. `drop_leaks`: drop training
-    questions that equal test questions. `endpoint`: an OpenAI-compatible server that lists options of closed questions."""
-
-    train_text: str = "phantom:text"
-    train_image: str = "phantom:image"
-    validation: str = "phantom:all"
-    test: str = "phantom:all"
-    traces_image: str | None = None
-    train_text_size: int = Field(1, ge=1)
-    train_image_size: int = Field(1, ge=1)
-    validation_size: int = Field(1, ge=1)
-    test_size: int = Field(1, ge=1)
-    traces_image_size: int = Field(1, ge=1)
-    label_noise: float = Field(0.0, ge=0, le=1)
-    trace_noise: float = Field(0.0, ge=0, le=1)
-    drop_leaks: bool = False
-    mirror: str | None = None
-    endpoint: str | None = None
-    endpoint_model: str = "gpt-4o-2024-11-20"
-    seed: int = 0
-
-
-class EngineSettings(Section):
-    """How completions are sampled for filtering and evaluation. `batch_tokens`: tokens in memory at once, prompts and completions.
-    `kind` openai asks model.name of the server at `url`, `concurrency` prompts at a time; `prompt_price` and `completion_price`
-    are US dollars a million tokens, and `max_cost` stops before more dollars are spent. `kind` vllm spreads a model over
-    `tensor_parallel` GPUs, takes the share `gpu_memory` of each, and up to `max_images` pictures a question."""
-
-    kind: Literal["transformers", "vllm", "openai"] = "transformers"
-    tensor_parallel: int = Field(1, ge=1)
-    gpu_memory: float = Field(0.85, gt=0, lt=1)
-    max_images: int = Field(8, ge=1)
-    url: str | None = None
-    concurrency: int = Field(8, ge=1)
-    prompt_price: float = Field(0.0, ge=0)
-    completion_price: float = Field(0.0, ge=0)
-    max_cost: float | None = Field(None, gt=0)
-
-    prompt_style: Literal["medvlthinker", "medvlm-r1", "no-think"] = "medvlthinker"
-    batch_tokens: int = Field(80_000, ge=1)
-
-
-class Filtering(Section):
-    """`mode` adaptive stops asking a question once its band is decided with a probability of error of at most `error`."""
-
-    mode: Literal["full", "adaptive"] = "full"
-    error: float = Field(0.05, gt=0, lt=0.5)
-    samples: int = Field(16, ge=2)
-    temperature: float = Field(1.0, gt=0)
-    max_new_tokens: int = Field(4096, ge=1)
-    grader: Literal["published", "published-medvlm-r1", "tolerant"] = "published"
-    keep_from: int = Field(1, ge=0)
-    keep_to: int = Field(7, ge=0)
-    seed: int = 42
-
-
-class Optimisation(Section):
-    """What SFT and GRPO share. `max_steps` ends training early; `micro_batch` is rows a device and forward pass."""
-
-    learning_rate: float = Field(gt=0)
-    schedule: Literal["constant", "linear", "cosine"] = "constant"
-    warmup_ratio: float = Field(0.0, ge=0, lt=1)
-    beta1: float = Field(0.9, ge=0, lt=1)
-    beta2: float = Field(0.999, ge=0, lt=1)
-    weight_decay: float = Field(0.01, ge=0)
-    gradient_clip: float = Field(1.0, gt=0)
-    epochs: float = Field(1.0, gt=0)
-    max_steps: int | None = Field(None, ge=1)
-    micro_batch: int = Field(1, ge=1)
-    gradient_checkpointing: bool = False
-    save_every: int = Field(50, ge=1)
-    seed: int = 42
-
-
-class Sft(Optimisation):
-    """`batch` counts sequences in one update over all devices; longer sequences than `max_length` tokens are refused."""
-
-    batch: int = Field(16, ge=1)
-    max_length: int = Field(32768, ge=16)
-    data: Literal["train", "kept"] = "train"
-
-
-class Grpo(Optimisation):
-    """`prompts` a step x `group_size` completions, in `updates` optimizer steps; names as in the papers and TRL."""
-
-    prompts: int = Field(256, ge=1)
-    group_size: int = Field(8, ge=2)
-    updates: int = Field(2, ge=1)
-    beta: float = Field(0.01, ge=0)
-    epsilon: float = Field(0.2, gt=0)
-    loss_type: Literal["grpo", "bnpo", "dapo", "dr_grpo"] = "dapo"
-    scale_rewards: Literal["group", "batch", "none"] = "group"
-    temperature: float = Field(1.0, gt=0)
-    max_prompt_length: int = Field(2048, ge=1)
-    max_completion_length: int = Field(4096, ge=1)
-    reward: Literal["published", "published-medvlm-r1"] = "published"
-    sampler: Literal["engine", "trl-vllm-server"] = "engine"
-    data: Literal["kept", "control"] = "kept"
-
-
-class Eval(Section):
-    temperature: float = Field(0.0, ge=0)
-    samples: int = Field(1, ge=1)
-    max_new_tokens: int = Field(4096, ge=1)
-    grader: Literal["published", "published-medvlm-r1", "tolerant"] = "published"
-    seed: int = 42
-
-
-class Launch(Section):
-    """`devices`: processes that train together; `strategy`: how full weights are spread over them."""
-
-    devices: int = Field(1, ge=1)
-    strategy: Literal["single", "fsdp", "zero3"] = "single"
+ArmName = Annotated[str, AfterValidator(_arm_name)]
 
 
 class Profile(Section):
-    """A whole run. `profile` is the name of the YAML it came from."""
+    """A whole run. `profile` is the name of the YAML it came from; `arms` holds the settings in which the training of
+    single arms differs: {"rl_image": {"grpo": {"epochs": 1}}}."""
 
     profile: str
     scale: Literal["tiny", "one-gpu", "published"]
@@ -174,20 +55,39 @@ class Profile(Section):
     grpo: Grpo
     eval: Eval
     launch: Launch
-    arms: dict[str, dict[str, dict[str, Any]]] = Field(default_factory=dict)
+    arms: dict[ArmName, dict[Literal["sft", "grpo"], dict[str, Any]]] = Field(default_factory=dict)
 
     def for_arm(self, arm: str) -> Profile:
-        """This profile with the settings of its `arms` block that belong to one arm."""
+        """This profile with the settings of its `arms` block that belong to one arm. Raises UserError as `checked`."""
         values = self.model_dump()
         for section, keys in self.arms.get(arm, {}).items():
             values[section] = {**values[section], **keys}
-        return checked(values)
+        return checked(values, arm)
 
     def with_model(self, name: str) -> Profile:
         """This profile on another model."""
         values = self.model_dump()
         values["model"] = {**values["model"], "name": name, "revision": None}
         return checked(values)
+
+    def identity(self, *sections: str) -> dict[str, Any]:
+        """The settings of some sections that decide what a stage ends with, flat: {"grpo.beta": 0.01, ...}.
+
+        A stage that has begun may be continued only with these unchanged. Left out are the settings in BOUNDS: they say
+        how much is in memory at once, on how many GPUs an engine lies, what may be spent, how often a checkpoint is
+        written, and beyond which length a row is refused. Whatever they are, the results are the same but for rounding.
+        So GRPO that ran out of memory continues with a smaller micro-batch: the losses `grpo`, `dapo` and `dr_grpo`
+        come to the same however a batch is cut.
+
+        A micro-batch stays where it counts: in SFT and with the loss `bnpo`, which average over the tokens of each
+        micro-batch, and with LoRA's dropout, which draws one mask a forward pass. What a model sees (model.max_pixels)
+        and how long it may write are never left out.
+        """
+        left_out = set(BOUNDS)
+        if self.grpo.loss_type == "bnpo" or (self.model.lora is not None and self.model.lora.dropout > 0):
+            left_out.discard("grpo.micro_batch")
+        every = {f"{s}.{k}": v for s in sections for k, v in getattr(self, s).model_dump().items()}
+        return {key: value for key, value in every.items() if key not in left_out}
 
     def completions(self) -> int:
         """Completions a GRPO step, over all devices."""
@@ -198,16 +98,19 @@ class Profile(Section):
         return self.completions() // (self.grpo.updates * self.grpo.micro_batch * self.launch.devices)
 
     def sft_accumulation(self) -> int:
+        """Forward passes a device makes for one SFT update."""
         return self.sft.batch // (self.sft.micro_batch * self.launch.devices)
 
 
 def profile_names() -> list[str]:
+    """The shipped profiles."""
     return sorted(path.stem for path in PROFILES.glob("*.yaml"))
 
 
 def load_profile(name: str, overrides: dict[str, Any] | None = None) -> Profile:
-    """The profile `name` with dotted overrides such as {"grpo.learning_rate": 1e-5}, checked.
+    """The profile `name` with dotted overrides such as {"grpo.learning_rate": 1e-5}, checked for every arm.
 
+    An override also wins over an arm's own block; {"arms.rl_image.grpo.epochs": 2} changes one arm alone.
     Raises UserError for an unknown profile or key, a wrong type, or a combination that cannot work.
     """
     path = PROFILES / f"{name}.yaml"
@@ -226,56 +129,34 @@ def load_profile(name: str, overrides: dict[str, Any] | None = None) -> Profile:
         values["scale"] = "published"
         for section, keys in published.items():
             values[section] = {**values[section], **keys}
-    for key, value in overrides.items():
-        _override(values, key, value)
-    return checked({"profile": name, **values})
-
-
-def checked(values: dict) -> Profile:
-    """Settings as a Profile. Raises UserError that names the first wrong key, or the combination that cannot work."""
-    try:
-        profile = Profile.model_validate(_numbers(values))
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        given = "" if first["type"] == "missing" else f" is {first['input']!r}"
-        what = (
-            "is not a setting"
-            if first["type"] == "extra_forbidden"
-            else f"{given}: {first['msg'][0].lower()}{first['msg'][1:]}"
-        )
-        raise UserError(
-            f"profile {values.get('profile')}: {key} {what.strip()}; see medvlt_lib/config.py for what may stand there."
-        ) from None
-    _check_combinations(profile)
+    if overrides.get("model.name", values["model"]["name"]) != values["model"]["name"]:
+        values["model"]["revision"] = None  # the profile's commit is one of its own model
+    for key in sorted(overrides, key=_names_an_arm):
+        _override(values, key, overrides[key])
+    profile = checked({"profile": name, **values})
+    for arm in profile.arms:
+        profile.for_arm(arm)
     return profile
 
 
-def parse_settings(pairs: list[str]) -> dict[str, Any]:
-    """`key=value` strings to a dictionary, values read as YAML (1e-5 is a number). Raises UserError for other forms."""
-    settings = {}
-    for pair in pairs:
-        key, sign, value = pair.partition("=")
-        if not sign or not key:
-            raise UserError(f"--set {pair}: write it as key=value, for example grpo.learning_rate=1e-5.")
-        try:
-            settings[key] = float(value)
-            settings[key] = int(value)
-        except ValueError:
-            settings[key] = settings[key] if key in settings else _yaml(pair, value)
-    return settings
+def _names_an_arm(key: str) -> bool:
+    return key.partition(".")[0] == "arms"
 
 
-def _yaml(pair: str, value: str) -> Any:
-    try:
-        return yaml.safe_load(value)
-    except yaml.YAMLError:
-        raise UserError(f"--set {pair}: the value cannot be read; put it in quotes.") from None
+def _override(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key, in the profile's values and in the block of every arm that has a value of its own for it."""
+    _put(values, key, value)
+    if _names_an_arm(key):
+        return
+    section, _, rest = key.partition(".")
+    for block in values.get("arms", {}).values():
+        if rest.partition(".")[0] in block.get(section, {}):
+            _put(block, key, value)
 
 
-def _override(values: dict, key: str, value: Any) -> None:
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
     *path, last = key.split(".")
-    place = values
+    place: Any = values
     for part in path:
         place = place.get(part) if isinstance(place, dict) else None
         if not isinstance(place, dict):
@@ -285,46 +166,129 @@ def _override(values: dict, key: str, value: Any) -> None:
     place[last] = value
 
 
-def _numbers(value: Any) -> Any:
-    """YAML reads 1e-5 as text; a string that is a number in scientific notation is meant as one."""
-    if isinstance(value, dict):
-        return {k: _numbers(v) for k, v in value.items()}
-    if isinstance(value, str) and "e" in value.lower():
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
+def parse_settings(pairs: list[str]) -> dict[str, str]:
+    """`key=value` strings to a dictionary. Values stay text until the key says how to read them (see value_of in
+    medvlt_lib/core/sections.py). Raises UserError for other forms."""
+    settings = {}
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        if not sign or not key:
+            raise UserError(f"--set {pair}: write it as key=value, for example grpo.learning_rate=1e-5.")
+        settings[key] = value
+    return settings
 
 
-def _check_combinations(p: Profile) -> None:
-    per_update = p.grpo.updates * p.grpo.micro_batch * p.launch.devices
-    rules = [
-        (p.launch.devices == 1 or p.launch.strategy != "single",
-         f"launch.devices is {p.launch.devices} with launch.strategy single; choose fsdp or zero3"),
-        (p.completions() % per_update == 0, f"grpo.prompts x grpo.group_size = {p.completions()} completions do not divide into "
-         f"grpo.updates x grpo.micro_batch x launch.devices = {per_update}; change one of them"),
-        (p.grpo.micro_batch % p.grpo.group_size == 0 or p.grpo.group_size % p.grpo.micro_batch == 0,
-         f"grpo.micro_batch {p.grpo.micro_batch} and grpo.group_size {p.grpo.group_size} do not divide each other; make one a multiple of the other"),
-        (p.grpo.save_every % p.grpo.updates == 0,
-         f"grpo.save_every {p.grpo.save_every} is not a multiple of grpo.updates {p.grpo.updates}; a checkpoint must not fall inside a step"),
-        (p.grpo.prompts % p.launch.devices == 0,
-         f"grpo.prompts {p.grpo.prompts} cannot be shared by launch.devices {p.launch.devices}; make it a multiple"),
-        (p.sft.batch % (p.sft.micro_batch * p.launch.devices) == 0,
-         f"sft.batch {p.sft.batch} is not a multiple of sft.micro_batch x launch.devices = {p.sft.micro_batch * p.launch.devices}; change one of them"),
-        (p.model.quantization == "none" or p.model.lora is not None,
-         "model.quantization is nf4 without model.lora, and 4-bit weights cannot be trained; set model.lora or quantization none"),
-        (p.model.quantization == "none" or p.launch.strategy == "single",
-         f"model.quantization is nf4 with launch.strategy {p.launch.strategy}, which spreads full weights; set strategy single"),
-        (p.filtering.keep_from <= p.filtering.keep_to < p.filtering.samples,
-         f"filtering keeps {p.filtering.keep_from} to {p.filtering.keep_to} of {p.filtering.samples} samples; the band must lie below the number of samples"),
-        ({p.filtering.grader, p.eval.grader} <= {p.grpo.reward, "tolerant"},
-         "filtering.grader and eval.grader must be grpo.reward's paper, or tolerant, so that filter, reward and evaluation fit together"),
-        (p.engine.kind != "openai" or p.engine.url is not None,
-         "engine.kind is openai without engine.url; give the server's address, ending in /v1"),
-        (p.grpo.sampler == "engine" or p.launch.strategy != "single",
-         "grpo.sampler trl-vllm-server is for full weights on many devices; set sampler engine"),
-    ]  # fmt: skip
-    for holds, sentence in rules:
-        if not holds:
-            raise UserError(f"profile {p.profile}: {sentence}.")
+def checked(values: dict[str, Any], arm: str | None = None) -> Profile:
+    """Settings as a Profile. With `arm`, the values are a profile's with this arm's block in force.
+
+    Raises UserError that names the first wrong key, or the combination that cannot work.
+    """
+    name = values.get("profile")
+    try:
+        profile = Profile.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"profile {name}: {'' if arm is None else f'arms.{arm}.'}{_wrong_key(error)}") from None
+    for sentence in _impossible(profile):
+        own = {f"arms.{arm}.{s}.{k}": v for s, keys in profile.arms.get(arm or "", {}).items() for k, v in keys.items()}
+        where = f"with {', '.join(f'{key} = {value}' for key, value in own.items())}, " if own else ""
+        raise UserError(f"profile {name}: {where}{sentence}.")
+    return profile
+
+
+def _wrong_key(error: ValidationError) -> str:
+    """The first error as a sentence that begins with the key."""
+    first = error.errors()[0]
+    key = ".".join(str(part) for part in first["loc"] if part != "[key]")
+    if key in NEW_NAMES:
+        return f"{key} is called {NEW_NAMES[key]} now; set that instead."
+    message = first["msg"].removeprefix("Value error, ")
+    given = "" if first["type"] == "missing" else f" is {first['input']!r}"
+    what = f"{given}: {message[0].lower()}{message[1:]}"
+    if first["type"] == "extra_forbidden":
+        what = " is not a setting"
+    return f"{key}{what}; see medvlt_lib/core/sections.py for what may stand there."
+
+
+def _impossible(p: Profile) -> Iterator[str]:
+    """A sentence for every combination of settings that cannot work."""
+    yield from _impossible_places(p)
+    yield from _uneven_batches(p)
+    yield from _caps_without_prices(p)
+    if not p.filtering.keep_from <= p.filtering.keep_to < p.filtering.samples:
+        yield (
+            f"filtering keeps {p.filtering.keep_from} to {p.filtering.keep_to} of {p.filtering.samples} samples; "
+            "the band must lie below the number of samples"
+        )
+    if not {p.filtering.grader, p.eval.grader} <= {p.grpo.reward, "tolerant"}:
+        yield (
+            "filtering.grader and eval.grader must be grpo.reward's paper, or tolerant, "
+            "so that filter, reward and evaluation fit together"
+        )
+    if p.engine.kind == "openai" and p.engine.url is None:
+        yield "engine.kind is openai without engine.url; give the server's address, ending in /v1"
+
+
+def _uneven_batches(p: Profile) -> Iterator[str]:
+    """Rows that cannot be shared evenly by updates, micro-batches and devices."""
+    g, devices = p.grpo, p.launch.devices
+    rows = g.updates * g.micro_batch * devices
+    if p.completions() % rows:
+        yield (
+            f"grpo.prompts x grpo.group_size = {p.completions()} completions do not divide into "
+            f"grpo.updates x grpo.micro_batch x launch.devices = {rows}; change one of them"
+        )
+    if g.micro_batch % g.group_size and g.group_size % g.micro_batch:
+        yield (
+            f"grpo.micro_batch {g.micro_batch} and grpo.group_size {g.group_size} do not divide each other; "
+            "make one a multiple of the other"
+        )
+    if g.save_every % g.updates:
+        yield (
+            f"grpo.save_every {g.save_every} is not a multiple of grpo.updates {g.updates}; "
+            "a checkpoint must not fall inside a step"
+        )
+    if g.prompts % devices:
+        yield f"grpo.prompts {g.prompts} cannot be shared by launch.devices {devices}; make it a multiple"
+    if p.sft.batch % (p.sft.micro_batch * devices):
+        yield (
+            f"sft.batch {p.sft.batch} is not a multiple of sft.micro_batch x launch.devices = "
+            f"{p.sft.micro_batch * devices}; change one of them"
+        )
+
+
+def _impossible_places(p: Profile) -> Iterator[str]:
+    """Weights that cannot be trained, or sampled from, where they lie."""
+    devices, strategy, sampler = p.launch.devices, p.launch.strategy, p.grpo.sampler
+    if devices > 1 and strategy == "single":
+        yield f"launch.devices is {devices} with launch.strategy single; choose ddp, fsdp or zero3"
+    if p.model.quantization != "none" and p.model.lora is None:
+        yield (
+            "model.quantization is nf4 without model.lora, and 4-bit weights cannot be trained; "
+            "set model.lora or quantization none"
+        )
+    if p.model.quantization != "none" and strategy != "single":
+        yield (
+            f"model.quantization is nf4 with launch.strategy {strategy}, and 4-bit weights train on one device; "
+            "set launch.strategy single, or model.quantization none"
+        )
+    if sampler == "engine" and strategy in ("fsdp", "zero3"):
+        yield (
+            f"grpo.sampler engine samples with all weights, and launch.strategy {strategy} leaves every device a part "
+            "of them, so training would wait for ever; set launch.strategy ddp, or grpo.sampler trl-vllm-server"
+        )
+    if sampler == "trl-vllm-server" and strategy == "single":
+        yield "grpo.sampler trl-vllm-server is for training on many devices; set grpo.sampler engine"
+
+
+def _caps_without_prices(p: Profile) -> Iterator[str]:
+    """A cap on spending counts nothing where the prices are not known."""
+    engine, data = p.engine, p.data
+    if engine.max_cost is not None and min(engine.prompt_price, engine.completion_price) == 0:
+        yield (
+            "engine.max_cost needs engine.prompt_price and engine.completion_price, dollars a million tokens; set both"
+        )
+    if data.endpoint_max_cost is not None and min(data.endpoint_prompt_price, data.endpoint_completion_price) == 0:
+        yield (
+            "data.endpoint_max_cost needs data.endpoint_prompt_price and data.endpoint_completion_price, "
+            "dollars a million tokens; set both"
+        )

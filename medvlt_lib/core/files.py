@@ -6,28 +6,29 @@ import errno
 import hashlib
 import json
 import os
-import tempfile
+import secrets
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 from medvlt_lib.core.errors import UserError
 
 
-def atomic_write(path: str | os.PathLike, write) -> None:
+def atomic_write(path: str | os.PathLike, write: Callable[[str], Any]) -> None:
     """Call `write(temporary_path)` and rename the result to `path`, so that nobody ever sees half a file.
 
+    The file may be read and written by whom the user's umask lets: a new file is opened with 0666, as `open` does.
     Raises UserError when the place cannot be written (a missing or read-only folder, a full disk).
     """
     path = Path(path)
+    temporary = str(path.with_name(f".{path.name}.{secrets.token_hex(4)}{path.suffix}"))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-        os.close(handle)
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}; choose a folder you may write to.") from error
     try:
         write(temporary)
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:
         raise UserError(
@@ -37,15 +38,17 @@ def atomic_write(path: str | os.PathLike, write) -> None:
         Path(temporary).unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file as a whole (see `atomic_write`)."""
+    atomic_write(path, lambda temporary: Path(temporary).write_text(text, encoding="utf-8"))
+
+
 def write_json(path: Path, value: Any) -> None:
-    atomic_write(
-        path, lambda temporary: Path(temporary).write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n")
-    )
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
-def write_jsonl(path: Path, rows: list[dict]) -> None:
-    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    atomic_write(path, lambda temporary: Path(temporary).write_text(lines, encoding="utf-8"))
+def write_jsonl(path: Path, rows: Iterable[dict]) -> None:
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def read_json(path: Path) -> Any:
@@ -56,6 +59,24 @@ def read_json(path: Path) -> Any:
         raise UserError(f"there is no file {path}; run the stage that writes it.") from None
     except ValueError:
         raise UserError(f"{path} is not readable JSON; delete its folder and run that stage again.") from None
+
+
+def read_jsonl(path: Path) -> Iterator[dict]:
+    """The rows of a JSONL file, one at a time. Raises UserError for a missing file, and with the line for a torn one.
+
+    A row ends at a line feed and nowhere else: inside JSON text may stand U+2028, U+0085 and other ends of a line.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no file {path}; run the stage that writes it.")
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                row = None
+            if not isinstance(row, dict):
+                raise UserError(f"{path}, line {number} is torn or no JSON object; delete the file and write it again.")
+            yield row
 
 
 def file_hash(path: Path) -> str:

@@ -1,4 +1,7 @@
-"""The course's figures; each function returns a matplotlib figure. Colours are Okabe and Ito's, safe for colour-blind readers."""
+"""The course's figures; each function returns a matplotlib figure.
+
+Colours are Okabe and Ito's, safe for colour-blind readers.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +22,9 @@ def pipeline(lit: str) -> Figure:
     figure = Figure(figsize=(8, 1.1), layout="constrained")
     axes = figure.subplots()
     for i, step in enumerate(STEPS):
-        on = lit in (step, "all")
-        box = {
-            "boxstyle": "round,pad=0.5",
-            "facecolor": ORANGE if on else "#eeeeee",
-            "edgecolor": "black" if on else GREY,
-        }
-        axes.text(i, 0, step, ha="center", va="center", bbox=box, fontsize=11, weight="bold" if on else "normal")
+        face, edge, weight = (ORANGE, "black", "bold") if lit in (step, "all") else ("#eeeeee", GREY, "normal")
+        box = {"boxstyle": "round,pad=0.5", "facecolor": face, "edgecolor": edge}
+        axes.text(i, 0, step, ha="center", va="center", bbox=box, fontsize=11, weight=weight)
         if i:
             axes.annotate("", (i - 0.36, 0), (i - 0.64, 0), arrowprops={"arrowstyle": "->", "color": GREY})
     axes.set(xlim=(-0.6, len(STEPS) - 0.4), ylim=(-1, 1))
@@ -36,8 +35,10 @@ def pipeline(lit: str) -> Figure:
 def gallery(questions: Sequence[Question], columns: int = 3) -> Figure:
     """Questions side by side: the picture where there is one, the stem, the options with the gold one marked."""
     rows = -(-len(questions) // columns)
-    pictured = [any(q.images for q in questions[i * columns : (i + 1) * columns]) for i in range(rows)]
-    heights = [h for shown in pictured for h in (1.9 if shown else 0.2, 2.0)]
+    heights: list[float] = []  # in inches: in turn a row of pictures and the row of words below it
+    for row in range(rows):
+        pictured = any(q.images for q in questions[row * columns : (row + 1) * columns])
+        heights += [1.9 if pictured else 0.2, 2.0]
     figure = Figure(figsize=(3.6 * columns, sum(heights)), layout="constrained")
     panels = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=heights)
     for axis in panels.flat:
@@ -46,12 +47,11 @@ def gallery(questions: Sequence[Question], columns: int = 3) -> Figure:
         picture, words = panels[2 * (i // columns), i % columns], panels[2 * (i // columns) + 1, i % columns]
         if question.images:
             picture.imshow(load_image(question.images[0]))
-        picture.set_title(question.family or question.dataset, fontsize=10)
+        picture.set_title(question.group, fontsize=10)
         lines = textwrap.wrap(question.question, 44)[:7]
-        lines += [
-            "",
-            *(f"{'→' if k == question.answer_label else '   '} {k}. {text}" for k, text in question.options.items()),
-        ]
+        lines.append("")
+        for letter, text in question.options.items():
+            lines.append(f"{'→' if letter == question.answer_label else '   '} {letter}. {text}")
         words.text(0.02, 1, "\n".join(lines), va="top", fontsize=8, transform=words.transAxes)
     return figure
 
@@ -78,7 +78,7 @@ def shares(groups: dict[str, dict[str, int]], label: str, height: str) -> Figure
 
 
 def pass_counts(counts: dict[str, Sequence[int]], samples: int, keep_from: int, keep_to: int) -> Figure:
-    """A histogram of pass counts for each group of questions: the band that is kept in blue, what is left out in grey."""
+    """A histogram of pass counts for each group of questions: what is kept in blue, what is left out in grey."""
     figure = Figure(figsize=(4.2 * len(counts), 3), layout="constrained")
     for axis, (name, values) in zip(
         figure.subplots(1, len(counts), sharey=True, squeeze=False)[0], counts.items(), strict=True
@@ -111,7 +111,10 @@ def curves(log: Sequence[dict], keys: dict[str, str], total: int | None = None, 
 
 
 def accuracy(rows: Sequence[dict]) -> Figure:
-    """Macro accuracy of the arms with 95 % intervals, and accuracy by data set. `rows`: medvlt_lib.report.results."""
+    """Macro accuracy of the arms with 95 % intervals, and accuracy by data set.
+
+    `rows`: what medvlt_lib.stages.report.results returns.
+    """
     names = list(rows[0]["datasets"])
     figure = Figure(figsize=(3.6 + 1.5 * len(names), 3.6), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[1, max(1, len(names) / 2)])

@@ -6,6 +6,7 @@ What is left out: reading published data sets (medvlt_lib.data) and grading (med
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medvlt_lib.core.errors import UserError, first_line
-from medvlt_lib.core.files import atomic_write
+from medvlt_lib.core.files import atomic_write, read_jsonl
 
 LETTERS = "ABCDEFGHIJ"
 ROW_GROUP = 500
@@ -52,22 +53,36 @@ class Question:
             raise UserError(f"question {self.id}: modality is '{self.modality}'; it must be 'text' or 'image'.")
         if list(self.options) != list(LETTERS[: len(self.options)]) or len(self.options) < 2:
             raise UserError(
-                f"question {self.id}: option letters are {list(self.options)}; give at least two, lettered A, B, C ... in order."
+                f"question {self.id}: option letters are {list(self.options)}; "
+                "give at least two, lettered A, B, C ... in order."
             )
         if self.options.get(self.answer_label) != self.answer:
             raise UserError(
-                f"question {self.id}: answer_label '{self.answer_label}' does not name the option '{self.answer}'; correct one of them."
+                f"question {self.id}: answer_label '{self.answer_label}' does not name the option '{self.answer}'; "
+                "correct one of them."
             )
         if (self.modality == "image") != bool(self.images):
             raise UserError(
-                f"question {self.id}: modality is '{self.modality}' but it has {len(self.images)} images; correct one of them."
+                f"question {self.id}: modality is '{self.modality}' but it has {len(self.images)} images; "
+                "correct one of them."
             )
+
+    @property
+    def group(self) -> str:
+        """What accuracies are counted by: the family where there is one, else the data set."""
+        return self.family or self.dataset
+
+    @property
+    def cluster(self) -> str:
+        """What questions on one picture share: its pixel id; a text question is a cluster of its own."""
+        return self.image_ids[0] if self.image_ids else self.id
 
 
 @dataclasses.dataclass
 class Completion:
-    """One sampled answer to a question: text, token ids, the engine's log-probabilities where it has them, and the prompt's
-    token ids as the model saw them (image tokens expanded). `tokens`: their number, also where the ids are not known."""
+    """One sampled answer to a question: text, token ids, the engine's log-probabilities where it has them, and the
+    prompt's token ids as the model saw them (image tokens expanded; empty where not known). `tokens`: the number
+    of the answer's tokens, also where their ids are not known."""
 
     question_id: str
     sample: int
@@ -75,7 +90,7 @@ class Completion:
     token_ids: list[int]
     logprobs: list[float] | None
     finish_reason: Literal["stop", "length"]
-    prompt_ids: list[int] | None = None
+    prompt_ids: list[int] = dataclasses.field(default_factory=list)
     tokens: int | None = None
 
     def __post_init__(self) -> None:
@@ -99,12 +114,15 @@ class Verdict:
 def to_row(question: Question) -> dict[str, Any]:
     """A question as one flat row for parquet: the free-form fields become JSON strings."""
     row = dataclasses.asdict(question)
-    row["images"] = [
-        {"bytes": i, "path": None} if isinstance(i, bytes) else {"bytes": None, "path": i} for i in question.images
-    ]
+    row["images"] = image_cells(question)
     for field in ("options", "noise", "source", "extra"):
         row[field] = json.dumps(row[field], ensure_ascii=False)
     return row
+
+
+def image_cells(question: Question) -> list[dict[str, Any]]:
+    """A question's images as `datasets` stores images: {bytes, path}, of which one is None."""
+    return [{"bytes": i, "path": None} if isinstance(i, bytes) else {"bytes": None, "path": i} for i in question.images]
 
 
 def from_row(row: dict[str, Any]) -> Question:
@@ -122,15 +140,15 @@ def from_row(row: dict[str, Any]) -> Question:
         return Question(**values)
     except (TypeError, KeyError, ValueError) as error:
         raise UserError(
-            f"row {row.get('id', '?')} is not a question: {error}; see Question in medvlt_lib/records.py."
+            f"row {row.get('id', '?')} is not a question: {error}; see Question in medvlt_lib/core/records.py."
         ) from error
 
 
 def write_questions(questions: Iterable[Question], path: str | os.PathLike) -> None:
-    """Write questions to a .parquet or .jsonl file (images inside the parquet; JSONL holds text questions and paths)."""
+    """Write questions to a .parquet file with their images, or to a .jsonl file, which holds text and paths only."""
     path = Path(path)
     if path.suffix == ".parquet":
-        atomic_write(path, lambda tmp: write_rows(map(to_row, questions), _schema(), tmp))
+        atomic_write(path, lambda tmp: write_rows(map(to_row, questions), question_schema(), tmp))
     elif path.suffix == ".jsonl":
         atomic_write(path, lambda tmp: _write_jsonl(questions, tmp))
     else:
@@ -143,19 +161,37 @@ def read_questions(path: str | os.PathLike) -> list[Question]:
 
 
 def iterate_questions(path: str | os.PathLike) -> Iterator[Question]:
-    """The questions of a file written by `write_questions`, without holding them all. Raises UserError as `read_questions`."""
+    """The questions of a file, without holding them all. Raises UserError as `read_questions`."""
     path = Path(path)
-    if not path.is_file():
-        raise UserError(f"there is no file {path}; check the path.")
-    try:
+    with readable(path):
         if path.suffix == ".parquet":
             import pyarrow.parquet as pq
 
             for batch in pq.ParquetFile(path).iter_batches(batch_size=ROW_GROUP):
                 yield from map(from_row, batch.to_pylist())
         else:
-            with open(path, encoding="utf-8") as file:
-                yield from (from_row(json.loads(line)) for line in file)
+            yield from map(from_row, read_jsonl(path))
+
+
+def count_questions(path: str | os.PathLike) -> int:
+    """How many questions a file holds, without reading them. Raises UserError for a missing or torn file."""
+    path = Path(path)
+    with readable(path):
+        if path.suffix == ".parquet":
+            import pyarrow.parquet as pq
+
+            return pq.ParquetFile(path).metadata.num_rows
+        with open(path, "rb") as file:
+            return sum(1 for _ in file)
+
+
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turns what goes wrong while a question file is read into a UserError that names the file."""
+    if not path.is_file():
+        raise UserError(f"there is no file {path}; check the path.")
+    try:
+        yield
     except UserError:
         raise
     except Exception as error:  # pyarrow raises a family of its own for torn files
@@ -182,7 +218,7 @@ def _write_jsonl(questions: Iterable[Question], path: str) -> None:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def _schema():
+def question_schema():
     import pyarrow as pa
 
     text = pa.string()

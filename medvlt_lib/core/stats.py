@@ -1,10 +1,30 @@
-"""Intervals for accuracies and paired differences. Thin over numpy and scipy; no torch."""
+"""Intervals for accuracies and paired differences. Thin over numpy and scipy; no torch.
+
+A cluster is what shares its luck: all questions on one picture, or all sampled answers to one question. A stratum is
+a data set or family; the macro mean gives every stratum the same weight.
+"""
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
+
+FEW = 5  # fewer clusters than this are not drawn from on their own; see macro_interval
+WILSON = "Wilson"
+BOOTSTRAP = "cluster bootstrap"
+CLUSTER_WILSON = "cluster Wilson"
+MIXED = "cluster bootstrap and cluster Wilson"
+
+
+class Interval(NamedTuple):
+    """An interval, and in words which kind it is."""
+
+    low: float
+    high: float
+    kind: str
 
 
 def accuracy_interval(right: int, total: int, level: float = 0.95) -> tuple[float, float]:
@@ -15,41 +35,91 @@ def accuracy_interval(right: int, total: int, level: float = 0.95) -> tuple[floa
     return float(low), float(high)
 
 
-def macro(values, strata) -> float:
+def macro(values: ArrayLike, strata: ArrayLike) -> float:
     """Mean over strata (families, data sets) of the mean value in each: the papers' unweighted average."""
     values, strata = np.asarray(values, dtype=float), np.asarray(strata)
     return float(np.mean([values[strata == s].mean() for s in np.unique(strata)]))
 
 
 def macro_interval(
-    values, strata, clusters, rounds: int = 2000, level: float = 0.95, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of the macro mean; whole clusters (all questions on one image) are resampled.
+    values: ArrayLike,
+    strata: ArrayLike,
+    clusters: ArrayLike,
+    bounds: tuple[float, float] = (0, 1),
+    rounds: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Interval of the macro mean: a percentile bootstrap that draws whole clusters again.
 
-    values, strata, clusters: one entry a question. Clusters are drawn among those that touch the same strata, so that
-    every stratum keeps its size; an image with questions in two strata moves both. For a paired comparison give
-    differences as values. Source: Field CA, Welsh AH. J R Stat Soc B 2007;69:369-390 (cluster bootstrap).
+    values, strata, clusters: one entry an answer. For a paired comparison give differences as values, and the
+    `bounds` that one value can reach, (-1, 1). Clusters are drawn among those that touch the same strata, so that every
+    stratum keeps its size, and a picture with questions in two strata moves both. Among fewer than FEW clusters hardly
+    anything can be drawn (among n, only (n - 1) / n of their variance is seen), so small groups are drawn from
+    together; a stratum that a round then leaves out keeps its observed mean in that round.
+    Source: Field CA, Welsh AH. J R Stat Soc B 2007;69:369-390 (cluster bootstrap).
+
+    Where all clusters of a stratum agree, drawing shows no spread at all. Wilson's interval takes its place there: with
+    n clusters that agree, up to the share u of all others may not, where (0, u) is Wilson's interval for 0 of n, and
+    those may lie anywhere within the bounds. For accuracies this is Wilson's interval for n of n, or 0 of n.
     """
-    values = np.asarray(values, dtype=float)
+    sums, sizes = _by_cluster(values, strata, clusters)
+    means, outer = sums.sum(0) / sizes.sum(0), [50 * (1 - level), 50 * (1 + level)]
+    low, high = np.percentile(_drawn_macros(sums, sizes, rounds, seed), outer)
+    each = sums / np.where(sizes > 0, sizes, np.nan)  # the mean of each cluster in each stratum, where it touches it
+    alike = np.nanmin(each, axis=0) == np.nanmax(each, axis=0)
+    if not alike.any():
+        return Interval(float(low), float(high), BOOTSTRAP)
+    center, touched = means.mean(), sizes[:, alike] > 0
+    other = np.array([accuracy_interval(0, n, level)[1] for n in touched.sum(0)])
+    below = _joined(center - low, other * (means[alike] - bounds[0]) / len(means), touched)
+    above = _joined(high - center, other * (bounds[1] - means[alike]) / len(means), touched)
+    return Interval(float(center - below), float(center + above), CLUSTER_WILSON if alike.all() else MIXED)
+
+
+def _by_cluster(values: ArrayLike, strata: ArrayLike, clusters: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Sum and number of the values of each cluster in each stratum, both (clusters, strata)."""
     _, stratum = np.unique(np.asarray(strata), return_inverse=True)
     _, cluster = np.unique(np.asarray(clusters), return_inverse=True)
     shape = (cluster.max() + 1, stratum.max() + 1)
-    sums, sizes = np.zeros(shape), np.zeros(shape)  # (clusters, strata)
-    np.add.at(sums, (cluster, stratum), values)
+    sums, sizes = np.zeros(shape), np.zeros(shape)
+    np.add.at(sums, (cluster, stratum), np.asarray(values, dtype=float))
     np.add.at(sizes, (cluster, stratum), 1)
+    return sums, sizes
+
+
+def _drawn_macros(sums: np.ndarray, sizes: np.ndarray, rounds: int, seed: int) -> np.ndarray:
+    """The macro mean of each round of drawing clusters with replacement. (rounds,)"""
+    _, pattern, members = np.unique(sizes > 0, axis=0, return_inverse=True, return_counts=True)
+    pattern = pattern.reshape(-1)  # numpy 2.0 returns it with one axis more
+    group = np.where(members[pattern] < FEW, len(members), pattern)  # small patterns become one group, the last
     rng = np.random.default_rng(seed)
-    drawn_sums, drawn_sizes = np.zeros((rounds, shape[1])), np.zeros((rounds, shape[1]))
-    for kind in np.unique(sizes > 0, axis=0):
-        own = np.flatnonzero(((sizes > 0) == kind).all(1))
-        times = rng.multinomial(
-            len(own), np.full(len(own), 1 / len(own)), size=rounds
-        )  # how often each cluster is drawn
+    drawn_sums, drawn_sizes = np.zeros((2, rounds, sums.shape[1]))
+    for name in np.unique(group):
+        own = np.flatnonzero(group == name)
+        times = rng.multinomial(len(own), np.full(len(own), 1 / len(own)), size=rounds)  # how often each is drawn
         drawn_sums += times @ sums[own]
         drawn_sizes += times @ sizes[own]
-    low, high = np.percentile((drawn_sums / drawn_sizes).mean(1), [50 * (1 - level), 50 * (1 + level)])
-    return float(low), float(high)
+    means = np.tile(sums.sum(0) / sizes.sum(0), (rounds, 1))
+    np.divide(drawn_sums, drawn_sizes, out=means, where=drawn_sizes > 0)
+    return means.mean(1)
+
+
+def _joined(drawn: float, replaced: np.ndarray, touched: np.ndarray) -> float:
+    """One side of the interval: what the bootstrap reaches, joined with what each stratum that agrees can reach.
+
+    Independent parts add as squares (MOVER: Zou GY, Donner A. Stat Med 2008;27:1693-1702). Strata with a cluster in
+    common are not independent and add up as they are. touched: (clusters, strata), which clusters have such a stratum.
+    """
+    from scipy.sparse.csgraph import connected_components
+
+    _, part = connected_components(touched.T.astype(int) @ touched)
+    return math.hypot(drawn, *np.bincount(part, replaced))
 
 
 def pass_at_k(right: int, samples: int, k: int) -> float:
-    """Unbiased estimate that one of k answers is right, from `right` of `samples` (Chen et al. 2021, arXiv 2107.03374, eq. 1)."""
+    """Unbiased estimate that one of k answers is right, from `right` of `samples`.
+
+    Source: Chen et al. 2021, arXiv 2107.03374, equation 1.
+    """
     return 1.0 - math.comb(samples - right, k) / math.comb(samples, k)

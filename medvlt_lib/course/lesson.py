@@ -9,16 +9,23 @@ import shutil
 import time
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from medvlt_lib.core.config import Profile
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.files import read_json, write_json
+from medvlt_lib.core.memory import peak_memory_mb
 from medvlt_lib.core.records import Completion, Question, Verdict
 from medvlt_lib.core.runs import STAGES, Run, open_run
-from medvlt_lib.rollout.engine import Sampling, prompts_of
+from medvlt_lib.rollout.engine import Engine, Sampling, prompts_of
 
-ROOT = Path(__file__).parents[2]
-REFERENCE = Path(__file__).parents[1] / "assets" / "reference"
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
+
+ASSETS = Path(__file__).parents[1] / "assets"
+NOTEBOOKS = ASSETS / "notebooks"  # a link to the project's notebooks/; a wheel holds the files themselves
+RESULTS = ASSETS / "results"  # the same for results/
+REFERENCE = ASSETS / "reference"
 SECTIONS = {
     "00": ("model", "engine"),
     "01": ("data",),
@@ -92,12 +99,17 @@ def metrics_path(run: Run, notebook: str) -> Path:
 
 
 def ask(
-    engine, profile, questions: list[Question], n: int = 1, temperature: float = 0.0, seed: int = 0
+    engine: Engine,
+    profile: Profile,
+    questions: list[Question],
+    n: int = 1,
+    temperature: float = 0.0,
+    seed: int = 0,
 ) -> list[list[tuple[Completion, Verdict]]]:
     """`n` graded answers to each question, in the profile's prompt style and with its evaluation grader."""
     from medvlt_lib.grading.grade import grade
 
-    style = profile.engine.prompt_style
+    style = profile.model.prompt_style
     sampling = Sampling(n, temperature, profile.eval.max_new_tokens, seed)
     completions = list(engine.generate(prompts_of(questions, style), sampling))
     graded = [
@@ -107,19 +119,17 @@ def ask(
     return [graded[i : i + n] for i in range(0, len(graded), n)]
 
 
-def in_place(run: Run, command: str) -> bool:
-    """Whether a training stage runs in this kernel; if not, print the command that launches it on many devices."""
-    from medvlt_lib.training.launch import launch_command
+def trains_here(run: Run, command: str) -> bool:
+    """Whether a training stage runs in this kernel; if not, print what launches it on many devices."""
+    from medvlt_lib.training.launch import how_to_launch
 
-    launch = launch_command(run, f"{command} --run {run.folder.name}")
+    launch = how_to_launch(run, [*command.split(), "--run", run.folder.name])
     if launch:
-        print(
-            f"This profile trains on {run.profile.launch.devices} devices. In a terminal, run\n\n    {launch}\n\nand then go on here."
-        )
+        print(f"{launch}\nThen go on here.")
     return launch is None
 
 
-def live_curve(key: str, label: str, total: int):
+def live_curve(key: str, label: str, total: int) -> TrainerCallback:
     """A trainer callback that draws `key` of the log every few steps, in place."""
     from IPython.display import display
     from transformers import TrainerCallback
@@ -145,30 +155,21 @@ def show_table(cells: list[tuple]) -> None:
     """A table in the notebook; the first row is its head."""
     from IPython.display import HTML, display
 
-    text = lambda c: ", ".join(f"{k}: {v}" for k, v in c.items()) if isinstance(c, dict) else str(c)  # noqa: E731
-    head, *rows = [[html.escape(text(c)) for c in row] for row in cells]
-    body = "".join("<tr>" + "".join(f"<td style='text-align:left'>{c}</td>" for c in row) + "</tr>" for row in rows)
-    display(
-        HTML("<table><tr>" + "".join(f"<th style='text-align:left'>{c}</th>" for c in head) + f"</tr>{body}</table>")
-    )
+    lines = [
+        "".join(f"<{tag} style='text-align:left'>{html.escape(_cell_text(cell))}</{tag}>" for cell in row)
+        for tag, row in [("th", cells[0]), *(("td", row) for row in cells[1:])]
+    ]
+    display(HTML("<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"))
+
+
+def _cell_text(cell: Any) -> str:
+    return ", ".join(f"{k}: {v}" for k, v in cell.items()) if isinstance(cell, dict) else str(cell)
 
 
 def show_answers(question: Question, answers: list[tuple[Completion | str, Verdict]], title: str = "") -> None:
     """One question, its picture and several graded answers side by side; green is right, red is wrong."""
-    import base64
-    import io
-
     from IPython.display import HTML, display
 
-    from medvlt_lib.core.images import load_image
-
-    pictures = ""
-    for image in question.images:
-        buffer = io.BytesIO()
-        load_image(image).save(buffer, "PNG")
-        pictures += (
-            f"<img style='width:180px' src='data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}'>"
-        )
     options = "<br>".join(
         f"{k}. {html.escape(v)}" + (" ←" if k == question.answer_label else "") for k, v in question.options.items()
     )
@@ -177,22 +178,32 @@ def show_answers(question: Question, answers: list[tuple[Completion | str, Verdi
         text = answer if isinstance(answer, str) else answer.text
         colour = "#009E73" if verdict.correct else "#D55E00"
         mark = "right" if verdict.correct else "wrong"
-        boxes += (
-            f"<div style='flex:1 1 220px;border-left:4px solid {colour};padding:4px 8px;margin:4px;text-align:left'>"
-            f"<b style='color:{colour}'>{mark}</b><br><span style='white-space:pre-wrap'>{html.escape(text)}</span></div>"
-        )
-    head = f"<b>{html.escape(title or question.family or question.dataset)}</b><br>{html.escape(question.question)}<br>{options}"
-    display(
-        HTML(
-            f"<div style='display:flex;gap:12px;text-align:left'><div>{pictures}</div><div style='max-width:32em'>{head}</div></div>"
-            f"<div style='display:flex;flex-wrap:wrap'>{boxes}</div>"
-        )
-    )
+        style = f"flex:1 1 220px;border-left:4px solid {colour};padding:4px 8px;margin:4px;text-align:left"
+        words = f"<span style='white-space:pre-wrap'>{html.escape(text)}</span>"
+        boxes += f"<div style='{style}'><b style='color:{colour}'>{mark}</b><br>{words}</div>"
+    head = html.escape(title or question.group)
+    text = f"<b>{head}</b><br>{html.escape(question.question)}<br>{options}"
+    pictures = "".join(map(_picture, question.images))
+    beside = f"<div>{pictures}</div><div style='max-width:32em'>{text}</div>"
+    top = f"<div style='display:flex;gap:12px;text-align:left'>{beside}</div>"
+    display(HTML(f"{top}<div style='display:flex;flex-wrap:wrap'>{boxes}</div>"))
+
+
+def _picture(image: str | bytes) -> str:
+    """A picture inside the page."""
+    import base64
+    import io
+
+    from medvlt_lib.core.images import load_image
+
+    buffer = io.BytesIO()
+    load_image(image).save(buffer, "PNG")
+    return f"<img style='width:180px' src='data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}'>"
 
 
 def expected(notebook: str, profile: str) -> dict | None:
     """A notebook's recorded time and memory on a profile (results/course-PROFILE.json), where it was run."""
-    path = ROOT / "results" / f"course-{profile}.json"
+    path = RESULTS / f"course-{profile}.json"
     return read_json(path)["notebooks"].get(notebook) if path.exists() else None
 
 
@@ -220,13 +231,12 @@ def _memory() -> str:
 
 def _peak_memory() -> int:
     """Peak memory of this process so far in MB; on a GPU, the peak of the GPU."""
-    import resource
     import sys
 
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         return round(torch.cuda.max_memory_allocated() / 2**20)
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    return peak_memory_mb()
 
 
 def _from_reference(number: str, profile: str, name: str, settings: dict[str, Any]) -> Run:
@@ -235,8 +245,9 @@ def _from_reference(number: str, profile: str, name: str, settings: dict[str, An
         raise UserError(f"{REFERENCE} holds no reference run; make it with `medvlt reference`.")
     manifest = read_json(REFERENCE / "manifest.json")
     if manifest["profile"]["profile"] != profile:
+        reference = manifest["profile"]["profile"]
         raise UserError(
-            f"the reference run has profile {manifest['profile']['profile']}, not {profile}; set PROFILE to it or USE_REFERENCE to False."
+            f"the reference run has profile {reference}, not {profile}; set PROFILE to it or USE_REFERENCE to False."
         )
     run = open_run(profile, name, {**manifest["overrides"], **settings})
     for stage, folder in STAGES.items():

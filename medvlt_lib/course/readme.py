@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 from medvlt_lib.core.files import read_json
-from medvlt_lib.course.lesson import ROOT
+from medvlt_lib.core.tables import markdown_table
+from medvlt_lib.course.lesson import RESULTS
 from medvlt_lib.course.runner import notebooks
 
 
 def times_table() -> str:
     """The README's table of notebooks with recorded time and memory per profile, as Markdown."""
-    records = {
-        p.stem.removeprefix("course-"): read_json(p)["notebooks"]
-        for p in sorted((ROOT / "results").glob("course-*.json"))
-    }
+    records = {p.stem.removeprefix("course-"): read_json(p)["notebooks"] for p in sorted(RESULTS.glob("course-*.json"))}
     profiles = ["tiny", "tiny-qlora", *sorted(set(records) - {"tiny", "tiny-qlora"}), "all other profiles"]
-    lines = ["| notebook | " + " | ".join(profiles) + " |", "|---" * (len(profiles) + 1) + "|"]
+    rows = [["notebook", *profiles]]
     for path in notebooks():
         cells = [_cell(records.get(p, {}).get(path.stem)) for p in profiles]
-        lines.append(f"| [{path.stem}](notebooks/{path.name}) | " + " | ".join(cells) + " |")
+        rows.append([f"[{path.stem}](notebooks/{path.name})", *cells])
     totals = [sum(r["seconds"] for r in records[p].values()) if p in records else None for p in profiles]
-    lines.append("| **all** | " + " | ".join(f"{t / 60:.1f} min" if t else "not run" for t in totals) + " |")
-    return "\n".join(lines)
+    rows.append(["**all**", *(f"{t / 60:.1f} min" if t else "not run" for t in totals)])
+    return markdown_table(rows)
 
 
 def _cell(record: dict | None) -> str:
@@ -31,10 +29,9 @@ def arms_table() -> str:
     """The README's table of recorded accuracies per profile and arm (results/arms-PROFILE.json), as Markdown."""
     from medvlt_lib.stages.report import table
 
-    lines = []
-    for path in sorted((ROOT / "results").glob("arms-*.json")):
-        head, *rows = [row[:5] for row in table(read_json(path))]
-        if not lines:
-            lines = ["| profile | " + " | ".join(head) + " |", "|---" * (len(head) + 1) + "|"]
-        lines += [f"| {path.stem.removeprefix('arms-')} | " + " | ".join(row) + " |" for row in rows]
-    return "\n".join(lines)
+    rows = []
+    for path in sorted(RESULTS.glob("arms-*.json")):
+        head, *arms = [row[:5] for row in table(read_json(path))]
+        rows = rows or [["profile", *head]]
+        rows += [[path.stem.removeprefix("arms-"), *row] for row in arms]
+    return markdown_table(rows)

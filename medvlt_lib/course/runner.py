@@ -15,18 +15,15 @@ from typing import Any
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.files import read_json, write_json
 from medvlt_lib.core.runs import Run, open_run
-from medvlt_lib.course.lesson import ROOT, expected
-
-NOTEBOOKS = ROOT / "notebooks"
+from medvlt_lib.course.lesson import NOTEBOOKS, expected
 
 
 def notebooks(first: str | None = None, last: str | None = None, folder: Path = NOTEBOOKS) -> list[Path]:
     """The course's notebooks from number `first` to `last` ('03'). Raises UserError when there is none."""
     found = [p for p in sorted(folder.glob("[0-9][0-9]_*.ipynb")) if (first or "00") <= p.name[:2] <= (last or "99")]
     if not found:
-        raise UserError(
-            f"there is no notebook from {first or '00'} to {last or '06'} in {folder}; run this from a clone of the project."
-        )
+        numbers = f"from {first or '00'} to {last or '06'}"
+        raise UserError(f"there is no notebook {numbers} in {folder}; choose from 00 to 06.")
     return found
 
 
@@ -45,16 +42,16 @@ def run_course(
     """
     run = open_run(profile, name, (parameters or {}).get("SETTINGS"))  # a wrong key stops before any kernel starts
     profile = run.profile.profile
-    given = {"PROFILE": profile, "RUN": run.folder.name, **(parameters or {})}
+    values = {"PROFILE": profile, "RUN": run.folder.name, **(parameters or {})}
     out = run.folder / "notebooks"
     out.mkdir(parents=True, exist_ok=True)
     for path in notebooks(first, last, folder):
-        mark = out / f"{path.stem}.parameters.json"
-        if (out / f"{path.stem}.metrics.json").exists() and mark.exists() and read_json(mark) == given:
+        done_with = out / f"{path.stem}.parameters.json"
+        if (out / f"{path.stem}.metrics.json").exists() and done_with.exists() and read_json(done_with) == values:
             print(f"{path.stem}: done before", flush=True)
             continue
-        write_json(mark, given)
-        record = run_notebook(path, out, given, expected(path.stem, profile))
+        write_json(done_with, values)
+        record = run_notebook(path, out, values, expected(path.stem, profile))
         _record(run, path.stem, record)
         print(
             f"{path.stem}: {record['seconds']:.0f} s, of which {record['compute_seconds']:.0f} s model compute; "
@@ -73,7 +70,7 @@ def run_notebook(path: Path, out: Path, parameters: dict[str, Any], record: dict
     from papermill.exceptions import PapermillExecutionError
 
     logging.getLogger("papermill").setLevel(logging.ERROR)
-    papermill_engines.register("lively", _lively_engine())
+    papermill_engines.register("redrawing", _redrawing_engine())
     known = papermill.inspect_notebook(str(path))
     if unknown := sorted(set(parameters) - set(known)):
         raise UserError(f"{path.stem} has no parameter {unknown[0]}; its parameters are {', '.join(known)}.")
@@ -94,16 +91,14 @@ def run_notebook(path: Path, out: Path, parameters: dict[str, Any], record: dict
                 cwd=str(Path.cwd()),
                 coalesce_streams=True,
                 extra_arguments=["--IPKernelApp.log_level=50"],
-                engine_name="lively",
+                engine_name="redrawing",
             )
         except PapermillExecutionError as error:
-            raise UserError(
-                f"{path.stem}, cell {_place(executed)}: {error.ename}: {error.evalue.rstrip('.')}; see {executed}."
-            ) from None
+            what = f"{error.ename}: {error.evalue.rstrip('.')}"
+            raise UserError(f"{path.stem}, cell {_place(executed)}: {what}; see {executed}.") from None
         except Exception as error:  # nbclient's dead kernels and time-outs
-            raise UserError(
-                f"{path.stem}, cell {_place(executed)}: {type(error).__name__}: {str(error).rstrip('.')}; see {executed}."
-            ) from None
+            what = f"{type(error).__name__}: {str(error).rstrip('.')}"
+            raise UserError(f"{path.stem}, cell {_place(executed)}: {what}; see {executed}.") from None
     for index, cell in enumerate(_cells(executed)):
         if any(o.get("ename") == "SystemExit" for o in cell.get("outputs", [])):
             raise UserError(
@@ -122,11 +117,11 @@ def run_notebook(path: Path, out: Path, parameters: dict[str, Any], record: dict
     }
 
 
-def _lively_engine() -> type:
+def _redrawing_engine() -> type:
     """papermill's engine, redrawing the progress bar while the kernel talks: its clock goes on inside a long cell."""
     from papermill.engines import NBClientEngine
 
-    class Lively(NBClientEngine):
+    class RedrawingEngine(NBClientEngine):
         @classmethod
         def execute_managed_notebook(cls, nb_man, kernel_name, **kwargs):
             save = nb_man.autosave_cell
@@ -140,11 +135,11 @@ def _lively_engine() -> type:
             nb_man.autosave_cell = save_and_redraw
             return super().execute_managed_notebook(nb_man, kernel_name, **kwargs)
 
-    return Lively
+    return RedrawingEngine
 
 
 def _cells(path: Path) -> list:
-    """An executed notebook's cells without those that papermill put in, so that they count as in the notebook itself."""
+    """An executed notebook's cells without those that papermill put in, so that their numbers are the notebook's."""
     import nbformat
 
     cells = nbformat.read(path, as_version=4).cells

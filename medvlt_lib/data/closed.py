@@ -1,7 +1,8 @@
 """Options for closed questions that come without them, as MedVLThinker made them (data_process/extract_options.py).
 
-Yes-or-no questions get Yes and No at once. For the others a language model lists the options in the order in which the
-question names them; a list that is no JSON, has one entry or lacks the gold answer is asked for again, up to five times.
+Yes-or-no questions get Yes and No at once. For the others a language model lists the options in the order in which
+the question names them. A list that is no JSON, has one entry or lacks the gold answer is asked for again, up to five
+times.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import re
 
 from medvlt_lib.core.records import LETTERS
 from medvlt_lib.data.rows import Refused
-from medvlt_lib.rollout.openai_engine import ChatClient
+from medvlt_lib.rollout.chat_client import ChatClient
 
 ATTEMPTS = 5
 INSTRUCTION = (

@@ -1,9 +1,9 @@
-"""Is a training question also a test question? Words and pictures, exact and near, in time linear in the number of questions.
+"""Is a training question also a validation or a test question? Words and pictures, exact and near, in linear time.
 
-Words are compared as question and options together, without case and order of options: equal, or with a rapidfuzz ratio
-of at least 95 (the threshold with which m1, arXiv 2504.00869, cleaned the text set); MinHash proposes the pairs that are
-measured. Long question stems are also compared alone. Pictures are compared by their pixels and by a perceptual hash of
-256 bits, which survives another file format and another size.
+Words are compared as question and options together, without case and order of options: equal, or with a rapidfuzz
+ratio of at least 95 (the threshold with which m1, arXiv 2504.00869, cleaned the text set). MinHash proposes the pairs
+that are measured. Long question stems are also compared alone. Pictures are compared by their pixels and by a
+perceptual hash of 256 bits, which survives another file format and another size.
 Two image questions are the same only if their pictures are: the same words are asked of many pictures.
 Not found: a question inside a much longer one, another language, a picture cropped, turned or drawn over.
 """
@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import itertools
 import zlib
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+from PIL import Image, ImageStat
 
 from medvlt_lib.core.images import load_image
 from medvlt_lib.core.records import Question
@@ -22,45 +25,51 @@ from medvlt_lib.core.records import Question
 RATIO = 95  # rapidfuzz ratio, percent
 SHINGLE = 4  # characters
 BANDS, ROWS = 32, 4  # MinHash: a pair that shares half its shingles is proposed with probability 0.87, two thirds 0.999
-LONG_STEM = 60  # characters from which an equal stem with other options is told
+LONG_STEM = 60  # characters from which an equal stem with other options is reported
 BITS = 256  # of the perceptual hash
-FAR = 16  # differing bits up to which two pictures count as one; on 430 smears, CT slices and drawn films, smaller JPEG copies differed in at most 14, pictures of other scenes in 18 or more
-MATCHES = 20  # test questions told of one training question in one way
+# Differing bits up to which two pictures count as one: on 430 smears, CT slices and drawn films, smaller JPEG copies
+# differed in at most 14, pictures of other scenes in 18 or more.
+FAR = 16
+MATCHES = 20  # test questions reported for one training question in one way
 HOWS = ("exact text", "near text", "same stem", "same image", "near image")
 
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What identifies a question: its words, its stem, its pictures' pixel ids and perceptual hashes."""
+    """What identifies a question: its words, its stem, its pictures' pixel ids and perceptual hashes; and its group."""
 
     id: str
-    dataset: str
+    group: str
     modality: str
     words: str
     stem: str
     image_ids: tuple[str, ...] = ()
-    hashes: tuple[int, ...] = field(default=())
+    hashes: tuple[int, ...] = ()
 
 
-def fingerprint(question: Question, pictures: list | None = None) -> Fingerprint:
-    """What identifies a question; `pictures` are its images where they are unpacked already."""
-    fold = lambda text: " ".join(text.casefold().split())  # noqa: E731
-    words = " ".join([fold(question.question), *sorted(map(fold, question.options.values()))])
-    hashes = tuple(
-        value
-        for image in (question.images if pictures is None else pictures)
-        if (value := perceptual_hash(image)) is not None
-    )
-    name = question.family or question.dataset
+def fingerprint(question: Question, pictures: Sequence[Image.Image] | None = None) -> Fingerprint:
+    """What identifies a question; `pictures` are its images where they are decoded already."""
+    stem = _folded(question.question)
+    words = " ".join([stem, *sorted(map(_folded, question.options.values()))])
+    hashes = [perceptual_hash(image) for image in (question.images if pictures is None else pictures)]
     return Fingerprint(
-        question.id, name, question.modality, words, fold(question.question), tuple(question.image_ids), hashes
+        question.id,
+        question.group,
+        question.modality,
+        words,
+        stem,
+        tuple(question.image_ids),
+        tuple(value for value in hashes if value is not None),
     )
 
 
-def perceptual_hash(image) -> int | None:
-    """The 256-bit perceptual hash (DCT, 16 x 16) of an image as an integer; None of an empty picture, which has none."""
+def _folded(text: str) -> str:
+    return " ".join(text.casefold().split())
+
+
+def perceptual_hash(image: str | bytes | Image.Image) -> int | None:
+    """The 256-bit perceptual hash (DCT, 16 x 16) of an image; None of an empty picture, which has none."""
     import imagehash
-    from PIL import ImageStat
 
     picture = load_image(image)
     if max(ImageStat.Stat(picture.convert("L")).stddev) < 1:
@@ -69,10 +78,11 @@ def perceptual_hash(image) -> int | None:
 
 
 def find_leaks(train: Iterable[Fingerprint], test: list[Fingerprint]) -> Iterator[dict]:
-    """Rows {train_id, test_id, how, score}: each training question with the test questions (at most MATCHES a way) that it equals.
+    """Rows {train_id, test_id, how, score}: each training question with the held-out questions that it equals, at most
+    MATCHES in one way.
 
-    score: rapidfuzz ratio for words, differing bits for near images. Text test questions are compared with every training
-    question, image test questions with text questions by words and with image questions by pictures.
+    score: rapidfuzz ratio for words, differing bits for near images. Text test questions are compared with every
+    training question, image test questions with text questions by words and with image questions by pictures.
     """
     words = {kind: _Words([t for t in test if kind == "text" or t.modality == "text"]) for kind in ("text", "image")}
     pictures = _Pictures(test)
@@ -103,22 +113,19 @@ class _Words:
 
         if not self.test:
             return
-        told = self.exact.get(question.words, [])[:MATCHES]
-        yield from (_row(question, name, "exact text", 100.0) for name in told)
-        proposed = {i: self.test[i].words for i in sorted(self.near.query(_minhash(question.words)))}
+        exact = self.exact.get(question.words, [])[:MATCHES]
+        yield from (_row(question, test_id, "exact text", 100.0) for test_id in exact)
+        proposed = {i: self.test[i].words for i in sorted(cast(list[int], self.near.query(_minhash(question.words))))}
         found = process.extract(question.words, proposed, scorer=fuzz.ratio, score_cutoff=RATIO, limit=MATCHES)
-        near = [(self.test[i].id, score) for _, score, i in found if self.test[i].words != question.words]
-        yield from (_row(question, name, "near text", round(score, 1)) for name, score in near)
-        told = {*told, *(name for name, _ in near)}
-        yield from (
-            _row(question, name, "same stem", 100.0)
-            for name in self.stems.get(question.stem, [])[:MATCHES]
-            if name not in told
-        )
+        near = {self.test[i].id: score for _, score, i in found if self.test[i].words != question.words}
+        yield from (_row(question, test_id, "near text", round(score, 1)) for test_id, score in near.items())
+        same_stem = self.stems.get(question.stem, [])[:MATCHES]
+        yield from (_row(question, i, "same stem", 100.0) for i in same_stem if i not in near and i not in exact)
 
 
 class _Pictures:
-    """Test pictures by pixel id and by the bands of their perceptual hash: FAR differing bits leave one of FAR + 1 bands equal."""
+    """Test pictures by pixel id and by the bands of their perceptual hash: FAR differing bits leave one of FAR + 1
+    bands equal."""
 
     def __init__(self, test: list[Fingerprint]) -> None:
         self.exact: dict[str, list[str]] = defaultdict(list)
@@ -132,15 +139,17 @@ class _Pictures:
                     self.bands[band].add((value, t.id))
 
     def matches(self, question: Fingerprint) -> Iterator[dict]:
-        told = {name for i in question.image_ids for name in self.exact.get(i, [])[:MATCHES]}
-        yield from (_row(question, name, "same image", 0.0) for name in sorted(told))
-        near = {n for value in question.hashes for band in _bands(value) for n in self.bands.get(band, ())}
-        far = sorted(
-            (min((value ^ other).bit_count() for value in question.hashes), name)
-            for other, name in near
-            if name not in told
+        same = {test_id for i in question.image_ids for test_id in self.exact.get(i, [])[:MATCHES]}
+        yield from (_row(question, test_id, "same image", 0.0) for test_id in sorted(same))
+        near = {pair for value in question.hashes for band in _bands(value) for pair in self.bands.get(band, ())}
+        nearest_first = sorted(
+            (min((value ^ other).bit_count() for value in question.hashes), test_id)
+            for other, test_id in near
+            if test_id not in same
         )
-        yield from (_row(question, name, "near image", float(bits)) for bits, name in far[:MATCHES] if bits <= FAR)
+        for bits, test_id in nearest_first[:MATCHES]:
+            if bits <= FAR:
+                yield _row(question, test_id, "near image", float(bits))
 
 
 def _row(question: Fingerprint, test_id: str, how: str, score: float) -> dict:
@@ -161,28 +170,49 @@ def _minhash(words: str):
     return sketch
 
 
-def leak_table(leaks: list[dict], sizes: dict[str, int], test: list[Fingerprint]) -> list[dict]:
-    """Counts for the data card: for each training set and test data set, training questions by way, and flagged on both sides.
+def picture_groups(questions: Sequence[Fingerprint]) -> list[list[str]]:
+    """The questions' ids in groups: questions that share a picture, directly or through others, are together."""
+    import numpy as np
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    `leaks` rows carry `train_set` beside the fields of `find_leaks`; `sizes` maps training sets to their sizes.
+    numbers: dict[str, int] = {}  # of the pictures; in the graph they stand behind the questions
+    edges = [
+        (i, len(questions) + numbers.setdefault(pixel_id, len(numbers)))
+        for i, question in enumerate(questions)
+        for pixel_id in question.image_ids
+    ]
+    rows, columns = np.array(edges, dtype=int).reshape(-1, 2).T
+    size = len(questions) + len(numbers)
+    _, labels = connected_components(coo_array((np.ones(len(edges)), (rows, columns)), shape=(size, size)), False)
+    groups: dict[int, list[str]] = defaultdict(list)
+    for question, label in zip(questions, labels[: len(questions)].tolist(), strict=True):
+        groups[label].append(question.id)
+    return list(groups.values())
+
+
+def leak_table(leaks: list[dict], sizes: dict[str, int], held_out: dict[str, list[Fingerprint]]) -> list[dict]:
+    """Counts for the data card, one row for each training set, held-out set and group of its questions: the training
+    questions that leak in each way, and those of either side that leak at all.
+
+    `leaks` rows carry `train_set` and `test_set` beside the fields of `find_leaks`; `sizes` maps training sets to their
+    sizes, `held_out` "validation" and "test" to their questions.
     """
-    dataset = {t.id: t.dataset for t in test}
     rows = []
-    for train_set, size in sizes.items():
-        for name in sorted(set(dataset.values())):
-            here = [leak for leak in leaks if leak["train_set"] == train_set and dataset[leak["test_id"]] == name]
+    for train_set, test_set in itertools.product(sizes, held_out):
+        group_of = {t.id: t.group for t in held_out[test_set]}
+        of_pair = [leak for leak in leaks if (leak["train_set"], leak["test_set"]) == (train_set, test_set)]
+        for group, size in sorted(Counter(group_of.values()).items()):
+            found = [leak for leak in of_pair if group_of[leak["test_id"]] == group]
             row = {
                 "train": train_set,
-                "of_train": size,
-                "test": name,
-                "of_test": sum(d == name for d in dataset.values()),
+                "of_train": sizes[train_set],
+                "test_set": test_set,
+                "test": group,
+                "of_test": size,
             }
-            row |= {how: len({leak["train_id"] for leak in here if leak["how"] == how}) for how in HOWS}
-            rows.append(
-                {
-                    **row,
-                    "flagged_train": len({x["train_id"] for x in here}),
-                    "hit_test": len({x["test_id"] for x in here}),
-                }
-            )
+            row |= {how: len({leak["train_id"] for leak in found if leak["how"] == how}) for how in HOWS}
+            row["flagged_train"] = len({leak["train_id"] for leak in found})
+            row["hit_test"] = len({leak["test_id"] for leak in found})
+            rows.append(row)
     return rows

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import io
 import json
 import zlib
 from collections import Counter
@@ -17,11 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from medvlt_lib.core.errors import UserError, first_line
-from medvlt_lib.core.images import load_image, pixel_id
 from medvlt_lib.core.records import LETTERS
 
 FORMS = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
-SHORTEST, LONGEST = 28, 1024  # pixels: MedVLThinker, data_process/train_dataset/resize_image.py
 
 
 class Refused(Exception):
@@ -164,23 +161,6 @@ def label_of(value: Any, options: dict[str, str], column: str) -> str:
     return fits[0]
 
 
-def image_bytes(value: Any, folder: Path, column: str = "images") -> bytes:
-    """An image's encoded bytes from a path (relative to `folder`), bytes, or {"bytes", "path"}. Raises Refused."""
-    if isinstance(value, dict):
-        value = value.get("bytes") or value.get("path")
-    if isinstance(value, bytes):
-        return value
-    if not isinstance(value, str) or not value:
-        raise Refused(column, "the image is missing; give a path or the image's bytes")
-    path = folder / value
-    try:
-        return path.read_bytes()
-    except (OSError, ValueError) as error:
-        raise Refused(
-            column, f"the image {path} cannot be read ({getattr(error, 'strerror', None) or error})"
-        ) from None
-
-
 def plain_text(value: Any, column: str) -> str | None:
     """A text or nothing. Raises Refused for another type, and for characters that are no UTF-8."""
     if value is None:
@@ -192,28 +172,3 @@ def plain_text(value: Any, column: str) -> str | None:
     except UnicodeEncodeError:
         raise Refused(column, "it holds bytes that are no UTF-8; save the file as UTF-8") from None
     return value
-
-
-def fit_image(encoded: bytes, longest: int | None = LONGEST, column: str = "images") -> tuple[bytes, str, bool]:
-    """(bytes, pixel id, whether they were changed) of an image within the published limits. Raises Refused.
-
-    As published: aspect kept, bilinear; the shortest side grows to 28 pixels, else the longest shrinks to `longest`
-    (None: no cap). Pictures within the limits keep their bytes.
-    """
-    from PIL import Image
-
-    try:
-        image = load_image(encoded)
-    except UserError as error:
-        raise Refused(column, str(error).split(";")[0]) from None
-    width, height = image.size
-    scale = SHORTEST / min(width, height) if min(width, height) < SHORTEST else 1.0
-    if scale == 1.0 and longest and max(width, height) > longest:
-        scale = longest / max(width, height)
-    if scale == 1.0:
-        return encoded, pixel_id(image), False
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    image = image.resize(size, Image.Resampling.BILINEAR)
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue(), pixel_id(image), True

@@ -56,7 +56,7 @@ def grade_response(
 
     `published`: `correct` is the re-grade, `reward` the training reward, `online` the grade that filtering counts.
     `published-medvlm-r1`: `correct` is its evaluation rule, `reward` runs from 0 to 2.
-    `tolerant`: any clearly stated answer counts (see medvlt_lib.tolerant); it has no reward of its own.
+    `tolerant`: any clearly stated answer counts (see medvlt_lib.grading.tolerant); it has no reward of its own.
     """
     shape = {"well_formed": well_formed(response, style), "truncated": truncated(response, finish_reason)}
     if grader == "published":

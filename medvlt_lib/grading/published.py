@@ -5,7 +5,8 @@ training reward (train/my_reward.py), the grade counted during inference and fil
 and the re-grade behind the reported numbers (analysis/regrade_eval_results.py).
 MedVLM-R1 (arXiv 2502.19634) has an accuracy and a format reward (open_r1/grpo.py) and an evaluation rule
 (eval/test_qwen2vl_med.py). All are strict: "B." is wrong wherever the release says so.
-The third grader, `tolerant`, is this project's own (medvlt_lib/tolerant.py) and stands beside them, never instead.
+The third grader, `tolerant`, is this project's own (medvlt_lib/grading/tolerant.py) and stands beside
+them, never instead.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ def medvlthinker_reward(response: str, label: str, answer: str) -> float:
 
 
 def _last_block(response: str) -> str | None:
-    """The last of the blocks that `findall(<answer>(.*?)</answer>)` finds over lines, in linear time; None without one."""
+    """The last of the blocks that `findall(<answer>(.*?)</answer>)` finds over lines, in linear time; None without."""
     block, start = None, response.find("<answer>")
     while start >= 0 and (close := response.find("</answer>", start + len("<answer>"))) >= 0:
         block = response[start + len("<answer>") : close]

@@ -357,7 +357,7 @@ def _lines(text: str, options, texts) -> str | None:
             and not texts.may_hold(bare.lower())
         ):
             continue  # prose
-        letter = _read(bare[_LINE_START.match(bare).end() :], options, texts, strict=True)
+        letter = _read(_LINE_START.sub("", bare), options, texts, strict=True)
         if letter and not (bare == "A" and following[:1].islower()):  # an article at the end of its line
             letters.add(letter)
     return letters.pop() if len(letters) == 1 else None

@@ -25,8 +25,6 @@ def shipped(size: str) -> Path:
 
 def resolve(name: str) -> str:
     """A profile's model name as a folder or Hub name (phantom:base is the shipped larger tiny model)."""
-    from medvlt_lib.models.loading import shipped
-
     return str(shipped(name.removeprefix("phantom:"))) if name.startswith("phantom:") else name
 
 

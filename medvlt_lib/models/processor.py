@@ -86,6 +86,12 @@ def load_processor(folder: str | Path, without_torchvision: bool | None = None, 
     return processor
 
 
+def image_tokens(processor, width: int, height: int) -> int:
+    """How many tokens of a prompt an image of this size becomes, under the processor's pixel limits."""
+    images = processor.image_processor
+    return images.get_number_of_image_patches(height, width, {}) // images.merge_size**2
+
+
 def _image_settings(folder: str | Path, revision: str | None) -> dict:
     from transformers.utils import cached_file
 

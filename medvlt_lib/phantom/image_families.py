@@ -1,9 +1,9 @@
 """Image families: digital phantoms drawn with known geometry, pose, contrast and noise, and the questions on them.
 
-A *scene* is one kind of picture (chest film, head CT, ...) with the values of every question that can be asked of it,
-drawn independently and uniformly, and its pose. `draw` makes the scene, `render` the picture. A *family* asks for one
-of the values. `level` (1-3) lowers contrast and adds noise and rotation. Radiological convention: the patient's right
-is on the left of the picture. Synthetic, for learning the method; not for clinical use.
+A *scene* is one picture of some kind (chest film, head CT, ...): its pose, and the values of every question that can be
+asked of it, drawn independently and uniformly. A *family* asks for one of the values. `level` (1-3) lowers contrast and
+adds noise and rotation. As radiologists have it, the patient's right is on the left of the picture. Synthetic, for
+learning the method; not for clinical use.
 
 Pictures are drawn at twice their size with Pillow and reduced; everything random comes from integers, so that the
 same seed gives the same pixels on every machine.
@@ -12,7 +12,9 @@ same seed gives the same pixels on every machine.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from random import Random
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
@@ -20,22 +22,24 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter
 SIZE = 112
 S = 2  # drawing scale
 MM = 0.6  # picture pixels per millimetre in the heads (a skull 150 mm wide is 90 pixels)
-Scene = dict
+Point = tuple[float, float]
+Colour = int | tuple[int, int, int]  # grey, or red, green and blue
+Scene = dict[str, Any]  # a picture's pose and what there is to see on it, by name
 
 
-def _ellipse(draw: ImageDraw.ImageDraw, x: float, y: float, rx: float, ry: float, fill, **kwargs) -> None:
-    draw.ellipse([round(S * v) for v in (x - rx, y - ry, x + rx, y + ry)], fill=fill, **kwargs)
+def _ellipse(draw: ImageDraw.ImageDraw, x: float, y: float, rx: float, ry: float, fill: Colour) -> None:
+    draw.ellipse([round(S * v) for v in (x - rx, y - ry, x + rx, y + ry)], fill=fill)
 
 
-def _polygon(draw: ImageDraw.ImageDraw, points, fill) -> None:
+def _polygon(draw: ImageDraw.ImageDraw, points: list[Point], fill: Colour) -> None:
     draw.polygon([(round(S * x), round(S * y)) for x, y in points], fill=fill)
 
 
-def _line(draw: ImageDraw.ImageDraw, points, fill, width: float) -> None:
+def _line(draw: ImageDraw.ImageDraw, points: list[Point], fill: Colour, width: float) -> None:
     draw.line([(round(S * x), round(S * y)) for x, y in points], fill=fill, width=round(S * width), joint="curve")
 
 
-def _canvas(mode: str = "L", colour=0) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+def _canvas(mode: str = "L", colour: Colour = 0) -> tuple[Image.Image, ImageDraw.ImageDraw]:
     image = Image.new(mode, (S * SIZE, S * SIZE), colour)
     return image, ImageDraw.Draw(image)
 
@@ -65,16 +69,30 @@ def _pose(rng: Random, level: int, tilt: int) -> Scene:
     }
 
 
-def _place(rng: Random, count: int, sample, gap: float) -> list[tuple[float, float]]:
+def _place(rng: Random, count: int, sample: Callable[[Random], Point], gap: float) -> list[Point]:
     """`count` points from `sample(rng)`, every two at least `gap` apart; starts again when it runs out of room."""
     while True:
-        points: list[tuple[float, float]] = []
+        points: list[Point] = []
         for _ in range(60 * max(1, count)):
             if len(points) == count:
                 return points
             x, y = sample(rng)
             if all((x - a) ** 2 + (y - b) ** 2 >= gap * gap for a, b in points):
                 points.append((x, y))
+
+
+class SceneKind(Protocol):
+    """One kind of picture. `values` are the answers to every question that can be asked of it, by family."""
+
+    name: str
+    modality: str
+    values: dict[str, tuple]
+
+    def draw(self, rng: Random, level: int, values: dict) -> Scene:
+        """A scene with these values, its pose and all else at random."""
+
+    def render(self, s: Scene) -> Image.Image:
+        """The scene's picture."""
 
 
 class ChestFilm:
@@ -97,7 +115,7 @@ class ChestFilm:
     def _nodules(self, rng: Random, scene: Scene, side: int, count: int) -> list[list[float]]:
         half = scene["chest_cm"] * self.PX / 2
 
-        def sample(r: Random) -> tuple[float, float]:
+        def sample(r: Random) -> Point:
             return side * half * r.randint(42, 78) / 100, r.randint(-24, 24 if side < 0 else 2)
 
         return [[x, y, rng.randint(46, 56) / 10] for x, y in _place(rng, count, sample, 13)]
@@ -122,10 +140,9 @@ class ChestFilm:
             _polygon(d, [(cx + side * x, cy + y) for x, y in lungs], lung)
             for k in range(6):  # ribs
                 y = cy - 36 + 12 * k
-                d.arc([round(S * v) for v in sorted((cx + side * 2, cx + side * (half + 8)))[:1]]
-                      + [round(S * (y - 4))]
-                      + [round(S * v) for v in sorted((cx + side * 2, cx + side * (half + 8)))[1:]]
-                      + [round(S * (y + 14))], 180, 360, fill=lung + 16, width=4)  # fmt: skip
+                left, right = sorted((cx + side * 2, cx + side * (half + 8)))
+                box = [round(S * v) for v in (left, y - 4, right, y + 14)]
+                d.arc(box, 180, 360, fill=lung + 16, width=4)
             _line(d, [(cx + side * 4, cy - 40), (cx + side * 0.8 * half, cy - 46)], soft + 15, 2)  # clavicle
         _polygon(d, [(cx - 4, 2), (cx + 4, 2), (cx + 4, 110), (cx - 4, 110)], min(255, soft + 12))  # spine
         width = s["cardiothoracic_ratio"] / 100 * 2 * half
@@ -171,27 +188,32 @@ class HeadCT:
         midline = [(cx, cy - ry + 7), (cx + shift, cy - 12), (cx + shift, cy + 12), (cx, cy + ry - 7)]
         _line(d, midline, brain + 45, 1.5)
         ventricle = blood if s["bleed_type"] == "intraventricular" else fluid
-        for hand in (-1, 1):
-            _polygon(d, [(cx + shift + hand * x, cy + y) for x, y in [(1.5, -2), (4, -16), (11, -20), (9, -10), (7, 2), (12, 18), (7, 19), (2, 6)]], ventricle)  # fmt: skip
+        horn = [(1.5, -2), (4, -16), (11, -20), (9, -10), (7, 2), (12, 18), (7, 19), (2, 6)]
+        for side in (-1, 1):
+            _polygon(d, [(cx + shift + side * x, cy + y) for x, y in horn], ventricle)
         _ellipse(d, cx + shift, cy + 8, 2, 4, ventricle)
         self._bleed(image, d, s, cx, cy, rx - 6, ry - 6, blood)
         return _finish(image, s, 2)
 
     @staticmethod
-    def _bleed(image, d, s: Scene, cx, cy, rx, ry, blood) -> None:
+    def _bleed(
+        image: Image.Image, d: ImageDraw.ImageDraw, s: Scene, cx: float, cy: float, rx: float, ry: float, blood: int
+    ) -> None:
+        """Draw the bleeding inside the skull, an ellipse of rx and ry around (cx, cy)."""
         y = cy + s["spot"]
         if s["bleed_type"] == "intracerebral":
             _ellipse(d, cx + s["side"] * (rx - 15), y, 8, 7, blood)
         if s["bleed_type"] not in ("epidural", "subdural"):
             return
-        inner, other = (_canvas() for _ in range(2))
-        _ellipse(inner[1], cx, cy, rx, ry, 255)
+        inside, draw_inside = _canvas()
+        other, draw_other = _canvas()
+        _ellipse(draw_inside, cx, cy, rx, ry, 255)
         if s["bleed_type"] == "epidural":  # a lens on the inner table
-            _ellipse(other[1], cx + s["side"] * rx, y, 10, 17, 255)
-            mask = ImageChops.darker(inner[0], other[0])
+            _ellipse(draw_other, cx + s["side"] * rx, y, 10, 17, 255)
+            mask = ImageChops.darker(inside, other)
         else:  # a crescent along the convexity
-            _ellipse(other[1], cx - s["side"] * 6, cy, rx, ry + 1, 255)
-            mask = ImageChops.subtract(inner[0], other[0])
+            _ellipse(draw_other, cx - s["side"] * 6, cy, rx, ry + 1, 255)
+            mask = ImageChops.subtract(inside, other)
         image.paste(blood, mask=mask)
 
 
@@ -219,9 +241,10 @@ class BrainMRI:
             a = 2 * math.pi * k / 28 + s["jx"] / 20
             outer, inner = (rx - 5, ry - 5), (rx - 11 - k % 3, ry - 11 - k % 3)
             _line(d, [(cx + r * math.cos(a), cy + q * math.sin(a)) for r, q in (outer, inner)], fluid - 45, 1)
+        horn = [(1.5, -2), (3, -13), (8, -16), (6, -6), (5, 3), (9, 15), (5, 15), (2, 5)]
         for side in (-1, 1):
             _ellipse(d, cx + side * 14, cy, 13, 32, white)
-            _polygon(d, [(cx + side * x, cy + y) for x, y in [(1.5, -2), (3, -13), (8, -16), (6, -6), (5, 3), (9, 15), (5, 15), (2, 5)]], fluid)  # fmt: skip
+            _polygon(d, [(cx + side * x, cy + y) for x, y in horn], fluid)
         _line(d, [(cx, cy - ry + 6), (cx, cy - 16)], fluid - 20, 1)
         _line(d, [(cx, cy + 16), (cx, cy + ry - 6)], fluid - 20, 1)
         side, lobe = s["lesion_site"].split()
@@ -277,7 +300,7 @@ class Histology:
     def draw(self, rng: Random, level: int, values: dict) -> Scene:
         dark = values["dark_nuclei"]
 
-        def sample(r: Random) -> tuple[int, int]:  # clear of the picture's two middle lines
+        def sample(r: Random) -> Point:  # clear of the picture's two middle lines
             return r.choice([r.randint(8, 49), r.randint(63, 104)]), r.choice([r.randint(8, 49), r.randint(63, 104)])
 
         points = _place(rng, dark + 3 + level, sample, 17)
@@ -307,7 +330,7 @@ class ImageFamily:
     modality = "image"
     name: str
     reference: str
-    scene: object
+    scene: SceneKind
     question: str
 
     @property
@@ -318,8 +341,13 @@ class ImageFamily:
     def image_modality(self) -> str:
         return self.scene.modality
 
-    def text(self, value) -> str:
+    def text(self, value: Any) -> str:
+        """An answer value as option text."""
         return str(value)
+
+    def steps(self, s: Scene) -> list[str]:
+        """The teacher's working."""
+        raise NotImplementedError
 
 
 class CardiothoracicRatio(ImageFamily):
@@ -431,7 +459,7 @@ class DarkNuclei(ImageFamily):
         return steps
 
 
-IMAGE_FAMILIES = (
+IMAGE_FAMILIES: tuple[ImageFamily, ...] = (
     CardiothoracicRatio(),
     NoduleCount(),
     MidlineShift(),

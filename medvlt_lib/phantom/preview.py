@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import textwrap
+from typing import TYPE_CHECKING
 
 from medvlt_lib.core.files import atomic_write
 from medvlt_lib.core.images import load_image
 from medvlt_lib.core.records import Question
 from medvlt_lib.phantom.questions import family_names, make_questions
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 NOTICE = "Synthetic phantoms, for learning the method. Not medical knowledge, not for clinical use."
 
@@ -27,7 +31,8 @@ def preview(path: str, seed: int = 0, columns: int = 3) -> None:
     atomic_write(path, lambda temporary: figure.savefig(temporary, format="png", dpi=110))
 
 
-def _panel(picture, words, question: Question) -> None:
+def _panel(picture: Axes, words: Axes, question: Question) -> None:
+    """One question: its picture with a title on the left, its words on the right."""
     picture.imshow(load_image(question.images[0]))
     picture.set_title(f"{question.family}\n{question.image_modality}, level {question.difficulty}", fontsize=7)
     lines = [*textwrap.wrap(question.question, 34), ""]

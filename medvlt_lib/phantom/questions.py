@@ -12,15 +12,20 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from random import Random
+from typing import Any
+
+from PIL import Image
 
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.images import pixel_id
 from medvlt_lib.core.records import LETTERS, Question
-from medvlt_lib.phantom.image_families import IMAGE_FAMILIES
+from medvlt_lib.phantom.image_families import IMAGE_FAMILIES, SIZE, ImageFamily, Scene, SceneKind
 from medvlt_lib.phantom.text_families import TEXT_FAMILIES
+from medvlt_lib.phantom.text_family import TextFamily
 
-FAMILIES = {family.name: family for family in (*TEXT_FAMILIES, *IMAGE_FAMILIES)}
+FAMILIES: dict[str, TextFamily | ImageFamily] = {family.name: family for family in (*TEXT_FAMILIES, *IMAGE_FAMILIES)}
 SPLITS = ("train", "validation", "test")
 OPTION_COUNTS = {2: 1, 3: 2, 4: 4, 5: 3}  # number of options: weight
 
@@ -76,22 +81,28 @@ def make_questions(
 
 def blank(question: Question) -> Question:
     """The same question with a uniformly grey picture: what a model knows without looking."""
-    from dataclasses import replace
-
-    from PIL import Image
-
-    picture = Image.new("RGB", (112, 112), (127, 127, 127))
-    return replace(question, images=[_png(picture)], image_ids=[pixel_id(picture)])
+    grey = Image.new("RGB", (SIZE, SIZE), (127, 127, 127))
+    return replace(question, images=[_png(grey)], image_ids=[pixel_id(grey)])
 
 
 def trace(steps: list[str], options: dict[str, str], answer: str) -> str:
     """The teacher's chain of thought: the working, then the options in turn up to the one that matches."""
-    looks = []
+    sentences = [f"{step}." for step in steps]
     for letter, text in options.items():
-        looks.append(f"{letter}. {text} {'yes' if text == answer else 'no'}.")
+        sentences.append(f"{letter}. {text} {'yes' if text == answer else 'no'}.")
         if text == answer:
             break
-    return " ".join([*(f"{step}." for step in steps), *looks])
+    return " ".join(sentences)
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """A scene with its level, its picture as PNG and the hash of the picture's pixels."""
+
+    scene: Scene
+    level: int
+    png: bytes
+    pixel_id: str
 
 
 def _stream(names: list[str], split: str, seed: int) -> Iterator[Question]:
@@ -99,16 +110,16 @@ def _stream(names: list[str], split: str, seed: int) -> Iterator[Question]:
     seen: set[str] = set()
     index = 0
     while True:
-        scenes: dict[str, tuple] = {}
+        pictures: dict[str, _Picture] = {}
         for name in names:
             family = FAMILIES[name]
-            if family.modality == "text":
+            if isinstance(family, TextFamily):
                 yield _text_question(family, split, seed, index, seen)
                 continue
-            kind = family.scene.name
-            if kind not in scenes:
-                scenes[kind] = _scene(family.scene, split, seed, index)
-            yield _image_question(family, scenes[kind], split, seed, index)
+            kind = family.scene
+            if kind.name not in pictures:
+                pictures[kind.name] = _draw_picture(kind, split, seed, index)
+            yield _image_question(family, pictures[kind.name], split, seed, index)
         index += 1
 
 
@@ -117,52 +128,64 @@ def _split_of(content: str) -> str:
     return {0: "test", 1: "validation"}.get(bucket, "train")
 
 
-def _text_question(family, split: str, seed: int, index: int, seen: set[str]) -> Question:
+def _text_question(family: TextFamily, split: str, seed: int, index: int, seen: set[str]) -> Question:
     rng = Random(f"{family.name}:{split}:{seed}:{index}")
     value, level = rng.choice(family.values), rng.randint(1, 3)
     while True:
         facts = family.draw(rng, level, value)
-        if family.rule(facts) != value or _split_of(family.stem(facts)) != split:
+        stem = family.stem(facts)
+        if family.rule(facts) != value or _split_of(stem) != split:
             continue
-        question = _question(family, value, facts, family.stem(facts), level, rng, split, seed, index)
+        question = _question(family, value, stem, family.steps(facts), level, rng, split, seed, index)
         key = f"{question.question} {question.options}"
         if key not in seen:
             seen.add(key)
             return question
 
 
-def _scene(kind, split: str, seed: int, index: int) -> tuple[dict, bytes, str, int]:
+def _draw_picture(kind: SceneKind, split: str, seed: int, index: int) -> _Picture:
     rng = Random(f"{kind.name}:{split}:{seed}:{index}")
     values = {name: rng.choice(choices) for name, choices in kind.values.items()}
     level = rng.randint(1, 3)
     while True:
         scene = kind.draw(rng, level, values)
         if _split_of(json.dumps(scene, sort_keys=True)) == split:
-            picture = kind.render(scene)
-            return scene, _png(picture), pixel_id(picture), level
+            image = kind.render(scene)
+            return _Picture(scene, level, _png(image), pixel_id(image))
 
 
-def _image_question(family, drawn: tuple, split: str, seed: int, index: int) -> Question:
-    scene, png, pixels, level = drawn
+def _image_question(family: ImageFamily, picture: _Picture, split: str, seed: int, index: int) -> Question:
     rng = Random(f"{family.name}:{split}:{seed}:{index}")
-    return _question(family, scene[family.name], scene, family.question, level, rng, split, seed, index, png, pixels)
+    value, steps = picture.scene[family.name], family.steps(picture.scene)
+    return _question(family, value, family.question, steps, picture.level, rng, split, seed, index, picture)
 
 
-def _question(family, value, facts, stem, level, rng, split, seed, index, png=None, pixels=None) -> Question:
+def _question(
+    family: TextFamily | ImageFamily,
+    value: Any,
+    stem: str,
+    steps: list[str],
+    level: int,
+    rng: Random,
+    split: str,
+    seed: int,
+    index: int,
+    picture: _Picture | None = None,
+) -> Question:
+    """A question with the gold value among options that are drawn from the family's other values."""
     count = min(rng.choices(list(OPTION_COUNTS), list(OPTION_COUNTS.values()))[0], len(family.values))
     choices = [value, *rng.sample([v for v in family.values if v != value], count - 1)]
     rng.shuffle(choices)
     options = {letter: family.text(v) for letter, v in zip(LETTERS, choices, strict=False)}
     label = LETTERS[choices.index(value)]
-    steps = family.steps(facts)
     return Question(
         id=f"phantom-{family.name}-{split}-{seed}-{index}",
         dataset="phantom",
         split=split,
         modality=family.modality,
         image_modality=family.image_modality,
-        images=[png] if png else [],
-        image_ids=[pixels] if pixels else [],
+        images=[picture.png] if picture else [],
+        image_ids=[picture.pixel_id] if picture else [],
         question=stem,
         options=options,
         answer_label=label,
@@ -177,9 +200,7 @@ def _question(family, value, facts, stem, level, rng, split, seed, index, png=No
 
 
 def _corrupt(question: Question, key: str, rng: Random) -> Question:
-    """The same question with a wrong label, or with one wrong step in its trace, and that recorded in `noise`."""
-    from dataclasses import replace
-
+    """The same question with a wrong label, or with one wrong step in its trace, recorded in `noise`."""
     steps, label = question.extra["steps"], question.answer_label
     if key == "label":
         label = rng.choice([k for k in question.options if k != label])
@@ -206,7 +227,7 @@ def _slip(step: str, rng: Random) -> str:
     return step[: last.start()] + str(wrong) + step[last.end() :]
 
 
-def _png(picture) -> bytes:
+def _png(image: Image.Image) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, "PNG", compress_level=1)
+    image.save(buffer, "PNG", compress_level=1)
     return buffer.getvalue()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 
 from medvlt_lib.core.records import LETTERS, Question
 
@@ -13,19 +14,23 @@ def _number(text: str) -> float | None:
     return float(found.group()) if found else None
 
 
-def _by_value(question: Question, pick) -> str:
-    """The letter whose option stands at a place when sorted by number (by text where there is none)."""
-    ordered = sorted(question.options, key=lambda k: (_number(question.options[k]) or 0.0, question.options[k]))
-    return ordered[pick(len(ordered))]
+def _by_value(question: Question) -> list[str]:
+    """The letters, sorted by the number in their option, and by its text where there is none."""
+    return sorted(question.options, key=lambda k: (_number(question.options[k]) or 0.0, question.options[k]))
 
 
-RULES = {
-    "lowest value": lambda q: _by_value(q, lambda n: 0),
-    "middle value": lambda q: _by_value(q, lambda n: n // 2),
-    "highest value": lambda q: _by_value(q, lambda n: n - 1),
+def _fixed(letter: str) -> Callable[[Question], str]:
+    return lambda question: letter if letter in question.options else "A"
+
+
+# A rule takes a question and names a letter. Of several longest or shortest options the first counts.
+RULES: dict[str, Callable[[Question], str]] = {
+    "lowest value": lambda q: _by_value(q)[0],
+    "middle value": lambda q: _by_value(q)[len(q.options) // 2],
+    "highest value": lambda q: _by_value(q)[-1],
     "longest text": lambda q: max(q.options, key=lambda k: len(q.options[k])),
     "shortest text": lambda q: min(q.options, key=lambda k: len(q.options[k])),
-    **{f"always {letter}": (lambda q, letter=letter: letter if letter in q.options else "A") for letter in LETTERS[:5]},
+    **{f"always {letter}": _fixed(letter) for letter in LETTERS[:5]},
 }
 
 
@@ -38,8 +43,8 @@ def shortcut_scores(questions: list[Question]) -> dict[str, float]:
     scores = {name: sum(rule(q) == q.answer_label for q in questions) / len(questions) for name, rule in RULES.items()}
     half, right = len(questions) // 2, 0
     for learn, test in ((questions[:half], questions[half:]), (questions[half:], questions[:half])):
-        often = Counter(q.answer for q in learn)
-        right += sum(max(q.options, key=lambda k: often[q.options[k]]) == q.answer_label for q in test)
+        counts = Counter(q.answer for q in learn)
+        right += sum(max(q.options, key=lambda k: counts[q.options[k]]) == q.answer_label for q in test)
     return {**scores, "most frequent value": right / len(questions)}
 
 

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from medvlt_lib.core.config import Profile
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.models.loading import load_policy, profile_processor
+from medvlt_lib.rollout.engine import Engine
 
 
-def build_engine(profile, checkpoint: Path | None = None):
-    """The rollout engine of a profile, on its base model or on an arm's checkpoint. Raises UserError for a checkpoint on a server."""
+def build_engine(profile: Profile, checkpoint: Path | None = None) -> Engine:
+    """The rollout engine of a profile, on its base model or on an arm's checkpoint.
+
+    Raises UserError for a checkpoint on a server.
+    """
     if profile.engine.kind == "openai":
-        from medvlt_lib.rollout.openai_engine import ChatClient, OpenAIEngine
+        from medvlt_lib.rollout.chat_client import ChatClient
+        from medvlt_lib.rollout.openai_engine import OpenAIEngine
 
         if checkpoint is not None:
             raise UserError(f"engine.kind openai cannot load {checkpoint}; serve it there and name it as model.name.")

@@ -8,18 +8,27 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from medvlt_lib.core.prompts import messages
 from medvlt_lib.core.records import Completion, Question
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from transformers import PreTrainedTokenizerBase
+
+    from medvlt_lib.core.config import Profile
+
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to sample: `n` completions a prompt, numbered from `first`; temperature 0 is greedy. `seed` with the prompt's id
-    and the sample's number names one random stream, so that neither batch size nor resuming changes an answer."""
+    """How to sample: `n` completions a prompt, numbered from `first`; temperature 0 is greedy.
+
+    `seed`, the prompt's id and the sample's number together name one random stream, so that neither batch size nor
+    resuming changes an answer.
+    """
 
     n: int = 1
     temperature: float = 1.0
@@ -34,20 +43,22 @@ class Prompt:
 
     id: str
     messages: list[dict]
-    images: list = field(default_factory=list)
+    images: list[str | bytes | Image] = field(default_factory=list)
 
 
 class Engine(Protocol):
+    """What every engine can do."""
+
     def generate(self, prompts: Iterable[Prompt], sampling: Sampling) -> Iterator[Completion]: ...
 
 
-def suppressed(tokenizer) -> list[int]:
+def suppressed_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Tokens that no engine may sample: a sampled image token breaks the next forward pass."""
     names = ("<|image_pad|>", "<|video_pad|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>", "<|endoftext|>")
     return [i for i in tokenizer.convert_tokens_to_ids(names) if i is not None]
 
 
-def engine_version(profile) -> str:
+def engine_version(profile: Profile) -> str:
     """The engine that rolls out for a profile, with the version of its library."""
     from importlib.metadata import version
 
@@ -55,7 +66,7 @@ def engine_version(profile) -> str:
 
 
 def prompts_of(questions: Iterable[Question], style: str = "medvlthinker") -> list[Prompt]:
-    """The prompts that ask `questions` in a style of medvlt_lib.prompts."""
+    """The prompts that ask `questions` in a style of medvlt_lib.core.prompts."""
     return [Prompt(q.id, messages(q, style), q.images) for q in questions]
 
 

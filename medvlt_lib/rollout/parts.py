@@ -3,86 +3,107 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.files import atomic_write
-from medvlt_lib.core.records import Completion, Question
-from medvlt_lib.rollout.engine import Engine, Sampling, prompts_of
+from medvlt_lib.core.question_files import QuestionFiles
+from medvlt_lib.core.records import Question
 
-Rows = Callable[[Engine, list[Question]], Iterable[dict]]
-
-
-def graded(style: str, sampling: Sampling, row: Callable[[Completion, Question], dict]) -> Rows:
-    """Rows of a chunk of questions: `row` of each of `sampling.n` completions, in order."""
-
-    def rows(engine: Engine, chunk: list[Question]) -> Iterator[dict]:
-        by_id = {q.id: q for q in chunk}
-        for completion in engine.generate(prompts_of(chunk, style), sampling):
-            yield row(completion, by_id[completion.question_id])
-
-    return rows
+# What every row of the filter's rollouts says of how it was made (medvlt_lib.stages.filtering).
+PROVENANCE = ("weights", "quantization", "prompt_style", "temperature", "max_new_tokens", "seed", "engine", "grader")
 
 
-def roll_out(
-    folder: Path,
-    questions: list[Question],
-    make_engine: Callable[[], Engine],
-    rows: Rows,
-    part: int,
-    title: str,
-    shard: tuple[int, int] | None = None,
-    provenance: dict | None = None,
-) -> Iterator[dict]:
-    """Every row of `rows(engine, chunk)`, in order, kept in `folder`/part-*.jsonl with `part` questions in each file.
+@dataclass
+class Part:
+    """One file of rollouts: rows of the questions `start` to `stop`, each row with the same `provenance`."""
 
-    The engine is only made when a part is missing. `shard` (i, n) does every n-th part, from the i-th. Every row carries
-    `provenance`. Raises UserError for a part that is torn or has rows of another provenance.
-    """
-    engine, provenance = None, provenance or {}
-    with tqdm(total=len(questions), desc=title, unit="question") as bar:
-        for number, start in enumerate(range(0, len(questions), part)):
-            if shard and number % shard[1] != shard[0] - 1:
-                continue
-            path, chunk = folder / f"part-{number:05d}.jsonl", questions[start : start + part]
-            if not path.exists():
-                engine = engine or make_engine()
-                lines, seen = [], set()
-                for row in rows(engine, chunk):
-                    lines.append(json.dumps({**row, **provenance}, ensure_ascii=False))
-                    bar.update(row["id"] not in seen)
+    path: Path
+    source: QuestionFiles
+    start: int
+    stop: int
+    provenance: dict[str, Any] = field(default_factory=dict)
+    bar: tqdm | None = None
+
+    def questions(self) -> list[Question]:
+        return self.source[self.start : self.stop]
+
+    def write(self, rows: Iterable[dict]) -> None:
+        """Write the rows as they come, whole or not at all; the progress bar counts their questions."""
+
+        def write(temporary: str) -> None:
+            seen: set[str] = set()
+            with open(temporary, "w", encoding="utf-8") as file:
+                for row in rows:
+                    file.write(json.dumps({**row, **self.provenance}, ensure_ascii=False) + "\n")
+                    if self.bar is not None and row["id"] not in seen:
+                        self.bar.update()
                     seen.add(row["id"])
-                text = "\n".join(lines) + "\n"
-                atomic_write(path, lambda temporary, text=text: Path(temporary).write_text(text, encoding="utf-8"))
-            else:
-                bar.update(len(chunk))
-            yield from _read(path, provenance, {q.id for q in chunk})
 
+        atomic_write(self.path, write)
 
-def missing_parts(folder: Path, questions: int, part: int) -> list[str]:
-    """The names of part files that are not there."""
-    names = [f"part-{n:05d}.jsonl" for n in range(-(-questions // part))]
-    return [n for n in names if not (folder / n).exists()]
-
-
-def _read(path: Path, provenance: dict, ids: set[str]) -> Iterator[dict]:
-    with open(path, encoding="utf-8") as file:
-        for line in file:
-            try:
-                row = json.loads(line)
-            except ValueError as error:
-                raise UserError(f"{path} is torn; delete it and start the same command again.") from error
-            for key, value in provenance.items():
-                if row.get(key) != value:
+    def rows(self, ids: set[str]) -> Iterator[dict]:
+        """The rows on disk. Raises UserError when they are torn, of another provenance or of other questions."""
+        seen = set()
+        with open(self.path, encoding="utf-8", newline="\n") as file:
+            for line in file:
+                try:
+                    row = json.loads(line)
+                except ValueError as error:
+                    raise UserError(f"{self.path} is torn; delete it and start the same command again.") from error
+                self._check_provenance(row)
+                if row["id"] not in ids:
                     raise UserError(
-                        f"{path} holds rollouts with {key} = {json.dumps(row.get(key))}, now it is {json.dumps(value)}; "
-                        "delete that file to do it again, or choose another --run."
+                        f"{self.path} holds rollouts of {row['id']}, a question of another part or run; "
+                        "delete that file."
                     )
-            if row["id"] not in ids:
+                seen.add(row["id"])
+                yield row
+        if seen != ids:
+            raise UserError(f"{self.path} is torn; delete it and start the same command again.")
+
+    def _check_provenance(self, row: dict) -> None:
+        for key, value in self.provenance.items():
+            if row.get(key) != value:
                 raise UserError(
-                    f"{path} holds rollouts of {row['id']}, a question of another part or run; delete that file."
+                    f"{self.path} holds rollouts with {key} = {json.dumps(row.get(key))}, "
+                    f"now it is {json.dumps(value)}; delete that file to do it again, or choose another --run."
                 )
-            yield row
+
+
+def parts_of(folder: Path, questions: QuestionFiles, size: int, provenance: dict[str, Any] | None = None) -> list[Part]:
+    """The part files of `questions` in `folder`, `size` questions in each, whether they are there or not."""
+    starts = range(0, len(questions), size)
+    return [
+        Part(folder / f"part-{n:05d}.jsonl", questions, start, min(start + size, len(questions)), provenance or {})
+        for n, start in enumerate(starts)
+    ]
+
+
+def missing(parts: list[Part]) -> list[Part]:
+    return [part for part in parts if not part.path.exists()]
+
+
+def with_progress(parts: list[Part], title: str) -> Iterator[Part]:
+    """The missing parts one after the other, under a bar that counts the questions of all."""
+    to_do = missing(parts)
+    total = sum(part.stop - part.start for part in parts)
+    done = total - sum(part.stop - part.start for part in to_do)
+    with tqdm(total=total, initial=done, desc=title, unit="question") as bar:
+        for part in to_do:
+            part.bar = bar
+            yield part
+
+
+def rows_of(parts: list[Part]) -> Iterator[dict]:
+    """Every row of the parts, in order. Raises UserError as `Part.rows`."""
+    if not parts:
+        return
+    ids = [row["id"] for row in parts[0].source.columns("id")]
+    for part in parts:
+        yield from part.rows(set(ids[part.start : part.stop]))

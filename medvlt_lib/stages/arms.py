@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from medvlt_lib.core.errors import UserError
-from medvlt_lib.core.runs import COMMANDS, Run
+from medvlt_lib.core.runs import COMMANDS, STAGES, Run
 
 ARMS = ("base", "sft_text", "sft_image", "rl_text", "rl_image", "sft_text-rl_image", "rl_text-rl_image")
 
@@ -29,6 +29,12 @@ def arm_inputs(run_: Run, stage: str, arm: str, which: str, data: Path | None, i
     if arm in ARMS[1:] and arm_stage(arm) != stage:
         raise UserError(
             f"the arm {arm} is trained by `medvlt {COMMANDS[arm_stage(arm)]} --arm {arm}`, not by {COMMANDS[stage]}."
+        )
+    other = "04" if stage == "03" else "03"
+    if (run_.folder / STAGES[other] / arm).exists():
+        raise UserError(
+            f"the arm {arm} was trained by `medvlt {COMMANDS[other]}` already, and one name is one model; "
+            "choose another --arm."
         )
     before, _, last = arm.rpartition("-")
     kind = last.partition("_")[2]

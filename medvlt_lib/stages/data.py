@@ -1,33 +1,36 @@
-"""Stage 01: write the run's training, validation and test questions, check them for leaks, and write their data card."""
+"""Stage 01: write the run's training, validation and test questions, look for leaks, and write their data card."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from random import Random
 
+from PIL import Image
 from tqdm import tqdm
 
+from medvlt_lib.core.config import Data
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.files import write_jsonl
-from medvlt_lib.core.images import load_image, pixel_id
 from medvlt_lib.core.records import Question, iterate_questions, write_questions
 from medvlt_lib.core.runs import Run
 from medvlt_lib.data.card import Description, write_card
-from medvlt_lib.data.leakage import Fingerprint, find_leaks, fingerprint, leak_table
+from medvlt_lib.data.leakage import Fingerprint, find_leaks, fingerprint, leak_table, picture_groups
 from medvlt_lib.data.rows import Tally
-from medvlt_lib.data.sources import SETS, load_set
+from medvlt_lib.data.sources import SETS, load_set_with_pictures
 
 TRAINING = ("train_text", "train_image", "traces_image")
+HELD_OUT = ("validation", "test")
 
 
 @dataclass
-class Written:
-    """What is remembered of a set once its file is written: where it came from, fingerprints, and figures for the card."""
+class WrittenSet:
+    """What is remembered of a set once its file is written: fingerprints, figures for the card, and what became of the
+    rows of its sources."""
 
+    fingerprints: list[Fingerprint] = field(default_factory=list)
     description: Description = field(default_factory=Description)
-    prints: list[Fingerprint] = field(default_factory=list)
     tallies: list[Tally] = field(default_factory=list)
 
 
@@ -36,12 +39,15 @@ def run(run_: Run) -> dict:
     data = run_.profile.data
     named = [n for n in SETS if getattr(data, n)]
     files = {n: Path(getattr(data, n)) for n in named if ":" not in getattr(data, n)}
-    return run_.perform("01", lambda folder: _work(folder, run_, named), run_.settings("data"), files)
+    with run_.stage("01", run_.settings("data"), files) as stage:
+        if not stage.finished:
+            stage.metrics = _work(stage.folder, run_, named)
+        return stage.metrics
 
 
 def _work(folder: Path, run_: Run, named: list[str]) -> dict:
     data = run_.profile.data
-    sets: dict[str, Written] = {}
+    sets: dict[str, WrittenSet] = {}
     if wrong := [n for n in named if n != "validation" and getattr(data, n).startswith("split:")]:
         raise UserError(
             f"data.{wrong[0]} = {getattr(data, wrong[0])}: only data.validation can be split off; name a set or a file."
@@ -49,82 +55,110 @@ def _work(folder: Path, run_: Run, named: list[str]) -> dict:
     split = data.validation.partition(":")[2] if data.validation.startswith("split:") else None
     if split and (split not in ("train_text", "train_image") or getattr(data, split).startswith("phantom:")):
         raise UserError(
-            f"data.validation = {data.validation}: only a hub: set or a file can be split; write split:train_text or split:train_image."
+            f"data.validation = {data.validation}: only a hub: set or a file can be split; "
+            "write split:train_text or split:train_image."
         )
     for name in named:
         if name == "validation" and split:
             continue
-        sets[name] = Written()
-        _write(folder, name, load_set(name, data, sets[name].tallies), sets[name])
-        if not sets[name].prints:
+        sets[name] = WrittenSet()
+        _write(folder, name, load_set_with_pictures(name, data, sets[name].tallies), sets[name])
+        if not sets[name].fingerprints:
             raise UserError(f"data.{name} = {getattr(data, name)} holds no questions; name another source.")
     if split:
-        sets["validation"] = _hold_out(folder, split, data, sets)
+        sets[split], sets["validation"] = _hold_out(folder, split, data, sets[split])
     leaks = _leaks(folder, sets)
     if data.drop_leaks:
         for name in TRAINING:
             dropped = {leak["train_id"] for leak in leaks if leak["train_set"] == name}
-            if name in sets and len(dropped) == len(sets[name].prints):
+            if name in sets and len(dropped) == len(sets[name].fingerprints):
                 raise UserError(
-                    f"data.drop_leaks would leave nothing of {name}: every question of it is in the test set; name another source."
+                    f"data.drop_leaks would leave nothing of {name}: every question of it is in the validation or the "
+                    "test set; name another source."
                 )
             if name in sets and dropped:
-                _without(folder, name, dropped, sets[name])
-    sizes = {n: len(sets[n].prints) for n in TRAINING if n in sets}
-    table = leak_table(leaks, sizes, sets["test"].prints)
+                sets[name] = _without(folder, name, dropped, sets[name])
+    sizes = {n: len(sets[n].fingerprints) for n in TRAINING if n in sets}
+    table = leak_table(leaks, sizes, {n: sets[n].fingerprints for n in HELD_OUT})
     write_card(folder, run_, {n: sets[n] for n in SETS if n in sets}, table, data.drop_leaks)
-    run_.manifest["sources"] = {t.name: t.revision for s in sets.values() for t in s.tallies}
-    return {name: len(sets[name].prints) for name in SETS if name in sets}
+    run_.note(sources={t.name: t.revision for s in sets.values() for t in s.tallies})
+    return {name: len(sets[name].fingerprints) for name in SETS if name in sets}
 
 
-def _write(folder: Path, name: str, questions: Iterator[Question], written: Written) -> None:
+def _write(
+    folder: Path, name: str, questions: Iterator[tuple[Question, list[Image.Image]]], written: WrittenSet
+) -> None:
     """Stream a set to its file while its fingerprints and figures are taken. Raises UserError for a repeated id."""
     ids: set[str] = set()
 
-    def noted() -> Iterator[Question]:
-        for question in tqdm(questions, desc=name, unit="question", delay=2):
+    def recorded() -> Iterator[Question]:
+        for question, pictures in tqdm(questions, desc=name, unit="question", delay=2):
             if question.id in ids:
                 raise UserError(f"data.{name} has the id {question.id} more than once; give every question its own id.")
             ids.add(question.id)
-            pictures = [load_image(i) for i in question.images]  # unpacked once for all that look at them
-            if len(question.image_ids) != len(question.images):
-                question.image_ids = [pixel_id(picture) for picture in pictures]
-            written.prints.append(fingerprint(question, pictures))
-            written.description.add(question, pictures)
+            written.fingerprints.append(fingerprint(question, pictures))
+            sizes = [picture.size for picture in pictures]
+            written.description.add(question, dict(zip(question.image_ids, sizes, strict=True)))
             yield question
 
-    write_questions(noted(), folder / f"{name}.parquet")
+    write_questions(recorded(), folder / f"{name}.parquet")
 
 
-def _without(folder: Path, name: str, ids: set[str], written: Written) -> None:
-    """Write a set again without some of its questions."""
-    kept = (q for q in iterate_questions(folder / f"{name}.parquet") if q.id not in ids)
-    written.prints, written.description = [], Description()
-    _write(folder, name, kept, written)
+def _copy(folder: Path, source: str, target: str, ids: set[str], written: WrittenSet) -> WrittenSet:
+    """Write the questions of a written set that have one of these ids to another set, without decoding a picture."""
+    copied = WrittenSet([f for f in written.fingerprints if f.id in ids])
+
+    def recorded() -> Iterator[Question]:
+        for question in iterate_questions(folder / f"{source}.parquet"):
+            if question.id in ids:
+                copied.description.add(question, written.description.sizes)
+                yield question
+
+    write_questions(recorded(), folder / f"{target}.parquet")
+    return copied
 
 
-def _hold_out(folder: Path, train: str, data, sets: dict[str, Written]) -> Written:
-    """Move `validation_size` random questions of a training set to the validation set. Raises UserError if it has no more."""
-    ids = [p.id for p in sets[train].prints]
-    if len(ids) <= data.validation_size:
+def _without(folder: Path, name: str, ids: set[str], written: WrittenSet) -> WrittenSet:
+    """Write a set again without the questions that have one of these ids."""
+    rest = _copy(folder, name, name, {f.id for f in written.fingerprints} - ids, written)
+    return replace(rest, tallies=written.tallies)
+
+
+def _hold_out(folder: Path, train: str, data: Data, written: WrittenSet) -> tuple[WrittenSet, WrittenSet]:
+    """Move random questions of a training set to the validation set; returns what is left and what was moved.
+
+    Questions that share a picture move together, so that no picture lies on both sides. A group that would bring more
+    than validation_size is left in training, so there are at most as many as asked for, and fewer only where no group
+    fills the rest. Raises UserError where nothing would be left on one side.
+    """
+    questions, asked = len(written.fingerprints), data.validation_size
+    if questions <= asked:
         raise UserError(
-            f"data.validation_size {data.validation_size} would leave nothing of {len(ids)} training questions; lower it."
+            f"data.validation_size {asked} would leave nothing of {questions} training questions; lower it."
         )
-    held = set(Random(data.seed).sample(ids, data.validation_size))
-    validation = Written(tallies=[])
-    _write(
-        folder, "validation", (q for q in iterate_questions(folder / f"{train}.parquet") if q.id in held), validation
-    )
-    _without(folder, train, held, sets[train])
-    return validation
+    groups = picture_groups(written.fingerprints)
+    Random(data.seed).shuffle(groups)
+    chosen: set[str] = set()
+    for group in groups:
+        if len(chosen) + len(group) <= asked:
+            chosen.update(group)
+    if not chosen:
+        raise UserError(
+            f"data.validation_size {asked} is too small for data.{train}: at least {min(map(len, groups))} questions "
+            "share a picture, and they stay together; raise it."
+        )
+    validation = _copy(folder, train, "validation", chosen, written)
+    return _without(folder, train, chosen, written), validation
 
 
-def _leaks(folder: Path, sets: dict[str, Written]) -> list[dict]:
-    """Every match between a training set and the test set, also written to leaks.jsonl."""
+def _leaks(folder: Path, sets: dict[str, WrittenSet]) -> list[dict]:
+    """Every match between a training set and the validation or the test set, also written to leaks.jsonl."""
     found = []
-    for name in TRAINING:
-        if name in sets:
-            prints = tqdm(sets[name].prints, desc=f"{name} against test", unit="question", delay=2)
-            found += [{"train_set": name, **leak} for leak in find_leaks(prints, sets["test"].prints)]
+    for test_set in HELD_OUT:
+        for train_set in [name for name in TRAINING if name in sets]:
+            title = f"{train_set} against {test_set}"
+            questions = tqdm(sets[train_set].fingerprints, desc=title, unit="question", delay=2)
+            for leak in find_leaks(questions, sets[test_set].fingerprints):
+                found.append({"train_set": train_set, "test_set": test_set, **leak})
     write_jsonl(folder / "leaks.jsonl", found)
     return found

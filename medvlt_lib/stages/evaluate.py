@@ -1,23 +1,30 @@
 """Stage 05: answer the test questions with an arm's model and grade the answers.
 
-Greedy by default, graded by the profile's grader (MedVLThinker: vLLM at temperature 0, re-graded). Accuracy is given by
-data set or family and as their unweighted mean; intervals are bootstrapped over images, since some carry several
-questions. answers.parquet and scores.json hold no times and no run names: the same answers give the same bytes.
+Greedy by default, graded by the profile's grader (MedVLThinker: vLLM at temperature 0, re-graded). Accuracy is the mean
+over answers, by data set or family, and the unweighted mean of these. Intervals take the answers on one picture, or to
+one question, as one. answers.parquet and scores.json hold no times and no run names: the same answers give the same
+bytes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from medvlt_lib.core.config import Profile
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.files import atomic_write, read_json, write_json
-from medvlt_lib.core.records import Completion, Question, read_questions
-from medvlt_lib.core.runs import STAGES, Run, once
-from medvlt_lib.core.stats import accuracy_interval, macro, macro_interval
+from medvlt_lib.core.question_files import QuestionFiles
+from medvlt_lib.core.records import Completion, Question
+from medvlt_lib.core.runs import Run
+from medvlt_lib.core.stage import finished_in, work_in
+from medvlt_lib.core.stats import WILSON, Interval, accuracy_interval, macro, macro_interval
+from medvlt_lib.core.tables import percent
 from medvlt_lib.grading.grade import grade
+from medvlt_lib.models.loading import weights_id
 from medvlt_lib.rollout.build import build_engine
-from medvlt_lib.rollout.engine import Sampling
-from medvlt_lib.rollout.parts import graded, roll_out
+from medvlt_lib.rollout.engine import Sampling, prompts_of
+from medvlt_lib.rollout.parts import missing, parts_of, rows_of, with_progress
 from medvlt_lib.stages.arms import trained_in
 
 PART = 128  # questions in one part
@@ -25,63 +32,65 @@ PART = 128  # questions in one part
 
 def finished_arms(run_: Run) -> list[str]:
     """base and every arm whose training has finished, in this run or those named by --inputs."""
-    found = ["base"]
-    for stage in ("03", "04"):
-        folder = run_.stage_folder(stage)
-        found += sorted(p.parent.name for p in folder.glob("*/metrics.json"))
-    return found
+    return ["base", *(arm for stage in ("03", "04") for arm in finished_in(run_.stage_folder(stage)))]
 
 
 def run(run_: Run, arm: str | None = None) -> dict[str, dict]:
     """Writes 05_eval/<arm> for one arm, or for base and every finished arm; returns the scores by arm."""
-    arms = [arm] if arm else finished_arms(run_)
-    return {name: _arm(run_, name) for name in arms}
-
-
-def _arm(run_: Run, arm: str) -> dict:
-    inputs = {"test": run_.require("01") / "test.parquet"}
-    if arm != "base":
-        inputs["checkpoint"] = run_.require(trained_in(run_, arm), arm) / "checkpoint"
-    settings = run_.settings("model", "engine", "eval")
-    work = lambda folder: evaluate(folder, read_questions(inputs["test"]), run_.profile, inputs.get("checkpoint"), arm)  # noqa: E731
-    run_.perform("05", work, settings, inputs, arm)
-    return read_json(run_.folder / STAGES["05"] / arm / "scores.json")
+    profile, scores = run_.profile, {}
+    settings = {**run_.settings("model", "engine", "eval"), "model.weights": weights_id(profile)}
+    test = run_.require("01") / "test.parquet"
+    for name in [arm] if arm else finished_arms(run_):
+        inputs = {"test": test}
+        if name != "base":
+            inputs["checkpoint"] = run_.require(trained_in(run_, name), name) / "checkpoint"
+        with run_.stage("05", settings, inputs, name, scratch=("parts",)) as stage:
+            if not stage.finished:
+                stage.metrics = evaluate(stage.folder, test, profile, inputs.get("checkpoint"), name)
+        scores[name] = read_json(stage.folder / "scores.json")
+    return scores
 
 
 def evaluate_checkpoint(folder: Path, run_: Run, model: str) -> dict:
     """Answers and scores in `folder` of a model that is no arm of the run: a model or adapter folder, or a Hub name."""
     adapter = Path(model) if (Path(model) / "adapter_config.json").is_file() else None
     profile = run_.profile if adapter else run_.profile.with_model(model)
-    inputs = {"test": run_.require("01") / "test.parquet", **({"model": Path(model)} if Path(model).is_dir() else {})}
-    settings = {**run_.settings("engine", "eval"), **{f"model.{k}": v for k, v in profile.model.model_dump().items()}}
-    work = lambda folder: evaluate(folder, read_questions(inputs["test"]), profile, adapter, Path(model).name)  # noqa: E731
-    once(folder, work, settings, inputs, "choose another --out")
+    inputs = {"test": run_.require("01") / "test.parquet"} | ({"model": Path(model)} if Path(model).is_dir() else {})
+    settings = {**profile.identity("model", "engine", "eval"), "model.weights": weights_id(profile)}
+    with work_in(folder, settings, inputs, "choose another --out", scratch=("parts",)) as stage:
+        if not stage.finished:
+            stage.metrics = evaluate(folder, inputs["test"], profile, adapter, Path(model).name)
     return read_json(folder / "scores.json")
 
 
-def evaluate(folder: Path, questions: list[Question], profile, checkpoint: Path | None, name: str) -> dict:
+def evaluate(folder: Path, test: Path, profile: Profile, checkpoint: Path | None, name: str) -> dict:
     """Answers and scores of one model in `folder`; returns the headline figures."""
-    import shutil
-
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    e = profile.eval
+    # Step 1: answer and grade the questions, part by part.
+    style, e = profile.model.prompt_style, profile.eval
     sampling = Sampling(e.samples, e.temperature, e.max_new_tokens, e.seed)
-    engine = lambda: build_engine(profile, checkpoint)  # noqa: E731
-    row = lambda completion, question: _row(completion, question, profile)  # noqa: E731
-    of_chunk = graded(profile.engine.prompt_style, sampling, row)
-    rows = list(roll_out(folder / "parts", questions, engine, of_chunk, PART, f"evaluating {name}"))
+    parts = parts_of(folder / "parts", QuestionFiles([test]), PART)
+    if missing(parts):
+        engine = build_engine(profile, checkpoint)
+        for part in with_progress(parts, f"evaluating {name}"):
+            questions = part.questions()
+            by_id = {q.id: q for q in questions}
+            completions = engine.generate(prompts_of(questions, style), sampling)
+            part.write(answer_row(c, by_id[c.question_id], profile) for c in completions)
+    # Step 2: score the answers.
+    rows = list(rows_of(parts))
     scores = score(rows)
-    atomic_write(folder / "answers.parquet", lambda temporary: pq.write_table(pa.Table.from_pylist(rows), temporary))
+    atomic_write(folder / "answers.parquet", lambda tmp: pq.write_table(pa.Table.from_pylist(rows), tmp))
     write_json(folder / "scores.json", scores)
-    shutil.rmtree(folder / "parts")
-    return {"macro": scores["macro"], "questions": scores["questions"]}
+    return {name: scores[name] for name in ("macro", "questions", "answers")}
 
 
-def _row(completion: Completion, question: Question, profile) -> dict:
+def answer_row(completion: Completion, question: Question, profile: Profile) -> dict:
+    """One graded answer as a row of answers.parquet."""
     verdict = grade(
-        completion.text, question, profile.eval.grader, profile.engine.prompt_style, completion.finish_reason
+        completion.text, question, profile.eval.grader, profile.model.prompt_style, completion.finish_reason
     )
     return {
         "id": question.id,
@@ -100,35 +109,86 @@ def _row(completion: Completion, question: Question, profile) -> dict:
 
 
 def score(rows: list[dict]) -> dict:
-    """Accuracy by data set with Wilson intervals (bootstrapped where answers share a picture), and their macro mean."""
+    """The figures of scores.json from the rows of answers.parquet: of all answers, and of each data set."""
     if not rows:
         raise UserError("there are no answers to score; the test set is empty.")
-    names = list(dict.fromkeys(r["dataset"] for r in rows))
-    correct, strata, clusters = ([r[k] for r in rows] for k in ("correct", "dataset", "cluster"))
-    share = lambda key: sum(bool(r[key]) for r in rows) / len(rows)  # noqa: E731
-    by_set = {}
-    for name in names:
-        own = [r for r in rows if r["dataset"] == name]
-        right, same = [r["correct"] for r in own], [r["cluster"] for r in own]
-        alone = len(set(same)) == len(own)  # else questions share a picture, or a question was sampled more than once
-        interval = accuracy_interval(sum(right), len(own)) if alone else macro_interval(right, [name] * len(own), same)
-        by_set[name] = {"questions": len(own), "accuracy": sum(right) / len(own), "interval": interval}
+    correct, strata, clusters = ([row[key] for row in rows] for key in ("correct", "dataset", "cluster"))
+    low, high, kind = macro_interval(correct, strata, clusters)
     return {
-        "questions": len(rows),
+        "questions": len({row["id"] for row in rows}),
+        "answers": len(rows),
         "macro": macro(correct, strata),
-        "interval": macro_interval(correct, strata, clusters),
-        "well_formed": share("well_formed"),
-        "truncated": share("truncated"),
-        "no_answer": sum(r["letter"] is None for r in rows) / len(rows),
-        "mean_tokens": sum(r["tokens"] for r in rows) / len(rows),
-        "datasets": by_set,
+        "interval": (low, high),
+        "interval_kind": kind,
+        "well_formed": _mean(row["well_formed"] for row in rows),
+        "truncated": _mean(row["truncated"] for row in rows),
+        "no_answer": _mean(row["letter"] is None for row in rows),
+        "mean_tokens": _mean(row["tokens"] for row in rows),
+        "datasets": {name: _score_set([r for r in rows if r["dataset"] == name]) for name in dict.fromkeys(strata)},
     }
 
 
+def _score_set(rows: list[dict]) -> dict:
+    """Accuracy of one data set: Wilson's interval where every answer stands alone, else the one over clusters."""
+    right, clusters = [row["correct"] for row in rows], [row["cluster"] for row in rows]
+    if len(set(clusters)) == len(rows):
+        interval = Interval(*accuracy_interval(sum(right), len(rows)), WILSON)
+    else:  # questions share a picture, or a question was answered more than once
+        interval = macro_interval(right, [0] * len(rows), clusters)
+    return {
+        "questions": len({row["id"] for row in rows}),
+        "answers": len(rows),
+        "accuracy": _mean(right),
+        "interval": (interval.low, interval.high),
+        "interval_kind": interval.kind,
+    }
+
+
+def _mean(values: Iterable[float]) -> float:
+    values = list(values)
+    return sum(values) / len(values)
+
+
 def paired(before: list[dict], after: list[dict]) -> dict:
-    """The macro difference of two arms on the same questions, with its paired interval. Raises UserError if they differ."""
+    """The macro difference of two arms with its paired interval. Raises UserError if they answered other questions."""
     if [(r["id"], r["sample"]) for r in before] != [(r["id"], r["sample"]) for r in after]:
         raise UserError("the two arms answered different questions; evaluate both on the same test set.")
     difference = [int(a["correct"]) - int(b["correct"]) for a, b in zip(after, before, strict=True)]
     strata, clusters = [r["dataset"] for r in after], [r["cluster"] for r in after]
-    return {"difference": macro(difference, strata), "interval": macro_interval(difference, strata, clusters)}
+    low, high, kind = macro_interval(difference, strata, clusters, bounds=(-1, 1))
+    return {"difference": macro(difference, strata), "interval": (low, high), "interval_kind": kind}
+
+
+def table(scores: dict[str, dict]) -> list[tuple[str, ...]]:
+    """What `run` returns as a table of text cells, header first."""
+    cells = [("arm", "macro accuracy, %", "95 % interval", "well-formed, %")]
+    for arm, own in scores.items():
+        cells.append((arm, percent(own["macro"]), percent_span(own["interval"]), percent(own["well_formed"])))
+    return cells
+
+
+def percent_span(interval: Sequence[float]) -> str:
+    """An interval in percent: `50.0 to 64.0`."""
+    return " to ".join(percent(end) for end in interval)
+
+
+def notes(scores: dict[str, dict]) -> str:
+    """What stands below a table of scores: how much was answered, and which kind of interval each arm has."""
+    first = next(iter(scores.values()))
+    return f"{questions_and_answers(first)}; 95 % intervals: {interval_kinds(scores)}"
+
+
+def questions_and_answers(scores: dict) -> str:
+    """`400 test questions`, or where each was answered several times `10 test questions (40 answers)`."""
+    answers = "" if scores["answers"] == scores["questions"] else f" ({scores['answers']} answers)"
+    return f"{scores['questions']} test questions{answers}"
+
+
+def interval_kinds(results: dict[str, dict]) -> str:
+    """Which kind of interval the results have; where kinds differ, with the names of the results that have it."""
+    names: dict[str, list[str]] = {}
+    for name, result in results.items():
+        names.setdefault(result["interval_kind"], []).append(name)
+    if len(names) == 1:
+        return next(iter(names))
+    return "; ".join(f"{kind} ({', '.join(own)})" for kind, own in names.items())

@@ -3,46 +3,36 @@
 The published probe (MedVLThinker, eval/estimate_pass_rate.sh): n = 16 at temperature 1, counted with the grade that
 inference uses, kept when the pass count lies in a band, ordered easy to hard (order_easy_to_hard.py). Beside each kept
 set stands a control set of the same size that was not filtered.
-Beyond the paper: a Beta posterior of every pass rate, the expected share of groups without variance, and an adaptive mode
-that stops asking once the band is decided.
+Beyond the paper: a Beta posterior of every pass rate, the expected share of groups without variance, and an adaptive
+mode that stops asking once the band is decided.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy as np
 
+from medvlt_lib.core.config import Filtering, Profile
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.files import atomic_write
-from medvlt_lib.core.records import Completion, Question, read_questions, write_questions
+from medvlt_lib.core.question_files import QuestionFiles, write_selection
+from medvlt_lib.core.records import Completion, Question
 from medvlt_lib.core.runs import Run
 from medvlt_lib.grading.grade import grade
 from medvlt_lib.models.loading import weights_id
 from medvlt_lib.rollout.build import build_engine
-from medvlt_lib.rollout.engine import Sampling, engine_version, prompts_of
-from medvlt_lib.rollout.parts import Rows, graded, missing_parts, roll_out
+from medvlt_lib.rollout.engine import Engine, Sampling, engine_version, prompts_of
+from medvlt_lib.rollout.parts import missing, parts_of, rows_of, with_progress
 
-PART = {
-    "full": 32,
-    "adaptive": 128,
-}  # questions in one rollout file; asked two by two, more must be asked at once to be quick
-PROVENANCE = (
-    "weights",
-    "quantization",
-    "prompt_style",
-    "temperature",
-    "max_new_tokens",
-    "seed",
-    "engine",
-    "grader",
-)  # on every row
+PART = {"full": 32, "adaptive": 128}  # questions in a rollout file; asked two by two, more at once are quicker
 STEP = 2  # samples between two decisions of the adaptive mode
 
 
@@ -60,131 +50,144 @@ def run(run_: Run, shard: tuple[int, int] | None = None, merge: bool = False) ->
     """Writes 02_filtering; returns counts of questions probed and kept.
 
     With `shard` (i, n) only every n-th part is rolled out and nothing is counted (None comes back); `merge` counts the
-    parts of all shards and rolls out nothing. Raises UserError for parts that are missing, torn or of another provenance.
+    parts of all shards and rolls out nothing. Raises UserError for parts that are missing, torn or of another
+    provenance.
     """
+    profile, f = run_.profile, run_.profile.filtering
     data = run_.require("01")
-    inputs = {n: data / f"{n}.parquet" for n in ("train_text", "train_image")}
-    settings = run_.settings("model", "engine", "filtering")
+    sets = {kind: data / f"train_{kind}.parquet" for kind in ("text", "image")}
+    settings = {**run_.settings("model", "engine", "filtering"), "model.weights": weights_id(profile)}
     band = ("filtering.keep_from", "filtering.keep_to")  # another band is another choice among the same rollouts
-    free = () if run_.profile.filtering.mode == "adaptive" else band
-    if shard:
-        return run_.partly("02", lambda folder: _shard(folder, run_, inputs, shard), settings, inputs, free=free)
-    return run_.perform("02", lambda folder: _work(folder, run_, inputs, merge), settings, inputs, free=free)
-
-
-def _shard(folder: Path, run_: Run, inputs: dict[str, Path], shard: tuple[int, int]) -> None:
-    questions = [q for path in inputs.values() for q in read_questions(path)]
-    for _ in probe(folder / "rollouts", questions, run_.profile, shard):
-        pass
-
-
-def _work(folder: Path, run_: Run, inputs: dict[str, Path], merge: bool) -> dict:
-    f = run_.profile.filtering
-    sets = {name: read_questions(path) for name, path in inputs.items()}
-    questions = [q for rows in sets.values() for q in rows]
-    missing = missing_parts(folder / "rollouts", len(questions), PART[f.mode])
-    if merge and missing:
-        raise UserError(
-            f"{folder / 'rollouts'} lacks {len(missing)} parts, the first {missing[0]}; run the shards that are not done."
-        )
-    counts = count(probe(folder / "rollouts", questions, run_.profile))
-    figures = posterior(counts, questions, run_.profile.grpo.group_size)
-    _write_counts(folder / "pass_counts.parquet", questions, counts, figures)
-    metrics = summary(questions, counts, figures, run_.profile)
-    for name, rows in sets.items():
-        kept = keep(rows, counts, f)
-        if not kept:
+    free = () if f.mode == "adaptive" else band
+    with run_.stage("02", settings, sets, free=free, shared=shard is not None) as stage:
+        if stage.finished:
+            return stage.metrics
+        # Step 1: roll out what is missing.
+        questions = QuestionFiles(sets.values())
+        parts = parts_of(stage.folder / "rollouts", questions, PART[f.mode], provenance(profile))
+        to_do = [p for n, p in enumerate(parts) if n % shard[1] == shard[0] - 1] if shard else parts
+        if merge and (absent := missing(parts)):
             raise UserError(
-                f"no question of {name} has a pass count of {f.keep_from} to {f.keep_to}; widen filtering.keep_from and keep_to."
+                f"{stage.folder / 'rollouts'} lacks {len(absent)} parts, the first {absent[0].path.name}; "
+                "run the shards that are not done."
             )
-        kind = name.removeprefix("train_")
-        control = Random(f.seed).sample(rows, len(kept))
-        write_questions(kept, folder / f"kept_{kind}.parquet")
-        write_questions(control, folder / f"control_{kind}.parquet")
-        metrics[f"kept_{kind}"], metrics[f"of_{kind}"] = len(kept), len(rows)
-        metrics[f"zero_variance_kept_{kind}"] = round(float(np.mean([figures[q.id]["zero_variance"] for q in kept])), 4)
-    return metrics
+        if missing(to_do):
+            engine = build_engine(profile)
+            roll_out = adaptive_rollouts if f.mode == "adaptive" else full_rollouts
+            for part in with_progress(to_do, f"{'up to ' if f.mode == 'adaptive' else ''}{f.samples} rollouts each"):
+                part.write(roll_out(engine, part.questions(), profile))
+        if shard:
+            return None
+        # Step 2: count the right answers of every question.
+        counts = count(rows_of(parts))
+        figures = posterior(counts, profile.grpo.group_size)
+        rows = questions.columns("id", "dataset", "family", "modality")
+        write_counts(stage.folder / "pass_counts.parquet", rows, counts, figures)
+        stage.metrics = summary(rows, counts, figures, profile)
+        # Step 3: keep the medium-hard ones, and as many unfiltered ones for comparison.
+        for kind, path in sets.items():
+            ids = [row["id"] for row in QuestionFiles([path]).columns("id")]
+            kept = keep(ids, counts, f)
+            if not kept:
+                raise UserError(
+                    f"no question of train_{kind} has a pass count of {f.keep_from} to {f.keep_to}; "
+                    "widen filtering.keep_from and keep_to."
+                )
+            write_selection(path, kept, stage.folder / f"kept_{kind}.parquet")
+            control = Random(f.seed).sample(range(len(ids)), len(kept))
+            write_selection(path, control, stage.folder / f"control_{kind}.parquet")
+            unvaried = float(np.mean([figures[ids[i]]["zero_variance"] for i in kept]))
+            stage.metrics |= {
+                f"kept_{kind}": len(kept), f"of_{kind}": len(ids), f"zero_variance_kept_{kind}": round(unvaried, 4),
+            }  # fmt: skip
+        return stage.metrics
 
 
-def probe(folder: Path, questions: list[Question], profile, shard: tuple[int, int] | None = None) -> Iterator[dict]:
-    """The rollouts of `questions` with the profile's base model, graded, as rows; kept in `folder` part by part."""
-    f, style = profile.filtering, profile.engine.prompt_style
-    sampling = Sampling(f.samples, f.temperature, f.max_new_tokens, f.seed)
-    row = lambda completion, question: _row(completion, question, profile)  # noqa: E731
-    rows = graded(style, sampling, row) if f.mode == "full" else adaptive(style, sampling, row, f)
-    values = (
-        weights_id(profile),
-        profile.model.quantization,
-        style,
-        f.temperature,
-        f.max_new_tokens,
-        f.seed,
-        engine_version(profile),
-        f.grader,
-    )
-    provenance = dict(zip(PROVENANCE, values, strict=True))
-    title = f"{'up to ' if f.mode == 'adaptive' else ''}{f.samples} rollouts each"
-    return roll_out(folder, questions, lambda: build_engine(profile), rows, PART[f.mode], title, shard, provenance)
+# --- rollouts ---
 
 
-def _row(completion: Completion, question: Question, profile) -> dict:
-    verdict = grade(
-        completion.text, question, profile.filtering.grader, profile.engine.prompt_style, completion.finish_reason
-    )
-    passed = verdict.correct if verdict.online is None else verdict.online
+def provenance(profile: Profile) -> dict[str, Any]:
+    """What every row of rollouts says of how it was made."""
+    return {
+        "weights": weights_id(profile),
+        "quantization": profile.model.quantization,
+        "prompt_style": profile.model.prompt_style,
+        "temperature": profile.filtering.temperature,
+        "max_new_tokens": profile.filtering.max_new_tokens,
+        "seed": profile.filtering.seed,
+        "engine": engine_version(profile),
+        "grader": profile.filtering.grader,
+    }
+
+
+def full_rollouts(engine: Engine, questions: list[Question], profile: Profile) -> Iterator[dict]:
+    """Rows of all `filtering.samples` answers to every question."""
+    by_id = {q.id: q for q in questions}
+    for completion in engine.generate(prompts_of(questions, profile.model.prompt_style), sampling_of(profile)):
+        yield rollout_row(completion, by_id[completion.question_id], profile)
+
+
+def adaptive_rollouts(engine: Engine, questions: list[Question], profile: Profile) -> Iterator[dict]:
+    """Rows that stop, question by question, once the band is decided with an error of at most `filtering.error`."""
+    f, sampling = profile.filtering, sampling_of(profile)
+    rows: dict[str, list[dict]] = {q.id: [] for q in questions}
+    by_id, undecided = {q.id: q for q in questions}, questions
+    for first, until in pairwise(decisions(f.samples)):
+        some = replace(sampling, n=until - first, first=first)
+        for completion in engine.generate(prompts_of(undecided, profile.model.prompt_style), some):
+            rows[completion.question_id].append(rollout_row(completion, by_id[completion.question_id], profile))
+        passed = {q.id: sum(row["passed"] for row in rows[q.id]) for q in undecided}
+        undecided = [q for q in undecided if not decided(passed[q.id], until, f)]
+    for own in rows.values():
+        yield from own
+
+
+def sampling_of(profile: Profile) -> Sampling:
+    f = profile.filtering
+    return Sampling(f.samples, f.temperature, f.max_new_tokens, f.seed)
+
+
+def rollout_row(completion: Completion, question: Question, profile: Profile) -> dict:
+    """One graded answer; `passed` is the grade that counts during inference where the grader has one."""
+    style, grader = profile.model.prompt_style, profile.filtering.grader
+    verdict = grade(completion.text, question, grader, style, completion.finish_reason)
     return {
         "id": question.id,
         "sample": completion.sample,
-        "passed": bool(passed),
+        "passed": bool(verdict.correct if verdict.online is None else verdict.online),
         "letter": verdict.letter,
         "truncated": verdict.truncated,
         "text": completion.text,
     }
 
 
-# --- the adaptive mode ---
+# --- when to stop asking ---
 
 
 @lru_cache(maxsize=1 << 16)
-def in_band(passed: int, asked: int, samples: int, low: int, high: int) -> float:
-    """The probability that low <= pass count <= high once all `samples` are in, after `passed` right of `asked`.
+def in_band(passed: int, answered: int, samples: int, low: int, high: int) -> float:
+    """The probability that low <= pass count <= high once all `samples` are in, after `passed` right of `answered`.
 
-    Beta-binomial, from a uniform prior of the pass rate: what remains is BetaBinomial(samples - asked, passed + 1, asked - passed + 1).
+    Beta-binomial, from a uniform prior of the pass rate: what remains is
+    BetaBinomial(samples - answered, passed + 1, answered - passed + 1).
     """
     from scipy.stats import betabinom
 
-    if asked == samples:
+    if answered == samples:
         return float(low <= passed <= high)
-    rest = np.arange(low - passed, high - passed + 1)
-    return float(betabinom.pmf(rest, samples - asked, passed + 1, asked - passed + 1).sum())
+    low_high = betabinom.cdf([low - passed - 1, high - passed], samples - answered, passed + 1, answered - passed + 1)
+    return float(low_high[1] - low_high[0])
 
 
 def decisions(samples: int) -> list[int]:
-    """How many answers are in when the adaptive mode looks: 0, then every STEP more, up to all."""
+    """How many answers are in when the adaptive mode looks: STEP, then every STEP more, up to all; 0 comes first."""
     return [*range(0, samples, STEP), samples]
 
 
-def adaptive(style: str, sampling: Sampling, row, f) -> Rows:
-    """Rows of a chunk that stop, question by question, once the band is decided with an error of at most `f.error`."""
-
-    def rows(engine, chunk: list[Question]) -> Iterator[dict]:
-        by_id, passed = {q.id: q for q in chunk}, dict.fromkeys((q.id for q in chunk), 0)
-        found: list[dict] = []
-        undecided = chunk
-        for first, until in pairwise(decisions(f.samples)):
-            undecided = [
-                q
-                for q in undecided
-                if f.error < in_band(passed[q.id], first, f.samples, f.keep_from, f.keep_to) < 1 - f.error
-            ]
-            some = replace(sampling, n=until - first, first=first)
-            for completion in engine.generate(prompts_of(undecided, style), some):
-                found.append(row(completion, by_id[completion.question_id]))
-                passed[completion.question_id] += found[-1]["passed"]
-        order = {q.id: i for i, q in enumerate(chunk)}
-        yield from sorted(found, key=lambda r: (order[r["id"]], r["sample"]))
-
-    return rows
+def decided(passed: int, answered: int, f: Filtering) -> bool:
+    """Whether the band is decided with a probability of error of at most `filtering.error`; never before an answer."""
+    inside = in_band(passed, answered, f.samples, f.keep_from, f.keep_to)
+    return answered > 0 and not f.error < inside < 1 - f.error
 
 
 # --- counts, posteriors, choice ---
@@ -202,67 +205,67 @@ def count(rows: Iterable[dict]) -> dict[str, Count]:
     return counts
 
 
-def posterior(counts: dict[str, Count], questions: list[Question], group: int) -> dict[str, dict[str, float]]:
-    """By question id: mean and 95 % interval of the pass rate's Beta posterior (uniform prior), and the expected probability
-    E[p^G + (1-p)^G] that a group of `group` answers is all right or all wrong, so that GRPO learns nothing from it."""
+def posterior(counts: dict[str, Count], group: int) -> dict[str, dict[str, float]]:
+    """By question id: mean and 95 % interval of the pass rate's Beta posterior (uniform prior), and the expected
+    probability E[p^G + (1-p)^G] that a group of `group` answers is all right or all wrong: no signal."""
     from scipy.special import betaln
     from scipy.stats import beta
 
-    a = np.array([1 + counts[q.id].passed for q in questions], dtype=float)
-    b = np.array([1 + counts[q.id].samples - counts[q.id].passed for q in questions], dtype=float)
+    a = np.array([1 + c.passed for c in counts.values()], dtype=float)
+    b = np.array([1 + c.samples - c.passed for c in counts.values()], dtype=float)
     low, high = beta.ppf(0.025, a, b), beta.ppf(0.975, a, b)
-    zero = np.exp(betaln(a + group, b) - betaln(a, b)) + np.exp(betaln(a, b + group) - betaln(a, b))
-    values = zip(a / (a + b), low, high, zero, strict=True)
+    unvaried = np.exp(betaln(a + group, b) - betaln(a, b)) + np.exp(betaln(a, b + group) - betaln(a, b))
     names = ("pass_rate", "pass_rate_low", "pass_rate_high", "zero_variance")
-    return {q.id: dict(zip(names, map(float, row), strict=True)) for q, row in zip(questions, values, strict=True)}
+    values = zip(a / (a + b), low, high, unvaried, strict=True)
+    return {key: dict(zip(names, map(float, row), strict=True)) for key, row in zip(counts, values, strict=True)}
 
 
-def keep(questions: list[Question], counts: dict[str, Count], f) -> list[Question]:
-    """Questions whose pass count lies (adaptively: most probably lies) in the band, shuffled and then sorted easy to hard."""
-    inside = lambda c: in_band(c.passed, c.samples, f.samples, f.keep_from, f.keep_to) >= 0.5  # noqa: E731
-    kept = [q for q in questions if inside(counts[q.id])]
+def keep(ids: Sequence[str], counts: dict[str, Count], f: Filtering) -> list[int]:
+    """Places of the questions whose pass count lies (adaptively: most probably lies) in the band, shuffled and then
+    sorted easy to hard."""
+    kept = []
+    for place, key in enumerate(ids):
+        own = counts[key]
+        if in_band(own.passed, own.samples, f.samples, f.keep_from, f.keep_to) >= 0.5:
+            kept.append(place)
     Random(f.seed).shuffle(kept)
-    return sorted(kept, key=lambda q: -counts[q.id].passed / counts[q.id].samples)
+    return sorted(kept, key=lambda place: -counts[ids[place]].passed / counts[ids[place]].samples)
 
 
-def summary(questions: list[Question], counts: dict[str, Count], figures: dict, profile) -> dict:
-    """The stage's figures: histograms of pass counts (adaptively: of the expected count) in all and by data set, and shares."""
+def summary(rows: list[dict], counts: dict[str, Count], figures: dict, profile: Profile) -> dict[str, Any]:
+    """The stage's figures: histograms of pass counts (adaptively: of the expected count) in all and by data set, and
+    shares. `rows`: id, dataset and family of every question."""
     samples = profile.filtering.samples
     by_set: dict[str, list[int]] = defaultdict(lambda: [0] * (samples + 1))
-    for q in questions:
-        c = counts[q.id]
-        by_set[q.family or q.dataset][round(samples * c.passed / c.samples)] += 1
-    asked = sum(c.samples for c in counts.values())
+    for row in rows:
+        own = counts[row["id"]]
+        by_set[row["family"] or row["dataset"]][round(samples * own.passed / own.samples)] += 1
+    answers = sum(c.samples for c in counts.values())
     return {
-        "questions": len(questions),
+        "questions": len(rows),
         "samples": samples,
-        "rollouts": asked,
-        "saved": round(1 - asked / (samples * len(questions)), 4),
+        "rollouts": answers,
+        "saved": round(1 - answers / (samples * len(rows)), 4),
         "pass_counts": [sum(column) for column in zip(*by_set.values(), strict=True)],
         "pass_counts_by_dataset": dict(by_set),
-        "truncated": round(sum(c.truncated for c in counts.values()) / asked, 4),
-        "no_answer": round(sum(c.no_answer for c in counts.values()) / asked, 4),
+        "truncated": round(sum(c.truncated for c in counts.values()) / answers, 4),
+        "no_answer": round(sum(c.no_answer for c in counts.values()) / answers, 4),
         "group_size": profile.grpo.group_size,
         "zero_variance_all": round(float(np.mean([f["zero_variance"] for f in figures.values()])), 4),
     }
 
 
-def _write_counts(path: Path, questions: list[Question], counts: dict[str, Count], figures: dict) -> None:
+def write_counts(path: Path, rows: list[dict], counts: dict[str, Count], figures: dict) -> None:
+    """pass_counts.parquet: one row a question with its counts and posterior."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    rows = []
-    for q in questions:
-        c = counts[q.id]
-        named = {"id": q.id, "dataset": q.family or q.dataset, "modality": q.modality}
-        rows.append(
-            {
-                **named,
-                "pass_count": c.passed,
-                "samples": c.samples,
-                "truncated": c.truncated,
-                "no_answer": c.no_answer,
-                **figures[q.id],
-            }
-        )
-    atomic_write(path, lambda temporary: pq.write_table(pa.Table.from_pylist(rows), temporary))
+    table = []
+    for row in rows:
+        own = counts[row["id"]]
+        table.append({
+            "id": row["id"], "dataset": row["family"] or row["dataset"], "modality": row["modality"],
+            "pass_count": own.passed, "samples": own.samples, "truncated": own.truncated, "no_answer": own.no_answer,
+            **figures[row["id"]],
+        })  # fmt: skip
+    atomic_write(path, lambda temporary: pq.write_table(pa.Table.from_pylist(table), temporary))

@@ -9,45 +9,78 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from medvlt_lib.core.config import Profile
 from medvlt_lib.core.errors import UserError
-from medvlt_lib.core.files import atomic_write
+from medvlt_lib.core.files import atomic_write, read_json, read_jsonl, write_jsonl
 from medvlt_lib.core.images import load_image
 from medvlt_lib.core.prompts import prompt_text
-from medvlt_lib.core.records import Question, read_questions
+from medvlt_lib.core.records import Question, iterate_questions
 from medvlt_lib.core.runs import Run
 from medvlt_lib.grading import rewards
 from medvlt_lib.models.adapters import lora_to_float32
-from medvlt_lib.models.loading import load_policy, profile_processor
+from medvlt_lib.models.loading import load_policy, profile_processor, weights_id
 from medvlt_lib.rollout.engine import Engine, Prompt, Sampling
 from medvlt_lib.stages.arms import arm_inputs
 from medvlt_lib.training.checkpoints import finish_training
+from medvlt_lib.training.stored_questions import StoredQuestions
 from medvlt_lib.training.trainer import shared_arguments, train_resumably
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import TrainerCallback
+    from trl import GRPOTrainer
 
 
 def run(
-    run_: Run, arm: str = "rl_text", data: Path | None = None, init: Path | None = None, callbacks: list | None = None
+    run_: Run,
+    arm: str = "rl_text",
+    data: Path | None = None,
+    init: Path | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> dict:
-    """Trains one arm into 04_grpo/<arm>; returns steps and the first and last mean reward. `callbacks` go to the trainer."""
+    """Trains one arm into 04_grpo/<arm>; returns steps, first and last mean reward. `callbacks` go to the trainer."""
     profile = run_.profile.for_arm(arm)
+    _refuse_other_engines(profile)
     inputs = arm_inputs(run_, "04", arm, profile.grpo.data, data, init)
-    settings = run_.settings("model", "engine", "grpo", "launch", arm=arm)
-    return run_.perform("04", lambda folder: _work(folder, profile, inputs, callbacks), settings, inputs, arm)
+    settings = {**run_.settings("model", "engine", "grpo", "launch", arm=arm), "model.weights": weights_id(profile)}
+    with run_.stage("04", settings, inputs, arm, scratch=("training", "samples")) as stage:
+        if not stage.finished:
+            stage.metrics = train(profile, inputs, stage.folder, callbacks)
+        return stage.metrics
 
 
-def _work(folder: Path, profile, inputs: dict[str, Path], callbacks: list | None = None) -> dict:
+def _refuse_other_engines(profile: Profile) -> None:
+    """GRPO's own sampler is the transformers engine, whatever filtering and evaluation sample with."""
+    if profile.grpo.sampler == "engine" and profile.engine.kind != "transformers":
+        raise UserError(
+            f"GRPO cannot sample with engine.kind {profile.engine.kind} yet; "
+            "give this command --set engine.kind=transformers, and filter and eval the engine that you want."
+        )
+
+
+def train(
+    profile: Profile, inputs: dict[str, Path], folder: Path, callbacks: Sequence[TrainerCallback] = ()
+) -> dict[str, float]:
+    """Reinforce a profile's model on inputs["data"], from inputs["init"] where given; checkpoint, log and samples go to
+    `folder`."""
     g = profile.grpo
-    questions = read_questions(inputs["data"])
+    # Step 1: the questions.
+    questions = StoredQuestions(iterate_questions(inputs["data"]), folder / "training" / "questions.arrow")
     if len(questions) < g.prompts:
         raise UserError(
-            f"{inputs['data']} holds {len(questions)} questions, one step needs grpo.prompts = {g.prompts}; lower it or add questions."
+            f"{inputs['data']} holds {len(questions)} questions, one step needs grpo.prompts = {g.prompts}; "
+            "lower it or add questions."
         )
+    # Step 2: the model and TRL's trainer, with our rollouts.
     processor = profile_processor(profile)
-    trainer = make_trainer(
-        profile, load_policy(profile, inputs.get("init"), True, g.seed), processor, questions, folder, callbacks
-    )
+    model = load_policy(profile, inputs.get("init"), True, g.seed)
+    trainer = make_trainer(profile, model, processor, questions, folder, callbacks)
+    # Step 3: train, from the last checkpoint where there is one, and keep what it ends with.
     train_resumably(trainer, "reward")
     if trainer.is_world_process_zero():
         gather_samples(folder)
@@ -56,7 +89,14 @@ def _work(folder: Path, profile, inputs: dict[str, Path], callbacks: list | None
     return {**metrics, "first_reward": means[0], "last_reward": means[-1]}
 
 
-def make_trainer(profile, model, processor, questions: list[Question], folder: Path, callbacks: list | None = None):
+def make_trainer(
+    profile: Profile,
+    model,
+    processor,
+    questions: Sequence[Question],
+    folder: Path,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> GRPOTrainer:
     """TRL's trainer for a profile; LoRA weights, which TRL may have cast to bf16, are put back to float32."""
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # its rollout hook is marked experimental, and pinned here
     from trl import GRPOTrainer
@@ -73,20 +113,21 @@ def make_trainer(profile, model, processor, questions: list[Question], folder: P
         model=model,
         reward_funcs=getattr(rewards, g.reward.replace("-", "_")),
         args=grpo_arguments(profile, folder),
-        train_dataset=training_rows(questions, profile.engine.prompt_style),
+        train_dataset=training_rows(questions, profile.model.prompt_style),
         processing_class=processor,
         rollout_func=hook,
-        callbacks=callbacks,
+        callbacks=list(callbacks),
     )
     lora_to_float32(trainer.model)
     for policy in (trainer.model, trainer.ref_model):
         if policy is not None:
-            policy.register_forward_pre_hook(_without_empty_pictures, with_kwargs=True)
+            # TRL types a policy as what FSDP makes of it, which lacks the hook; in memory it is a module.
+            policy.register_forward_pre_hook(_without_empty_pictures, with_kwargs=True)  # pyright: ignore
     return trainer
 
 
 def _without_empty_pictures(module, args, kwargs):
-    """TRL cuts a batch of text and image rows into micro-batches and hands one without images an empty picture tensor."""
+    """TRL cuts a batch of text and image rows into micro-batches and hands one without images an empty tensor."""
     if kwargs.get("image_grid_thw") is not None and not len(kwargs["image_grid_thw"]):
         kwargs = {k: v for k, v in kwargs.items() if k not in ("pixel_values", "image_grid_thw")}
     return args, kwargs
@@ -116,53 +157,59 @@ def grpo_arguments(profile, folder: Path):
     )
 
 
-def training_rows(questions: list[Question], style: str = "medvlthinker"):
-    """Questions as the data set TRL's GRPO trainer reads."""
-    from datasets import Dataset, Features, Image, List, Value
+def training_rows(questions: Sequence[Question], style: str = "medvlthinker") -> Dataset:
+    """The data set that TRL's trainer reads: a question becomes a row, its pictures decoded, when asked for.
 
-    turn = {"role": Value("string"), "content": Value("string")}
-    features = Features(
-        {"prompt": List(turn), "images": List(Image()), "answer_label": Value("string"), "answer": Value("string")}
-    )
-    rows = [
-        {
-            "prompt": [{"role": "user", "content": prompt_text(q, style)}],
-            "images": [load_image(i) for i in q.images],
-            "answer_label": q.answer_label,
-            "answer": q.answer,
+    TRL asks for a row once for every completion; the copies share their pictures. `images` is empty for text questions.
+    """
+    from datasets import Dataset
+
+    def rows_of(batch: dict[str, list]) -> dict[str, list]:
+        distinct = {number: questions[number] for number in batch["question"]}
+        pictures = {number: [load_image(i) for i in question.images] for number, question in distinct.items()}
+        asked = [distinct[number] for number in batch["question"]]
+        return {
+            "prompt": [[{"role": "user", "content": prompt_text(question, style)}] for question in asked],
+            "images": [pictures[number] for number in batch["question"]],
+            "answer_label": [question.answer_label for question in asked],
+            "answer": [question.answer for question in asked],
         }
-        for q in questions
-    ]
-    return Dataset.from_list(rows, features=features)
+
+    return Dataset.from_dict({"question": list(range(len(questions)))}).with_transform(rows_of)
 
 
 def rollout_with(engine: Engine, sampling: Sampling, max_prompt_length: int, samples: Path):
     """A TRL rollout function. TRL repeats every prompt G = sampling.n times in a row; each group is sampled once.
 
-    The first group of every rollout is kept in `samples`, one file a step. Raises UserError for a prompt that is too long.
+    The first group of every rollout is kept in `samples`, one file a step. Raises UserError for too long a prompt.
     """
 
-    def rollout(prompts: list, trainer) -> dict[str, list]:
+    def rollout(prompts: list, trainer: Any) -> dict[str, list]:
         step, training = trainer.state.global_step, trainer.model.training
         group = sampling.n if training else trainer.num_generations_eval
-        heads = [
-            Prompt(f"{step}:{trainer.accelerator.process_index}:{i}", messages, _images(messages))
-            for i, messages in enumerate(prompts[::group])
+        for place, messages in enumerate(prompts):
+            assert messages == prompts[place - place % group], "TRL no longer hands over a prompt's copies in a row"
+        distinct = [
+            Prompt(f"{step}:{trainer.accelerator.process_index}:{number}", messages, _images(messages))
+            for number, messages in enumerate(prompts[::group])
         ]
         trainer.model.eval()
-        done = list(engine.generate(heads, replace(sampling, n=group)))
+        completions = list(engine.generate(distinct, replace(sampling, n=group)))
         trainer.model.train(training)
+        asked, answered = [p.id for p in distinct for _ in range(group)], [c.question_id for c in completions]
+        assert answered == asked, "the engine's completions are not in the order of the prompts"
         if trainer.accelerator.is_main_process:
-            _write_samples(samples, step, prompts[0], done[:group])
-        longest = max(done, key=lambda c: len(c.prompt_ids))
-        if len(longest.prompt_ids) > max_prompt_length:
+            _write_samples(samples, step, prompts[0], completions[:group])
+        longest = max(len(c.prompt_ids) for c in completions)
+        if longest > max_prompt_length:
             raise UserError(
-                f"a prompt is {len(longest.prompt_ids)} tokens long, grpo.max_prompt_length is {max_prompt_length}; raise it, or lower model.max_pixels."
+                f"a prompt is {longest} tokens long, grpo.max_prompt_length is {max_prompt_length}; "
+                "raise it, or lower model.max_pixels."
             )
         return {
-            "prompt_ids": [c.prompt_ids for c in done],
-            "completion_ids": [c.token_ids for c in done],
-            "logprobs": [c.logprobs for c in done],
+            "prompt_ids": [c.prompt_ids for c in completions],
+            "completion_ids": [c.token_ids for c in completions],
+            "logprobs": [c.logprobs for c in completions],
         }
 
     return rollout
@@ -190,11 +237,8 @@ def gather_samples(folder: Path) -> None:
     """One samples.jsonl from the files of the single steps; a kill in the middle of this loses nothing."""
     import shutil
 
-    before = (folder / "samples.jsonl").read_text(encoding="utf-8") if (folder / "samples.jsonl").exists() else ""
-    files = [path.read_text(encoding="utf-8") for path in (folder / "samples").glob("*.json")]
-    by_step = {json.loads(line)["step"]: line for line in [*before.splitlines(keepends=True), *files]}
-    lines = [by_step[step] for step in sorted(by_step)]
-    atomic_write(
-        folder / "samples.jsonl", lambda temporary: Path(temporary).write_text("".join(lines), encoding="utf-8")
-    )
+    kept = folder / "samples.jsonl"
+    rows = [*(read_jsonl(kept) if kept.exists() else ()), *map(read_json, (folder / "samples").glob("*.json"))]
+    by_step = {row["step"]: row for row in rows}
+    write_jsonl(kept, [by_step[step] for step in sorted(by_step)])
     shutil.rmtree(folder / "samples", ignore_errors=True)

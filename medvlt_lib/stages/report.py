@@ -8,10 +8,12 @@ from pathlib import Path
 
 from medvlt_lib.core import plots
 from medvlt_lib.core.errors import UserError
-from medvlt_lib.core.files import atomic_write, read_json, write_json
+from medvlt_lib.core.files import atomic_write, read_json, write_json, write_text
 from medvlt_lib.core.runs import STAGES, Run
+from medvlt_lib.core.stage import finished_in
+from medvlt_lib.core.tables import markdown_table, percent
 from medvlt_lib.stages.arms import ARMS
-from medvlt_lib.stages.evaluate import paired
+from medvlt_lib.stages.evaluate import interval_kinds, paired, percent_span, questions_and_answers
 
 NOTICE = "Research and teaching material; synthetic or public data. Not for clinical use."
 
@@ -21,16 +23,47 @@ def run(run_: Run) -> dict:
     arms = evaluated_arms(run_)
     base = run_.folder / STAGES["05"]
     inputs = {f"{a}.{n}": base / a / n for a in arms for n in ("scores.json", "answers.parquet")}
+    check_alike(base, arms)
     run_.redo.add("06")  # it takes a second, and arms may have been added
-    return run_.perform("06", lambda folder: _work(folder, run_, arms, base), {}, inputs)
+    with run_.stage("06", {}, inputs) as stage:
+        folder = stage.folder
+        # Step 1: the figures of every arm, and their differences from the base.
+        rows = results(run_, arms)
+        write_json(folder / "tables" / "results.json", rows)
+        atomic_write(
+            folder / "figures" / "accuracy.png", lambda tmp: plots.accuracy(rows).savefig(tmp, format="png", dpi=130)
+        )
+        # Step 2: the page and the model card.
+        not_run = [a for a in ARMS if a not in arms]
+        write_text(folder / "report.html", _page(run_, rows, not_run))
+        write_text(folder / "model_card.md", _card(run_, rows, not_run))
+        stage.metrics = {"arms": arms, "not_run": not_run, "macro": {r["arm"]: r["macro"] for r in rows}}
+        return stage.metrics
 
 
 def evaluated_arms(run_: Run) -> list[str]:
     """Arms with finished evaluations, the papers' arms first. Raises UserError when there is none."""
-    found = {p.parent.name for p in (run_.folder / STAGES["05"]).glob("*/metrics.json")}
+    found = finished_in(run_.folder / STAGES["05"])
     if not found:
         raise UserError(f"{run_.folder} has no evaluated arm; run `medvlt eval --run {run_.folder.name}` first.")
-    return [a for a in ARMS if a in found] + sorted(found - set(ARMS))
+    return [a for a in ARMS if a in found] + [a for a in found if a not in ARMS]
+
+
+def check_alike(folder: Path, arms: list[str]) -> None:
+    """Raises UserError when two arms were evaluated with other settings or test questions."""
+    first, *others = arms
+    one = read_json(folder / first / "stage.json")
+    for arm in others:
+        two = read_json(folder / arm / "stage.json")
+        for kind, keys in (("settings", {*one["settings"], *two["settings"]}), ("inputs", {"test"})):
+            for key in sorted(keys):
+                a, b = one[kind].get(key), two[kind].get(key)
+                if a != b:
+                    raise UserError(
+                        f"the arms {first} and {arm} were evaluated with {key} = {json.dumps(a)} and {json.dumps(b)}; "
+                        "evaluate one of them again with --redo 05 --arm, or leave it out: delete its folder in "
+                        f"{folder}."
+                    )
 
 
 def results(run_: Run, arms: list[str]) -> list[dict]:
@@ -47,51 +80,30 @@ def results(run_: Run, arms: list[str]) -> list[dict]:
     return rows
 
 
-def _work(folder: Path, run_: Run, arms: list[str], base: Path) -> dict:
-    rows = results(run_, arms)
-    write_json(folder / "tables" / "results.json", rows)
-    atomic_write(
-        folder / "figures" / "accuracy.png",
-        lambda temporary: plots.accuracy(rows).savefig(temporary, format="png", dpi=130),
-    )
-    not_run = [a for a in ARMS if a not in arms]
-    page = _page(run_, rows, not_run)
-    atomic_write(folder / "report.html", lambda temporary: Path(temporary).write_text(page, encoding="utf-8"))
-    card = _card(run_, rows, not_run)
-    atomic_write(folder / "model_card.md", lambda temporary: Path(temporary).write_text(card, encoding="utf-8"))
-    return {"arms": arms, "not_run": not_run, "macro": {r["arm"]: r["macro"] for r in rows}}
-
-
 def table(rows: list[dict]) -> list[tuple[str, ...]]:
     """The result table as text cells, header first."""
     cells = [("arm", "macro accuracy, %", "95 % interval", "against base", "95 % paired", "well-formed", "tokens")]
-    percent = lambda x: f"{100 * x:.1f}"  # noqa: E731
     for row in rows:
-        gain, span = (
-            ("", "")
-            if row["gain"] is None
-            else (f"{100 * row['gain']['difference']:+.1f}", _span(row["gain"]["interval"]))
-        )
-        cells.append(
-            (
-                row["arm"],
-                percent(row["macro"]),
-                _span(row["interval"]),
-                gain,
-                span,
-                percent(row["well_formed"]),
-                f"{row['mean_tokens']:.0f}",
-            )
-        )
+        gain, gain_span = "", ""
+        if row["gain"] is not None:
+            gain, gain_span = f"{100 * row['gain']['difference']:+.1f}", percent_span(row["gain"]["interval"])
+        accuracy = row["arm"], percent(row["macro"]), percent_span(row["interval"])
+        cells.append((*accuracy, gain, gain_span, percent(row["well_formed"]), f"{row['mean_tokens']:.0f}"))
     return cells
 
 
-def _span(interval) -> str:
-    return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"
-
-
-def _markdown(cells: list[tuple[str, ...]]) -> str:
-    return "\n".join(["| " + " | ".join(c) + " |" for c in (cells[0], ("---",) * len(cells[0]), *cells[1:])])
+def notes(rows: list[dict]) -> str:
+    """What stands below the result table: what the figures are, and which kind of interval each is."""
+    gains = {row["arm"]: row["gain"] for row in rows if row["gain"] is not None}
+    by_set = {own["interval_kind"] for row in rows for own in row["datasets"].values()}
+    sentences = [
+        f"Macro accuracy is the unweighted mean over data sets, on {questions_and_answers(rows[0])}.",
+        "Intervals take the answers on one picture, or to one question, as one; differences are paired.",
+        f"Kinds of interval: macro accuracy, {interval_kinds({row['arm']: row for row in rows})}.",
+        f"Differences, {interval_kinds(gains)}." if gains else "",
+        f"By data set, {' or '.join(sorted(by_set))}.",
+    ]
+    return " ".join(filter(None, sentences))
 
 
 def _page(run_: Run, rows: list[dict], not_run: list[str]) -> str:
@@ -108,8 +120,8 @@ td,th{{border:1px solid #ccc;padding:.3em .6em;text-align:right}}td:first-child{
 <h1>Run {html.escape(run_.folder.name)}, profile {html.escape(run_.profile.profile)}</h1>
 <p class="notice">{NOTICE}</p>
 <table>{body}</table>
-<p>Macro accuracy is the unweighted mean over data sets, on {rows[0]["questions"]} test questions; intervals are bootstrapped
-over images, differences paired on the same questions. Not run: {", ".join(not_run) or "nothing"}.</p>
+<p>{html.escape(notes(rows))}</p>
+<p>Not run: {", ".join(not_run) or "nothing"}.</p>
 <img src="figures/accuracy.png" alt="Accuracy by arm and by data set">
 <details><summary>Settings</summary><pre>{settings}</pre></details></html>
 """
@@ -120,9 +132,11 @@ def _card(run_: Run, rows: list[dict], not_run: list[str]) -> str:
 
 **{NOTICE}**
 
-Trained from `{run_.profile.model.name}` with profile `{run_.profile.profile}`. Macro accuracy in percent on {rows[0]["questions"]} test questions.
+Trained from `{run_.profile.model.name}` with profile `{run_.profile.profile}`.
 
-{_markdown(table(rows))}
+{markdown_table(table(rows))}
+
+{notes(rows)}
 
 Not run: {", ".join(not_run) or "nothing"}.
 """

@@ -6,56 +6,80 @@ one that is longer than `sft.max_length` is refused with its id.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 
+from medvlt_lib.core.config import Profile
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.images import load_image
 from medvlt_lib.core.prompts import messages, target
-from medvlt_lib.core.records import Question, read_questions
+from medvlt_lib.core.records import Question, iterate_questions
 from medvlt_lib.core.runs import Run
 from medvlt_lib.models.adapters import lora_to_float32
-from medvlt_lib.models.loading import load_policy, profile_processor
+from medvlt_lib.models.loading import load_policy, profile_processor, weights_id
 from medvlt_lib.stages.arms import arm_inputs
 from medvlt_lib.training.checkpoints import finish_training
+from medvlt_lib.training.stored_questions import StoredQuestions
 from medvlt_lib.training.trainer import shared_arguments, train_resumably
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
+    from trl import SFTTrainer
 
 
 def run(
-    run_: Run, arm: str = "sft_text", data: Path | None = None, init: Path | None = None, callbacks: list | None = None
+    run_: Run,
+    arm: str = "sft_text",
+    data: Path | None = None,
+    init: Path | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> dict:
     """Trains one arm into 03_sft/<arm>; returns steps and the first and last loss. `callbacks` go to the trainer."""
     profile = run_.profile.for_arm(arm)
     inputs = arm_inputs(run_, "03", arm, profile.sft.data, data, init)
-    settings = run_.settings("model", "engine", "sft", "launch", arm=arm)
-    return run_.perform("03", lambda folder: _work(folder, profile, inputs, callbacks), settings, inputs, arm)
+    settings = {**run_.settings("model", "engine", "sft", "launch", arm=arm), "model.weights": weights_id(profile)}
+    with run_.stage("03", settings, inputs, arm, scratch=("training",)) as stage:
+        if not stage.finished:
+            stage.metrics = train(profile, inputs, stage.folder, callbacks)
+        return stage.metrics
 
 
-def _work(folder: Path, profile, inputs: dict[str, Path], callbacks: list | None = None) -> dict:
-    processor = profile_processor(profile)
-    questions = [q for q in read_questions(inputs["data"]) if q.reasoning]
-    if not questions:
+def train(
+    profile: Profile, inputs: dict[str, Path], folder: Path, callbacks: Sequence[TrainerCallback] = ()
+) -> dict[str, float]:
+    """Train a profile's model on inputs["data"], from inputs["init"] where given; checkpoint and log go to `folder`."""
+    # Step 1: the questions that have a chain of thought.
+    reasoned = (q for q in iterate_questions(inputs["data"]) if q.reasoning)
+    questions = StoredQuestions(reasoned, folder / "training" / "questions.arrow")
+    if not len(questions):
         raise UserError(
             f"{inputs['data']} has no question with a chain of thought (reasoning); name another file with --data."
         )
     if len(questions) < profile.sft.batch:
         raise UserError(
-            f"{inputs['data']} holds {len(questions)} questions with a chain of thought, one step needs sft.batch = {profile.sft.batch}; lower it or add questions."
+            f"{inputs['data']} holds {len(questions)} questions with a chain of thought, one step needs "
+            f"sft.batch = {profile.sft.batch}; lower it or add questions."
         )
-    trainer = make_trainer(
-        profile,
-        load_policy(profile, inputs.get("init"), True, profile.sft.seed),
-        processor,
-        questions,
-        folder,
-        callbacks,
-    )
+    # Step 2: the model and TRL's trainer.
+    processor = profile_processor(profile)
+    model = load_policy(profile, inputs.get("init"), True, profile.sft.seed)
+    trainer = make_trainer(profile, model, processor, questions, folder, callbacks)
+    # Step 3: train, from the last checkpoint where there is one, and keep what it ends with.
     train_resumably(trainer, "loss")
     return finish_training(trainer, folder, profile.model.name)
 
 
-def make_trainer(profile, model, processor, questions: list[Question], folder: Path, callbacks: list | None = None):
+def make_trainer(
+    profile: Profile,
+    model,
+    processor,
+    questions: Sequence[Question],
+    folder: Path,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> SFTTrainer:
     """TRL's trainer for a profile; LoRA weights, which TRL may have cast to bf16, are put back to float32."""
     from datasets import Dataset
     from trl import SFTTrainer
@@ -64,9 +88,9 @@ def make_trainer(profile, model, processor, questions: list[Question], folder: P
         model=model,
         args=sft_arguments(profile, folder),
         train_dataset=Dataset.from_dict({"row": list(range(len(questions)))}),
-        data_collator=Collator(processor, questions, profile.engine.prompt_style, profile.sft.max_length),
+        data_collator=Collator(processor, questions, profile.model.prompt_style, profile.sft.max_length),
         processing_class=processor,
-        callbacks=callbacks,
+        callbacks=list(callbacks),
     )
     lora_to_float32(trainer.model)
     return trainer
@@ -75,7 +99,7 @@ def make_trainer(profile, model, processor, questions: list[Question], folder: P
 class Collator:
     """Row numbers to model inputs, right-padded, with labels on the answer and its end token only."""
 
-    def __init__(self, processor, questions: list[Question], style: str, max_length: int) -> None:
+    def __init__(self, processor, questions: Sequence[Question], style: str, max_length: int) -> None:
         self.processor, self.questions, self.style, self.max_length = processor, questions, style, max_length
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
@@ -93,7 +117,8 @@ class Collator:
         for i, (question, answer) in enumerate(zip(questions, answers, strict=True)):
             if lengths[i] > self.max_length:
                 raise UserError(
-                    f"question {question.id} is {lengths[i]} tokens long, sft.max_length is {self.max_length}; raise it or leave the question out."
+                    f"question {question.id} is {lengths[i]} tokens long, sft.max_length is {self.max_length}; "
+                    "raise it or leave the question out."
                 )
             labels[i, : lengths[i] - len(self.processor.tokenizer(answer).input_ids)] = -100
         return {**batch, "labels": labels}

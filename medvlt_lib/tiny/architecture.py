@@ -7,10 +7,16 @@ published instructions are single tokens, so that prompts stay short.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.prompts import MEDVLM_R1_TASK, MEDVLTHINKER_INSTRUCTION, NO_THINK_INSTRUCTION, prompt_text, target
 from medvlt_lib.models.processor import build_processor
 from medvlt_lib.phantom.questions import make_questions
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, ProcessorMixin, Qwen2_5_VLConfig
 
 SYSTEM = "You are a helpful assistant."
 SPECIAL = [
@@ -18,7 +24,7 @@ SPECIAL = [
     "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>",
     "<|image_pad|>", "<|video_pad|>",
 ]  # fmt: skip
-WHOLE = [
+WHOLE_TOKENS = [
     MEDVLTHINKER_INSTRUCTION,
     NO_THINK_INSTRUCTION,
     MEDVLM_R1_TASK,
@@ -52,14 +58,14 @@ SIZES = {
 }
 
 
-def known(size: str) -> str:
-    """The size itself, or UserError when there is no such model."""
+def checked_size(size: str) -> str:
+    """The size itself. Raises UserError when there is no such model."""
     if size not in SIZES:
         raise UserError(f"unknown model size '{size}'; choose one of {', '.join(SIZES)}.")
     return size
 
 
-def build_tokenizer():
+def build_tokenizer() -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer trained on the phantom world's own text."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -74,7 +80,7 @@ def build_tokenizer():
     trainer = trainers.BpeTrainer(vocab_size=1000, min_frequency=20, initial_alphabet=alphabet, show_progress=False)
     core.train_from_iterator(_corpus(), trainer)
     core.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL])
-    core.add_tokens([AddedToken(t, special=False, normalized=False) for t in WHOLE])
+    core.add_tokens([AddedToken(t, special=False, normalized=False) for t in WHOLE_TOKENS])
     return PreTrainedTokenizerFast(  # not Qwen2Tokenizer: that one puts Qwen's own pre-tokenizer back when it loads
         tokenizer_object=core,
         eos_token="<|im_end|>",
@@ -85,7 +91,8 @@ def build_tokenizer():
     )
 
 
-def _corpus():
+def _corpus() -> Iterator[str]:
+    """Text of the phantom world; the instructions are left out, since they become single tokens."""
     for question in make_questions("all", "train", 3200, seed=1):
         for style in ("medvlthinker", "medvlm-r1"):
             yield prompt_text(question, style).replace(MEDVLTHINKER_INSTRUCTION, "").replace(MEDVLM_R1_TASK, "")
@@ -93,25 +100,25 @@ def _corpus():
         yield "at a glance Find find Describe. system\nuser\nassistant\n"
 
 
-def build_tiny_processor():
+def build_tiny_processor() -> ProcessorMixin:
     """Tokenizer, chat template and image processor of the tiny models (images of 112 x 112 become 16 tokens)."""
     settings = {"min_pixels": 28 * 28, "max_pixels": 4 * 112 * 112}
     return build_processor(build_tokenizer(), CHAT_TEMPLATE, settings)
 
 
-def tiny_config(size: str, tokenizer):
+def tiny_config(size: str, tokenizer: PreTrainedTokenizerBase) -> Qwen2_5_VLConfig:
     """The configuration of a tiny model: Qwen2.5-VL's, small, with 64-wide heads."""
     from transformers import Qwen2_5_VLConfig
 
-    s = SIZES[known(size)]
+    sizes = SIZES[checked_size(size)]
     ids = dict(zip(SPECIAL, tokenizer.convert_tokens_to_ids(SPECIAL), strict=True))
     text = {
         "vocab_size": -(-len(tokenizer) // 64) * 64,
-        "hidden_size": s["width"],
-        "intermediate_size": s["mlp"],
-        "num_hidden_layers": s["layers"],
-        "num_attention_heads": s["width"] // 64,
-        "num_key_value_heads": s["width"] // 64,
+        "hidden_size": sizes["width"],
+        "intermediate_size": sizes["mlp"],
+        "num_hidden_layers": sizes["layers"],
+        "num_attention_heads": sizes["width"] // 64,
+        "num_key_value_heads": sizes["width"] // 64,
         "max_position_embeddings": 4096,
         "rope_parameters": {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [8, 12, 12]},
         "rms_norm_eps": 1e-6,
@@ -120,12 +127,12 @@ def tiny_config(size: str, tokenizer):
         "pad_token_id": ids["<|endoftext|>"],
     }
     vision = {
-        "depth": s["vision_depth"],
-        "hidden_size": s["vision_width"],
-        "intermediate_size": s["vision_mlp"],
-        "num_heads": s["vision_width"] // 64,
-        "out_hidden_size": s["width"],
-        "fullatt_block_indexes": list(range(s["vision_depth"])),
+        "depth": sizes["vision_depth"],
+        "hidden_size": sizes["vision_width"],
+        "intermediate_size": sizes["vision_mlp"],
+        "num_heads": sizes["vision_width"] // 64,
+        "out_hidden_size": sizes["width"],
+        "fullatt_block_indexes": list(range(sizes["vision_depth"])),
     }
     return Qwen2_5_VLConfig(
         text_config=text,

@@ -1,8 +1,8 @@
 """The model card of a tiny model: what it can do, family by family, measured on validation questions.
 
-Greedy accuracy with a 95 % Wilson interval beside chance, the best rule that reads only the options, and the score
-with the picture blanked; the share of well-formed outputs; pass counts of 16 samples at temperature 1 on training
-questions. The figures go to card.json, the readable table to model_card.md in the model's folder.
+It holds greedy accuracy with a 95 % Wilson interval, beside chance, the best rule that reads only the options, and the
+score with the picture blanked; the share of well-formed outputs; and pass counts of 16 samples at temperature 1 on
+training questions. The figures go to card.json, the readable table to model_card.md in the model's folder.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from tqdm import tqdm
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.files import atomic_write
 from medvlt_lib.core.prompts import STYLES
-from medvlt_lib.core.records import Question
+from medvlt_lib.core.records import Question, Verdict
 from medvlt_lib.core.stats import accuracy_interval
+from medvlt_lib.core.tables import markdown_table, percent
 from medvlt_lib.grading.grade import grade
 from medvlt_lib.models.loading import load_model
 from medvlt_lib.models.processor import load_processor
@@ -35,7 +36,7 @@ SAMPLES = 16
 
 
 def measure(folder: str | Path, per_family: int = 400, training_per_family: int = 60, seed: int = 0) -> dict:
-    """All figures of the card. `per_family` validation and `training_per_family` training questions of each family."""
+    """All figures of the card, on so many validation and training questions of each family."""
     if per_family < 1 or training_per_family < 1:
         raise UserError("the card needs at least 1 question a family; raise --questions.")
     if not (Path(folder) / "config.json").is_file():
@@ -85,31 +86,39 @@ def write_card(folder: str | Path, **settings: int) -> dict:
 
 
 def _verdicts(
-    engine: TransformersEngine, questions: list[Question], sampling: Sampling, what: str, style: str = "medvlthinker"
-) -> list:
+    engine: TransformersEngine, questions: list[Question], sampling: Sampling, title: str, style: str = "medvlthinker"
+) -> list[Verdict]:
+    """The graded completions, `sampling.n` of each question in turn."""
     grader = "published-medvlm-r1" if style == "medvlm-r1" else "published"
-    done = engine.generate(prompts_of(questions, style), sampling)
-    bar = tqdm(done, desc=what, total=len(questions) * sampling.n)
+    completions = engine.generate(prompts_of(questions, style), sampling)
+    bar = tqdm(completions, desc=title, total=len(questions) * sampling.n)
     return [grade(c.text, questions[i // sampling.n], grader, style, c.finish_reason) for i, c in enumerate(bar)]
 
 
-def _family(name: str, questions: list, greedy: list, pictures: list, blanked: list) -> dict:
-    own = [(q, v) for q, v in zip(questions, greedy, strict=True) if q.family == name]
-    right = sum(v.correct for _, v in own)
-    rule, score = best_shortcut([q for q, _ in own])
+def _family(
+    name: str,
+    questions: list[Question],
+    verdicts: list[Verdict],
+    picture_questions: list[Question],
+    blanked_verdicts: list[Verdict],
+) -> dict:
+    """One family's figures; the last two arguments are the picture questions, answered with the picture blanked."""
+    graded = [(q, v) for q, v in zip(questions, verdicts, strict=True) if q.family == name]
+    right = sum(v.correct for _, v in graded)
+    rule, score = best_shortcut([q for q, _ in graded])
     row = {
         "modality": FAMILIES[name].image_modality or "text",
-        "questions": len(own),
-        "accuracy": right / len(own),
-        "interval": accuracy_interval(right, len(own)),
-        "chance": sum(1 / len(q.options) for q, _ in own) / len(own),
+        "questions": len(graded),
+        "accuracy": right / len(graded),
+        "interval": accuracy_interval(right, len(graded)),
+        "chance": sum(1 / len(q.options) for q, _ in graded) / len(graded),
         "shortcut": {"rule": rule, "accuracy": score},
-        "by_level": [_share([v.correct for q, v in own if q.difficulty == level]) for level in (1, 2, 3)],
+        "by_level": [_share([v.correct for q, v in graded if q.difficulty == level]) for level in (1, 2, 3)],
         "blanked": None,
     }
     if FAMILIES[name].modality == "image":
-        blind = [v.correct for q, v in zip(pictures, blanked, strict=True) if q.family == name]
-        row["blanked"] = {"accuracy": _share(blind), "interval": accuracy_interval(sum(blind), len(blind))}
+        correct = [v.correct for q, v in zip(picture_questions, blanked_verdicts, strict=True) if q.family == name]
+        row["blanked"] = {"accuracy": _share(correct), "interval": accuracy_interval(sum(correct), len(correct))}
     return row
 
 
@@ -125,53 +134,64 @@ def _training(folder: str | Path) -> dict | None:
     return {"steps": last["step"], "seconds": last["seconds"], "loss": last["loss"]}
 
 
-def render(f: dict, name: str) -> str:
+FAMILY_COLUMNS = (
+    "family", "modality", "n", "greedy", "95 %", "chance", "best shortcut", "blanked picture", "level 1 / 2 / 3",
+)  # fmt: skip
+
+
+def render(figures: dict, name: str) -> str:
     """The card as Markdown."""
-    percent = lambda x: f"{100 * x:.1f}"  # noqa: E731
-    lines = [
-        f"# Model card: phantom tiny Qwen2.5-VL, `{name}`",
-        "",
-        f"**{NOTICE}**",
-        "",
-        f"`Qwen2_5_VLForConditionalGeneration` with {f['weights']:,} weights, trained from scratch on the phantom world by",
-        f"`medvlt phantom build-model --size {name}`" + _how_long(f["training"]) + ".",
-        "It is middling on purpose: half of what it was taught was worked out step by step, half was a glance that is often",
-        "wrong, so that filtering finds medium-hard questions and reinforcement has something to bring out.",
-        "",
-        f"Written by `medvlt phantom card --size {name}` on {f['date']} ({', '.join(f'{k} {v}' for k, v in f['versions'].items())};",
-        f"{f['machine']}, {f['seconds']} s). Accuracies are percentages; intervals are 95 % Wilson.",
-        "",
-        f"- Macro greedy accuracy, MedVLThinker prompt: **{percent(f['macro'])}** (chance {percent(f['chance'])})",
-        f"- Other prompt styles (50 questions a family): {', '.join(f'{s} {percent(a)}' for s, a in f['styles'].items())}",
-        f"- Well-formed outputs: greedy {percent(f['greedy_well_formed'])}, sampled at T=1 {percent(f['sampled_well_formed'])}, "
-        + ", ".join(f"{s} {percent(a)}" for s, a in f["styles_well_formed"].items()),
-        f"- Accuracy of samples at T=1, training questions: {percent(f['sampled_accuracy'])}",
-        f"- Training questions with 1 to {SAMPLES - 1} of {SAMPLES} samples right: {percent(f['medium'])}",
-        "",
-        f"| family | modality | n | greedy | 95 % | chance | best shortcut | blanked picture | level 1 / 2 / 3 |",  # noqa: F541
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    for family, row in f["families"].items():
-        low, high = row["interval"]
-        blind = (
-            ""
-            if row["blanked"] is None
-            else f"{percent(row['blanked']['accuracy'])} ({'–'.join(percent(x) for x in row['blanked']['interval'])})"
-        )
-        lines.append(
-            f"| {family} | {row['modality']} | {row['questions']} | {percent(row['accuracy'])} | {percent(low)}–{percent(high)} "
-            f"| {percent(row['chance'])} | {percent(row['shortcut']['accuracy'])} ({row['shortcut']['rule']}) | {blind} "
-            f"| {' / '.join(percent(x) for x in row['by_level'])} |"
-        )
-    lines += ["", f"Pass counts of {sum(f['pass_counts'])} training questions, {SAMPLES} samples each at T=1:", ""]
-    lines += ["| right of 16 | " + " | ".join(map(str, range(SAMPLES + 1))) + " |", "|---" * (SAMPLES + 2) + "|"]
-    lines += ["| questions | " + " | ".join(map(str, f["pass_counts"])) + " |", ""]
-    return "\n".join(lines)
+    versions = ", ".join(f"{k} {v}" for k, v in figures["versions"].items())
+    styles = ", ".join(f"{style} {percent(accuracy)}" for style, accuracy in figures["styles"].items())
+    shares = {"greedy": figures["greedy_well_formed"], "sampled at T=1": figures["sampled_well_formed"]}
+    shares |= figures["styles_well_formed"]
+    well_formed = ", ".join(f"{kind} {percent(share)}" for kind, share in shares.items())
+    families = markdown_table([FAMILY_COLUMNS, *(_family_row(name, row) for name, row in figures["families"].items())])
+    counts = figures["pass_counts"]
+    count_rows = markdown_table(
+        [(f"right of {SAMPLES}", *map(str, range(SAMPLES + 1))), ("questions", *map(str, counts))]
+    )
+    return f"""# Model card: phantom tiny Qwen2.5-VL, `{name}`
+
+**{NOTICE}**
+
+`Qwen2_5_VLForConditionalGeneration` with {figures["weights"]:,} weights, trained from scratch on the phantom world by
+`medvlt phantom build-model --size {name}`{_how_long(figures["training"])}.
+It is middling on purpose: half of what it was taught was worked out step by step, half was a glance that is often
+wrong, so that filtering finds medium-hard questions and reinforcement has something to bring out.
+
+Written by `medvlt phantom card --size {name}` on {figures["date"]} ({versions};
+{figures["machine"]}, {figures["seconds"]} s). Accuracies are percentages; intervals are 95 % Wilson.
+
+- Macro greedy accuracy, MedVLThinker prompt: **{percent(figures["macro"])}** (chance {percent(figures["chance"])})
+- Other prompt styles (50 questions a family): {styles}
+- Well-formed outputs: {well_formed}
+- Accuracy of samples at T=1, training questions: {percent(figures["sampled_accuracy"])}
+- Training questions with 1 to {SAMPLES - 1} of {SAMPLES} samples right: {percent(figures["medium"])}
+
+{families}
+
+Pass counts of {sum(counts)} training questions, {SAMPLES} samples each at T=1:
+
+{count_rows}
+"""
+
+
+def _family_row(family: str, row: dict) -> tuple[str, ...]:
+    blanked = ""
+    if row["blanked"] is not None:
+        blanked = f"{percent(row['blanked']['accuracy'])} ({_interval(row['blanked']['interval'])})"
+    shortcut = f"{percent(row['shortcut']['accuracy'])} ({row['shortcut']['rule']})"
+    by_level = " / ".join(percent(accuracy) for accuracy in row["by_level"])
+    accuracy, interval, chance = percent(row["accuracy"]), _interval(row["interval"]), percent(row["chance"])
+    return (family, row["modality"], str(row["questions"]), accuracy, interval, chance, shortcut, blanked, by_level)
+
+
+def _interval(limits: list[float]) -> str:
+    return "–".join(map(percent, limits))
 
 
 def _how_long(training: dict | None) -> str:
-    return (
-        ""
-        if training is None
-        else f" ({training['steps']:,} steps, {training['seconds'] / 60:.0f} minutes on two CPU cores)"
-    )
+    if training is None:
+        return ""
+    return f" ({training['steps']:,} steps, {training['seconds'] / 60:.0f} minutes on two CPU cores)"

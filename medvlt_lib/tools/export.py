@@ -1,21 +1,20 @@
 """`medvlt export-data`: the kept questions with their pass counts, as a data set that others can load.
 
-What the authors of MedVLThinker did not release: the filtered subsets and the counts they were chosen by. The columns are
-theirs (medvlt_lib.data.published), with pass counts and posteriors added; the card says how the counts were made.
+What the authors of MedVLThinker did not release: the filtered subsets and the counts they were chosen by. The columns
+are theirs (medvlt_lib.data.readers), with pass counts and posteriors added; the card says how the counts were made.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 
 from medvlt_lib.core.errors import UserError, first_line
-from medvlt_lib.core.files import atomic_write, read_json, write_json
-from medvlt_lib.core.records import iterate_questions, write_rows
+from medvlt_lib.core.files import atomic_write, read_json, read_jsonl, write_json
+from medvlt_lib.core.records import count_questions, iterate_questions, write_rows
 from medvlt_lib.core.runs import Run
-from medvlt_lib.data.published import to_published
-from medvlt_lib.stages.filtering import PROVENANCE
+from medvlt_lib.core.tables import markdown_table
+from medvlt_lib.data.readers import to_published
+from medvlt_lib.rollout.parts import PROVENANCE
 
 SETS = ("kept_text", "kept_image", "control_text", "control_image")
 COUNTS = ("pass_count", "samples", "pass_rate", "pass_rate_low", "pass_rate_high")
@@ -24,23 +23,23 @@ COUNTS = ("pass_count", "samples", "pass_rate", "pass_rate_low", "pass_rate_high
 def export_data(run_: Run, out: Path) -> dict[str, int]:
     """Writes one parquet a set, provenance.json and README.md to `out`; returns the number of rows of each set.
 
-    Raises UserError when 02 is not finished or `out` is in use.
+    Raises UserError when 02 is not finished or its rollouts are gone, and when `out` is in use.
     """
     import pyarrow.parquet as pq
 
     folder = run_.require("02")
     if out.exists() and any(out.iterdir()):
         raise UserError(f"{out} is not empty; choose another --out.")
-    counts = {r["id"]: r for r in pq.read_table(folder / "pass_counts.parquet").to_pylist()}
-    sizes = {
-        name: _write(folder / f"{name}.parquet", out / name / "train-00000-of-00001.parquet", counts) for name in SETS
-    }
     provenance = {
         "rollouts": _provenance(folder),
         "filtering": run_.profile.filtering.model_dump(),
         "model": run_.profile.model.model_dump(),
         "sources": run_.manifest.get("sources", {}),
         "versions": run_.manifest["versions"],
+    }
+    counts = {row["id"]: row for row in pq.read_table(folder / "pass_counts.parquet").to_pylist()}
+    sizes = {
+        name: _write(folder / f"{name}.parquet", out / name / "train-00000-of-00001.parquet", counts) for name in SETS
     }
     write_json(out / "provenance.json", provenance)
     card = _card(run_, sizes, provenance, read_json(folder / "metrics.json"))
@@ -49,7 +48,10 @@ def export_data(run_: Run, out: Path) -> dict[str, int]:
 
 
 def push(out: Path, name: str) -> str:
-    """Upload an exported folder to the Hub as the data set `name`; returns its address. Raises UserError when it is refused."""
+    """Upload an exported folder to the Hub as the data set `name`; returns its address.
+
+    Raises UserError when it is refused.
+    """
     from huggingface_hub import HfApi
 
     try:
@@ -58,49 +60,54 @@ def push(out: Path, name: str) -> str:
         api.upload_folder(folder_path=str(out), repo_id=name, repo_type="dataset")
     except Exception as error:  # the Hub's, httpx's and the network's errors are of many families
         raise UserError(
-            f"the Hub did not take {name} ({first_line(error)}); log in with `hf auth login`, and check the name and the network."
+            f"the Hub did not take {name} ({first_line(error)}); log in with `hf auth login`, "
+            "and check the name and the network."
         ) from None
     return f"https://huggingface.co/datasets/{name}"
 
 
 def _write(source: Path, target: Path, counts: dict[str, dict]) -> int:
+    """One set with its pass counts as parquet; returns its number of rows."""
     import datasets
 
-    text, number = datasets.Value("string"), datasets.Value("int64")
-    columns = ("question", "options", "answer_label", "answer", "reasoning", "dataset_name", "hash", "misc")
-    features = {"images": [datasets.Image()], **dict.fromkeys(columns, text), "dataset_index": number, "id": text,
-                **dict.fromkeys(COUNTS[:2], number), **dict.fromkeys(COUNTS[2:], datasets.Value("float64"))}  # fmt: skip
-    done = 0
-
-    def rows() -> Iterator[dict]:
-        nonlocal done
-        for done, question in enumerate(iterate_questions(source), 1):
-            row = {**to_published(question, done - 1), "id": question.id, **{k: counts[question.id][k] for k in COUNTS}}
-            yield {k: row.get(k) for k in features}
-
-    schema = datasets.Features(features).arrow_schema
-    atomic_write(target, lambda temporary: write_rows(rows(), schema, temporary))
-    return done
+    text, number, share = (datasets.Value(kind) for kind in ("string", "int64", "float64"))
+    features = datasets.Features(
+        {
+            "images": [datasets.Image()],
+            **dict.fromkeys(("question", "options", "answer_label", "answer", "reasoning"), text),
+            **dict.fromkeys(("dataset_name", "hash", "misc"), text),
+            "dataset_index": number,
+            "id": text,
+            **dict.fromkeys(COUNTS[:2], number),
+            **dict.fromkeys(COUNTS[2:], share),
+        }
+    )
+    rows = (
+        {**to_published(question, index), "id": question.id, **{key: counts[question.id][key] for key in COUNTS}}
+        for index, question in enumerate(iterate_questions(source))
+    )
+    columns = ({key: row.get(key) for key in features} for row in rows)
+    atomic_write(target, lambda temporary: write_rows(columns, features.arrow_schema, temporary))
+    return count_questions(target)
 
 
 def _provenance(folder: Path) -> dict:
-    """How the rollouts were made, as every row of them says."""
-    first = sorted((folder / "rollouts").glob("part-*.jsonl"))
-    with open(first[0], encoding="utf-8") as file:
-        row = json.loads(file.readline())
-    return {k: row[k] for k in PROVENANCE}
+    """How the rollouts were made, as every row of them says. Raises UserError where there are none."""
+    for part in sorted((folder / "rollouts").glob("part-*.jsonl")):
+        for row in read_jsonl(part):
+            return {key: row[key] for key in PROVENANCE}
+    raise UserError(
+        f"{folder / 'rollouts'} holds no rollouts, and the card must say how the answers were made; "
+        "put that folder back, or do the stage again with --redo 02."
+    )
 
 
 def _card(run_: Run, sizes: dict[str, int], provenance: dict, metrics: dict) -> str:
-    f, made = run_.profile.filtering, provenance["rollouts"]
-    configs = "".join(f"\n- config_name: {n}\n  data_files: {n}/*.parquet" for n in sizes)
-    rows = "\n".join(f"| {n} | {size} |" for n, size in sizes.items())
-    histogram = "\n".join(f"| {c} | {n} |" for c, n in enumerate(metrics["pass_counts"]))
-    sources = (
-        "\n".join(f"- {name}, revision {revision}" for name, revision in provenance["sources"].items())
-        or "- the embedded synthetic world"
-    )
-    facts = "\n".join(f"- {k.replace('_', ' ')}: {v}" for k, v in made.items())
+    filtering, histogram = run_.profile.filtering, enumerate(metrics["pass_counts"])
+    configs = "".join(f"\n- config_name: {name}\n  data_files: {name}/*.parquet" for name in sizes)
+    facts = "\n".join(f"- {key.replace('_', ' ')}: {value}" for key, value in provenance["rollouts"].items())
+    sources = [f"- {name}, revision {revision}" for name, revision in provenance["sources"].items()]
+    up_to = "up to " if filtering.mode == "adaptive" else ""
     return f"""---
 configs:{configs}
 tags:
@@ -110,15 +117,14 @@ tags:
 
 # Questions of run {run_.folder.name} with pass counts
 
-**Research and teaching material, not for clinical use.** Questions keep the licences of their sources, which stand below.
+**Research and teaching material, not for clinical use.** Questions keep the licences of their sources, named below.
 
-Every question was answered {"up to " if f.mode == "adaptive" else ""}{f.samples} times by {run_.profile.model.name}; `kept_*` hold those with {f.keep_from} to
-{f.keep_to} right answers, sorted easy to hard, and `control_*` as many that were not chosen. Columns are those of MedVLThinker's
-data sets, with `pass_count`, `samples` and the pass rate's posterior mean and 95 % interval (Beta, uniform prior).
+Every question was answered {up_to}{filtering.samples} times by {run_.profile.model.name}; `kept_*` hold those with
+{filtering.keep_from} to {filtering.keep_to} right answers, sorted easy to hard, and `control_*` as many that were not
+chosen. Columns are those of MedVLThinker's data sets, with `pass_count`, `samples` and the pass rate's posterior mean
+and 95 % interval (Beta, uniform prior).
 
-| set | questions |
-|---|---|
-{rows}
+{markdown_table([("set", "questions"), *sizes.items()])}
 
 How the answers were made (`provenance.json` has every setting):
 
@@ -126,9 +132,7 @@ How the answers were made (`provenance.json` has every setting):
 
 Sources:
 
-{sources}
+{chr(10).join(sources) or "- the embedded synthetic world"}
 
-| right of {f.samples} | questions |
-|---|---|
-{histogram}
+{markdown_table([(f"right of {filtering.samples}", "questions"), *histogram])}
 """

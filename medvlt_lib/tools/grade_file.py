@@ -13,7 +13,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from medvlt_lib.core.errors import UserError
-from medvlt_lib.core.files import read_json, write_json
+from medvlt_lib.core.files import read_json, read_jsonl, write_json
 from medvlt_lib.core.records import Verdict
 from medvlt_lib.data.rows import Refused, json_row, options_of
 from medvlt_lib.grading.grade import GRADERS, grade_response
@@ -58,7 +58,8 @@ def grade_file(source: Path, out: Path, grader: str) -> int:
                         _save(state, {**job, "rows": number, "read": rows.tell()}, good, bad)
     except OSError as error:
         raise UserError(
-            f"cannot write {error.filename or out} ({error.strerror}); free some space, then the same command continues."
+            f"cannot write {error.filename or out} ({error.strerror}); "
+            "free some space, then the same command continues."
         ) from error
     with open(refused, "rb") as bad:
         count = sum(1 for _ in bad)
@@ -131,16 +132,15 @@ def _row(line: bytes) -> dict:
 def summary(graded: Path) -> list[tuple[str, ...]]:
     """The table of a graded file, header first: one line for each `dataset`, and one for all; shares in percent."""
     counts: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
-    with open(graded, encoding="utf-8") as file:
-        for row in map(json.loads, file):
-            for name in {str(row.get("dataset", "all")), "all"}:
-                tally = counts[name]
-                tally["rows"] += 1
-                for key in ("correct", "well_formed", "truncated", "online", "reward"):
-                    tally[key] += row.get(key) or 0
-                    tally[f"has {key}"] += key in row
-                tally["no answer"] += row["letter"] is None
-                tally["contradicted"] += "contradicted" in row["how"]
+    for row in read_jsonl(graded):
+        for name in {str(row.get("dataset", "all")), "all"}:
+            tally = counts[name]
+            tally["rows"] += 1
+            for key in ("correct", "well_formed", "truncated", "online", "reward"):
+                tally[key] += row.get(key) or 0
+                tally[f"has {key}"] += key in row
+            tally["no answer"] += row["letter"] is None
+            tally["contradicted"] += "contradicted" in row["how"]
     shares = ["correct", "no answer", "contradicted", "truncated", "well_formed"] + (
         ["online"] if counts["all"]["has online"] else []
     )

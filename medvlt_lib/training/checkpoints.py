@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from medvlt_lib.core.files import atomic_write, read_json, write_json
+from medvlt_lib.core.files import read_json, write_json, write_jsonl
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, Trainer
 
 
 def last_checkpoint(folder: Path) -> str | None:
-    """The newest whole checkpoint; torn ones (their trainer_state.json, written last, is missing or cut) are removed."""
+    """The newest whole checkpoint; torn ones (trainer_state.json, written last, is missing or cut) are removed."""
     whole = []
     for path in sorted(folder.glob("checkpoint-*"), key=lambda p: int(p.name.rpartition("-")[2])):
         try:
@@ -21,7 +25,7 @@ def last_checkpoint(folder: Path) -> str | None:
     return str(whole[-1]) if whole else None
 
 
-def _load_weights(model, checkpoint: str) -> None:
+def load_weights(model: PreTrainedModel, checkpoint: str) -> None:
     """A checkpoint's full weights into the model, every one of them.
 
     transformers 5.17 writes Qwen2-VL checkpoints under their published names, looks for the inner names on resuming,
@@ -31,8 +35,8 @@ def _load_weights(model, checkpoint: str) -> None:
     model.load_state_dict(saved.state_dict())
 
 
-def finish_training(trainer, folder: Path, model: str) -> dict:
-    """Write checkpoint/ and log.jsonl, drop the trainer's own folder, and return the metrics. An adapter names its base `model`."""
+def finish_training(trainer: Trainer, folder: Path, model: str) -> dict[str, float]:
+    """Write checkpoint/ and log.jsonl and return the metrics. An adapter names its base `model`."""
     temporary = folder / ".checkpoint"
     if trainer.is_world_process_zero():
         shutil.rmtree(temporary, ignore_errors=True)
@@ -45,12 +49,9 @@ def finish_training(trainer, folder: Path, model: str) -> dict:
     return {"steps": trainer.state.global_step, "first_loss": float(losses[0]), "last_loss": float(losses[-1])}
 
 
-def _keep_checkpoint(trainer, temporary: Path, folder: Path, model: str) -> None:
+def _keep_checkpoint(trainer: Trainer, temporary: Path, folder: Path, model: str) -> None:
     trainer.processing_class.save_pretrained(temporary)
-    for leftover in (
-        "README.md",
-        "training_args.bin",
-    ):  # a template nobody filled in, and a pickle with this machine's paths
+    for leftover in ("README.md", "training_args.bin"):  # an empty template, and a pickle with this machine's paths
         (temporary / leftover).unlink(missing_ok=True)
     shutil.rmtree(temporary / "ref", ignore_errors=True)  # TRL's frozen copy of the adapter that training began with
     adapter = temporary / "adapter_config.json"
@@ -58,6 +59,4 @@ def _keep_checkpoint(trainer, temporary: Path, folder: Path, model: str) -> None
         write_json(adapter, {**read_json(adapter), "base_model_name_or_path": model})
     shutil.rmtree(folder / "checkpoint", ignore_errors=True)
     temporary.rename(folder / "checkpoint")
-    rows = [json.dumps(row) for row in trainer.state.log_history]
-    atomic_write(folder / "log.jsonl", lambda tmp: Path(tmp).write_text("\n".join(rows) + "\n"))
-    shutil.rmtree(trainer.args.output_dir, ignore_errors=True)
+    write_jsonl(folder / "log.jsonl", trainer.state.log_history)

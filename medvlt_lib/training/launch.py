@@ -1,29 +1,76 @@
-"""The commands that start training on several devices."""
+"""The commands that start training on several devices. Nothing is started here: they are printed, to be pasted."""
 
 from __future__ import annotations
 
+import json
 import os
+import shlex
 from pathlib import Path
 
+from medvlt_lib.core.config import Profile
 from medvlt_lib.core.runs import Run
+from medvlt_lib.models.loading import resolve
 
 LAUNCH = Path(__file__).parents[1] / "assets" / "launch"
+MACHINE = 8  # GPUs of one machine
 
 
-def launch_command(run_: Run, command: str) -> str | None:
-    """What starts a training stage of a profile for several devices; None when this process is one of them, or the only one.
-
-    `command` is the stage's own command line, such as 'grpo --arm rl_text --run full-3b'. Not run here: no GPUs at hand.
-    """
-    launch = run_.profile.launch
-    if launch.devices == int(os.environ.get("WORLD_SIZE", "1")):
+def how_to_launch(run_: Run, arguments: list[str]) -> str | None:
+    """What to type to start a training stage on its profile's devices; None when nothing has to be launched."""
+    commands = launch_commands(run_, arguments)
+    if not commands:
         return None
-    config = LAUNCH / f"{launch.strategy}.yaml"
-    machines = -(-launch.devices // 8)
-    start = f"accelerate launch --config_file {config} --num_processes {launch.devices} --num_machines {machines}"
-    if machines > 1:
-        start += " --machine_rank RANK --main_process_ip FIRST_MACHINE"
-    serve = ""
-    if run_.profile.grpo.sampler == "trl-vllm-server" and command.startswith("grpo"):
-        serve = f"trl vllm-serve --model {run_.profile.model.name}   # on GPUs of its own, before:  "
-    return f"{serve}{start} -m medvlt_lib {command}"
+    *server, training = commands
+    text = f"profile {run_.profile.profile} trains on {run_.profile.launch.devices} devices. "
+    if server:
+        text += (
+            "The completions come from a server on a GPU of its own, on the first machine. Start it in a terminal and "
+            f"leave it running:\n\n    {server[0]}\n\nWhen it answers, start the training in another terminal"
+        )
+    else:
+        text += "Start it in a terminal"
+    if "MACHINE_RANK" in training:
+        text += " on every machine, with its number and the first machine's address in the two variables"
+    return f"{text}:\n\n    {training}\n"
+
+
+def launch_commands(run_: Run, arguments: list[str]) -> list[str]:
+    """The shell commands that start a training stage on its profile's devices; where GRPO needs a server, its first.
+
+    `arguments` are the stage's own, such as ["grpo", "--arm", "rl_text"]. The list is empty when this process is one of
+    those that were launched, or the only one. The flags are checked against the installed accelerate and TRL; training
+    was run with them on two CPU processes, never on GPUs.
+    """
+    profile = run_.profile
+    devices = profile.launch.devices
+    if devices == int(os.environ.get("WORLD_SIZE", "1")):
+        return []
+    machines = -(-devices // MACHINE)
+    config = LAUNCH / f"{profile.launch.strategy}.yaml"
+    start = ["accelerate", "launch", "--config_file", str(config), "--num_processes", str(devices)]
+    training = shlex.join([*start, "--num_machines", str(machines)])
+    if machines > 1:  # the shell stops with these words where a variable is not set
+        training += (
+            ' --machine_rank "${MACHINE_RANK:?set it to 0 on the first machine, 1 on the second, and so on}"'
+            ' --main_process_ip "${FIRST_MACHINE:?set it to the address of the first machine}"'
+        )
+    training += " " + shlex.join(["-m", "medvlt_lib", *arguments])
+    if profile.grpo.sampler == "engine" or arguments[0] != "grpo":
+        return [training]
+    return [_server_command(profile, devices // machines), training]
+
+
+def _server_command(profile: Profile, gpu: int) -> str:
+    """TRL's vLLM server on the GPUs from number `gpu` on, behind those that train.
+
+    It holds one prompt and its completion, not the model's whole context, and scales pictures as training does. TRL
+    itself adds --enable-scale-out, which pictures need from vLLM 0.30 on and older versions do not know.
+    """
+    count, m, g = profile.engine.tensor_parallel, profile.model, profile.grpo
+    visible = ",".join(str(gpu + i) for i in range(count))
+    command = ["trl", "vllm-serve", "--model", resolve(m.name), "--tensor_parallel_size", str(count)]
+    command += ["--revision", m.revision] if m.revision else []
+    command += ["--max_model_len", str(g.max_prompt_length + g.max_completion_length)]
+    pixels = {k: v for k, v in (("min_pixels", m.min_pixels), ("max_pixels", m.max_pixels)) if v is not None}
+    command += ["--mm-processor-kwargs", json.dumps(pixels)] if pixels else []
+    return f"CUDA_VISIBLE_DEVICES={visible} {shlex.join(command)}"

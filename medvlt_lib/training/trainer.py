@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from medvlt_lib.training.checkpoints import _load_weights, last_checkpoint
+from medvlt_lib.training.checkpoints import last_checkpoint, load_weights
+
+if TYPE_CHECKING:
+    from transformers import Trainer
+
+    from medvlt_lib.core.config import Optimisation, Profile
 
 
-def shared_arguments(profile, section, folder: Path) -> dict:
+def shared_arguments(profile: Profile, section: Optimisation, folder: Path) -> dict[str, Any]:
     """Settings that SFTConfig and GRPOConfig name alike."""
     cpu = profile.model.device == "cpu"
     schedule = {"constant": "constant_with_warmup" if section.warmup_ratio else "constant"}.get(
@@ -37,14 +44,24 @@ def shared_arguments(profile, section, folder: Path) -> dict:
     }
 
 
-def train_resumably(trainer, figure: str) -> None:
+class AlreadyTrained(Exception):
+    """The checkpoint that training goes on from is of the last step: its weights are final."""
+
+
+def train_resumably(trainer: Trainer, figure: str) -> None:
     """Train from the newest whole checkpoint of the trainer's output folder, or from the start.
 
+    After the last step nothing more is trained: the trainer then holds the weights and the log of its last checkpoint.
     The progress bar shows `figure` of the log ('loss' or 'reward'); every step's full row goes to log.jsonl instead.
     """
     from transformers import PrinterCallback, ProgressCallback
 
     class Progress(ProgressCallback):
+        def on_train_begin(self, args, state, control, **kwargs):
+            if state.global_step >= state.max_steps:  # transformers would train one step more
+                raise AlreadyTrained
+            super().on_train_begin(args, state, control, **kwargs)
+
         def on_log(self, args, state, control, logs=None, **_):
             if self.training_bar is not None and figure in logs:
                 self.training_bar.set_postfix({figure: logs[figure]})
@@ -57,5 +74,6 @@ def train_resumably(trainer, figure: str) -> None:
             trainer.remove_callback(callback)
     trainer.add_callback(Progress)
     if not (hasattr(trainer.model, "peft_config") or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
-        trainer._load_from_checkpoint = lambda checkpoint, model=None: _load_weights(trainer.model, checkpoint)
-    trainer.train(resume_from_checkpoint=last_checkpoint(Path(trainer.args.output_dir)))
+        trainer._load_from_checkpoint = lambda checkpoint, model=None: load_weights(trainer.model, checkpoint)
+    with suppress(AlreadyTrained):
+        trainer.train(resume_from_checkpoint=last_checkpoint(Path(trainer.args.output_dir)))

@@ -13,7 +13,8 @@ QUESTION = Question(
 
 def test_medvlthinker_prompt_has_a_literal_backslash_n():
     assert prompt_text(QUESTION) == (
-        "You will solve a problem/request. You should provide your thoughts within <think> </think> tags before providing "
+        "You will solve a problem/request. You should provide your thoughts within <think> </think> tags before "
+        "providing "
         "the answer.\\nWrite your final answer within <answer> </answer> tags."
         "\n\nQuestion: Which organ?\n\nOptions:\n\nA. Heart\n\nB. Lung"
     )
@@ -26,7 +27,8 @@ def test_medvlm_r1_prompt_keeps_indents_and_trailing_blanks():
         "A) Heart",
         "B) Lung ",
         "        Your task: ",
-        "        1. Think through the question step by step, enclose your reasoning process in <think>...</think> tags. ",
+        "        1. Think through the question step by step, "
+        "enclose your reasoning process in <think>...</think> tags. ",
         "        2. Then provide the correct single-letter choice (A, B, C, D,...) inside <answer>...</answer> tags.",
         "        3. No extra information or text outside of these tags.",
         "        ",

@@ -8,7 +8,7 @@ import pytest
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.files import atomic_write
 from medvlt_lib.core.images import load_image, pixel_id
-from medvlt_lib.core.records import Question, read_questions, write_questions
+from medvlt_lib.core.records import Question, count_questions, read_questions, write_questions
 from medvlt_lib.phantom.questions import make_questions
 
 ROW = {"id": "q", "dataset": "d", "split": "test", "modality": "text", "question": "?", "options": {"A": "x", "B": "y"}}
@@ -85,3 +85,30 @@ def test_replace_checks_again():
     question = make_questions("curb65", "test", 1)[0]
     with pytest.raises(UserError):
         dataclasses.replace(question, answer="no such option")
+
+
+def test_groups_and_clusters():
+    worded, drawn = make_questions("cardiothoracic_ratio,curb65", "test", 2)
+    assert (drawn.group, drawn.cluster) == ("cardiothoracic_ratio", drawn.image_ids[0])
+    assert (worded.group, worded.cluster) == ("curb65", worded.id)
+    assert dataclasses.replace(worded, family=None).group == "phantom"
+
+
+def test_a_file_is_counted_without_reading_it(tmp_path):
+    questions = make_questions("text", "test", 8)
+    for name in ("q.parquet", "q.jsonl"):
+        write_questions(questions, tmp_path / name)
+        assert count_questions(tmp_path / name) == 8
+    (tmp_path / "torn.parquet").write_bytes(b"PAR1 half a file")
+    with pytest.raises(UserError, match="torn"):
+        count_questions(tmp_path / "torn.parquet")
+
+
+def test_a_torn_jsonl_line_is_named_and_odd_line_ends_are_none(tmp_path):
+    question = dataclasses.replace(make_questions("text", "test", 1)[0], question="first\u2028second\u0085third")
+    write_questions([question, question], tmp_path / "q.jsonl")
+    assert read_questions(tmp_path / "q.jsonl") == [question, question]
+    with open(tmp_path / "q.jsonl", "a") as file:
+        file.write('{"id": "half')
+    with pytest.raises(UserError, match=r"q\.jsonl, line 3 is torn"):
+        read_questions(tmp_path / "q.jsonl")

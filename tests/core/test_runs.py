@@ -1,4 +1,6 @@
-"""Run folders: finished work is kept, changed settings and foreign folders are refused, and --redo and --inputs do what they say."""
+"""Run folders: finished work is kept, changed settings and foreign folders are refused, and
+--redo and --inputs do what they say.
+"""
 
 import json
 
@@ -7,11 +9,20 @@ import pytest
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.files import read_json
 from medvlt_lib.core.runs import open_run
+from medvlt_lib.core.stage import work_in
 
 
 @pytest.fixture
 def run(tmp_path):
     return open_run("tiny", None, root=tmp_path)
+
+
+def perform(run, number, work, settings, inputs, arm=None, free=()):
+    """Work on a stage the way the stages do."""
+    with run.stage(number, settings, inputs, arm, free=free) as stage:
+        if not stage.finished:
+            stage.metrics = work(stage.folder)
+    return stage.metrics
 
 
 def work(text):
@@ -23,8 +34,8 @@ def work(text):
 
 
 def test_finished_work_is_not_done_again(run):
-    assert run.perform("01", work("a"), {"data.seed": 0}, {}) == {"text": "a"}
-    assert run.perform("01", work("b"), {"data.seed": 0}, {}) == {"text": "a"}
+    assert perform(run, "01", work("a"), {"data.seed": 0}, {}) == {"text": "a"}
+    assert perform(run, "01", work("b"), {"data.seed": 0}, {}) == {"text": "a"}
     assert read_json(run.folder / "manifest.json")["stages"]["01_data"]["state"] == "finished"
 
 
@@ -34,25 +45,25 @@ def test_unfinished_work_is_done_again(run):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run.perform("01", fail, {}, {})
-    assert run.perform("01", lambda f: {"part": (f / "part.txt").read_text()}, {}, {}) == {"part": "kept"}
+        perform(run, "01", fail, {}, {})
+    assert perform(run, "01", lambda f: {"part": (f / "part.txt").read_text()}, {}, {}) == {"part": "kept"}
 
 
 def test_changed_settings_and_inputs_are_named(run, tmp_path):
     source = tmp_path / "in.txt"
     source.write_text("1")
-    run.perform("01", work("a"), {"data.seed": 0}, {"questions": source})
+    perform(run, "01", work("a"), {"data.seed": 0}, {"questions": source})
     with pytest.raises(UserError, match=r"data.seed = 0, now it is 1.*--redo 01"):
-        run.perform("01", work("a"), {"data.seed": 1}, {"questions": source})
+        perform(run, "01", work("a"), {"data.seed": 1}, {"questions": source})
     source.write_text("2")
     with pytest.raises(UserError, match="input questions"):
-        run.perform("01", work("a"), {"data.seed": 0}, {"questions": source})
+        perform(run, "01", work("a"), {"data.seed": 0}, {"questions": source})
 
 
 def test_redo_throws_the_stage_away(run):
-    run.perform("01", work("a"), {"data.seed": 0}, {})
+    perform(run, "01", work("a"), {"data.seed": 0}, {})
     run.redo.add("01")
-    assert run.perform("01", work("b"), {"data.seed": 1}, {}) == {"text": "b"}
+    assert perform(run, "01", work("b"), {"data.seed": 1}, {}) == {"text": "b"}
 
 
 def test_overrides_stay_with_the_run(tmp_path):
@@ -60,18 +71,18 @@ def test_overrides_stay_with_the_run(tmp_path):
     again = open_run(None, "r", {"grpo.beta": 0.1}, root=tmp_path)
     assert (again.profile.grpo.max_steps, again.profile.grpo.beta) == (3, 0.1)
     assert open_run(None, "r", root=tmp_path).profile.grpo.beta == 0.0  # no stage has run with it yet
-    again.perform("04", work("x"), again.settings("grpo"), {}, "rl_text")
+    perform(again, "04", work("x"), again.settings("grpo"), {}, "rl_text")
     after = open_run(None, "r", root=tmp_path)
     assert after.profile.grpo.beta == 0.1
     refused = open_run(None, "r", {"grpo.beta": 0.5}, root=tmp_path)
     with pytest.raises(UserError, match=r"grpo\.beta"):
-        refused.perform("04", work("x"), refused.settings("grpo"), {}, "rl_text")
+        perform(refused, "04", work("x"), refused.settings("grpo"), {}, "rl_text")
     assert open_run(None, "r", root=tmp_path).profile.grpo.beta == 0.1
 
 
 def test_inputs_take_another_runs_stage(tmp_path):
     other = open_run("tiny", "other", root=tmp_path)
-    other.perform("02", work("x"), {}, {})
+    perform(other, "02", work("x"), {}, {})
     run = open_run("tiny", "mine", inputs=[f"02={other.folder}"], root=tmp_path)
     assert run.require("02") == other.folder / "02_filtering"
     assert "02" in json.loads((run.folder / "manifest.json").read_text())["inputs"]
@@ -109,15 +120,15 @@ def test_a_stage_that_left_nothing_may_change_its_settings(run):
         raise UserError("no questions.")
 
     with pytest.raises(UserError, match="no questions"):
-        run.perform("01", fail, {"data.seed": 0}, {})
-    assert run.perform("01", work("a"), {"data.seed": 1}, {}) == {"text": "a"}
+        perform(run, "01", fail, {"data.seed": 0}, {})
+    assert perform(run, "01", work("a"), {"data.seed": 1}, {}) == {"text": "a"}
 
 
 def test_what_a_kill_left_of_a_write_is_swept_away(run):
     folder = run.folder / "01_data"
     folder.mkdir()
     (folder / ".stage.json.x1.json").write_text('{"hal')
-    run.perform("01", work("a"), {}, {})
+    perform(run, "01", work("a"), {}, {})
     assert {p.name for p in folder.iterdir()} == {"stage.json", "metrics.json", "result.txt"}
 
 
@@ -127,7 +138,7 @@ def test_what_a_kill_left_of_a_write_is_swept_away(run):
         OSError(28, "No space left on device"),
         OSError(30, "Read-only file system"),
         RuntimeError(
-            "[enforce fail at inline_container.cc:668] . PytorchStreamWriter failed writing file data/3: file write failed"
+            "[enforce fail at inline_container.cc:668] . PytorchStreamWriter failed writing file data/3: write failed"
         ),
     ],
 )
@@ -137,18 +148,16 @@ def test_a_full_disk_is_a_sentence_and_the_work_continues(run, error):
         raise error
 
     with pytest.raises(UserError, match=r"cannot write in .*01_data.*the same command continues"):
-        run.perform("01", fail, {}, {})
-    assert run.perform("01", lambda f: {"part": (f / "part.txt").read_text()}, {}, {}) == {"part": "kept"}
+        perform(run, "01", fail, {}, {})
+    assert perform(run, "01", lambda f: {"part": (f / "part.txt").read_text()}, {}, {}) == {"part": "kept"}
 
 
 def test_another_folders_hidden_files_are_never_touched(tmp_path):
-    from medvlt_lib.core.runs import once
-
     (tmp_path / "project").mkdir()
     (tmp_path / ".bashrc").write_text("mine")
     (tmp_path / "project" / ".env").write_text("mine")
-    with pytest.raises(UserError, match="did not put there"):
-        once(tmp_path, work("a"), {}, {}, "choose another --out")
+    with pytest.raises(UserError, match="did not put there"), work_in(tmp_path, {}, {}, "choose another --out"):
+        pass
     assert (tmp_path / ".bashrc").read_text() == (tmp_path / "project" / ".env").read_text() == "mine"
     assert {p.name for p in tmp_path.iterdir()} == {".bashrc", "project"}
 
@@ -161,13 +170,15 @@ def test_free_settings_do_the_work_again_from_its_parts(run):
         return {"parts": path.read_text()}
 
     free = ("filtering.keep_to",)
-    run.perform("02", parts, {"filtering.keep_to": 7, "filtering.seed": 1}, {}, free=free)
-    assert run.perform("02", parts, {"filtering.keep_to": 7, "filtering.seed": 1}, {}, free=free) == {"parts": "first "}
-    assert run.perform("02", parts, {"filtering.keep_to": 6, "filtering.seed": 1}, {}, free=free) == {
+    perform(run, "02", parts, {"filtering.keep_to": 7, "filtering.seed": 1}, {}, free=free)
+    assert perform(run, "02", parts, {"filtering.keep_to": 7, "filtering.seed": 1}, {}, free=free) == {
+        "parts": "first "
+    }
+    assert perform(run, "02", parts, {"filtering.keep_to": 6, "filtering.seed": 1}, {}, free=free) == {
         "parts": "first again"
     }
     with pytest.raises(UserError, match=r"filtering\.seed"):
-        run.perform("02", parts, {"filtering.keep_to": 7, "filtering.seed": 2}, {}, free=free)
+        perform(run, "02", parts, {"filtering.keep_to": 7, "filtering.seed": 2}, {}, free=free)
 
 
 def test_a_failed_redo_puts_the_old_work_back(run):
@@ -175,23 +186,23 @@ def test_a_failed_redo_puts_the_old_work_back(run):
         (folder / "half.txt").write_text("")
         raise UserError("torn.")
 
-    run.perform("01", work("a"), {"data.seed": 0}, {})
+    perform(run, "01", work("a"), {"data.seed": 0}, {})
     run.redo.add("01")
     with pytest.raises(UserError, match="torn"):
-        run.perform("01", fail, {"data.seed": 1}, {})
+        perform(run, "01", fail, {"data.seed": 1}, {})
     assert {p.name for p in (run.folder / "01_data").iterdir()} == {"stage.json", "metrics.json", "result.txt"}
     run.redo.clear()
-    assert run.perform("01", work("b"), {"data.seed": 0}, {}) == {"text": "a"}
+    assert perform(run, "01", work("b"), {"data.seed": 0}, {}) == {"text": "a"}
 
 
 def test_redo_keeps_the_old_work_when_its_input_is_gone(run, tmp_path):
     source = tmp_path / "in.txt"
     source.write_text("1")
-    run.perform("01", work("a"), {}, {"questions": source})
+    perform(run, "01", work("a"), {}, {"questions": source})
     source.unlink()
     run.redo.add("01")
     with pytest.raises(UserError, match=r"in\.txt"):
-        run.perform("01", work("b"), {}, {"questions": source})
+        perform(run, "01", work("b"), {}, {"questions": source})
     assert (run.folder / "01_data" / "result.txt").read_text() == "a"
 
 
@@ -200,5 +211,5 @@ def test_foreign_files_in_a_stage_folder_are_not_touched(run):
     folder.mkdir()
     (folder / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="did not put there"):
-        run.perform("01", work("a"), {}, {})
+        perform(run, "01", work("a"), {}, {})
     assert (folder / "thesis.txt").read_text() == "mine"

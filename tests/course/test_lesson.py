@@ -50,14 +50,14 @@ def test_the_metrics_file_is_removed_at_the_start_and_written_at_the_end():
 
 
 def test_full_profiles_print_how_to_launch_them(capsys):
-    assert not lesson.in_place(open_run("full-3b", None), "grpo --arm rl_text")
+    assert not lesson.trains_here(open_run("full-3b", None), "grpo --arm rl_text")
     printed = capsys.readouterr().out
     assert (
         "accelerate launch" in printed
         and "-m medvlt_lib grpo --arm rl_text --run full-3b" in printed
         and "trl vllm-serve" in printed
     )
-    assert lesson.in_place(open_run("tiny", None), "grpo --arm rl_text")
+    assert lesson.trains_here(open_run("tiny", None), "grpo --arm rl_text")
 
 
 def test_a_users_mistake_shows_as_one_sentence_in_a_notebook():

@@ -3,17 +3,28 @@
 import io
 import json
 import random
+from dataclasses import replace
 
 import pytest
 from PIL import Image
 from rapidfuzz import fuzz, process
 
 from medvlt_lib.core.config import load_profile
+from medvlt_lib.core.errors import UserError
+from medvlt_lib.core.files import read_jsonl
 from medvlt_lib.core.images import load_image
 from medvlt_lib.core.records import Question, read_questions, write_questions
 from medvlt_lib.core.runs import open_run
-from medvlt_lib.data.leakage import FAR, Fingerprint, find_leaks, fingerprint, leak_table, perceptual_hash
-from medvlt_lib.data.rows import fit_image
+from medvlt_lib.data.leakage import (
+    FAR,
+    Fingerprint,
+    find_leaks,
+    fingerprint,
+    leak_table,
+    perceptual_hash,
+    picture_groups,
+)
+from medvlt_lib.data.pictures import fit_image
 from medvlt_lib.phantom.questions import make_questions
 from medvlt_lib.stages import data as stage
 
@@ -24,7 +35,7 @@ def text(name, words, options=("Heart", "Lung", "Liver", "Bowel"), label="B"):
 
 
 def image(name, encoded, words="What is shown?"):
-    encoded, pixels, _ = fit_image(encoded)
+    picture = fit_image(encoded)
     return Question(
         name,
         "pictures",
@@ -34,8 +45,8 @@ def image(name, encoded, words="What is shown?"):
         {"A": "Cyst", "B": "Mass"},
         "B",
         "Mass",
-        images=[encoded],
-        image_ids=[pixels],
+        images=[picture.encoded],
+        image_ids=[picture.pixel_id],
     )
 
 
@@ -58,7 +69,10 @@ def leaks(train, test):
     return [(leak["train_id"], leak["test_id"], leak["how"]) for leak in found]
 
 
-VIGNETTE = "A 67-year-old man comes to the physician because of a two-day history of ringing in his ear after chemotherapy. What did the drug do?"
+VIGNETTE = (
+    "A 67-year-old man comes to the physician because of a two-day history of ringing in his ear after chemotherapy. "
+    "What did the drug do?"
+)
 
 
 def test_words():
@@ -122,13 +136,17 @@ def test_perceptual_hash_bands_miss_nothing_within_the_distance():
 
 
 def test_table_counts_pairs_and_both_sides():
-    rows = [{"train_set": "train_text", "train_id": i, "test_id": "t1", "how": "near text", "score": 96} for i in "ab"]
-    [row] = leak_table(
-        rows,
-        {"train_text": 10},
-        [Fingerprint("t1", "medqa", "text", "", ""), Fingerprint("t2", "medqa", "text", "", "")],
-    )
-    assert (row["near text"], row["flagged_train"], row["hit_test"], row["of_test"]) == (2, 2, 1, 2)
+    leak = {"train_set": "train_text", "test_set": "test", "test_id": "t1", "how": "near text", "score": 96}
+    leaks = [{**leak, "train_id": i} for i in "ab"] + [
+        {**leak, "test_set": "validation", "test_id": "v", "train_id": "a"}
+    ]
+    held_out = {
+        "validation": [Fingerprint("v", "medmcqa", "text", "", "")],
+        "test": [Fingerprint("t1", "medqa", "text", "", ""), Fingerprint("t2", "medqa", "text", "", "")],
+    }
+    validation, test = leak_table(leaks, {"train_text": 10}, held_out)
+    assert (test["near text"], test["flagged_train"], test["hit_test"], test["of_test"]) == (2, 2, 1, 2)
+    assert (validation["test_set"], validation["test"], validation["near text"]) == ("validation", "medmcqa", 1)
 
 
 @pytest.fixture
@@ -164,7 +182,7 @@ def test_planted_leaks_are_in_the_card_and_dropped_on_demand(run_with_leaks):
     }
     assert counts["train_text"] == 31
     card = (run.folder / "01_data/data_card.md").read_text()
-    assert "| train_text | 31 | set | 1 | 0 | 1 |" in card and "They were left in" in card
+    assert "| train_text | 31 | test | set | 1 | 0 | 1 |" in card and "They were left in" in card
     run, counts = make(name="dropped", **{"data.drop_leaks": True})
     ids = {q.id for n in ("train_text", "train_image") for q in read_questions(run.folder / f"01_data/{n}.parquet")}
     assert not ids & {"planted", copied} and counts["train_text"] == 30
@@ -186,10 +204,64 @@ def test_validation_is_held_out_of_training(tmp_path, monkeypatch):
     assert not {q.id for q in train} & {q.id for q in held}
 
 
+def test_groups_of_pictures_are_those_that_can_be_reached_from_one_to_another():
+    shown = {"a": "x", "b": "y", "c": "xz", "d": "", "e": "w", "f": "zw", "g": "y", "h": ""}
+    questions = [Fingerprint(name, "set", "image", "", "", tuple(pictures)) for name, pictures in shown.items()]
+    assert sorted(picture_groups(questions)) == [["a", "c", "e", "f"], ["b", "g"], ["d"], ["h"]]
+    assert picture_groups([Fingerprint("t", "set", "text", "", "")]) == [["t"]]
+
+
+SMALL = {f"data.{name}_size": 5 for name in ("train_text", "test")}
+
+
+def several_questions_a_picture(pictures: int, each: int) -> list[Question]:
+    made = [image(f"p{i}", encode(Image.new("RGB", (40, 40), (i, 0, 99)))) for i in range(pictures)]
+    return [replace(q, id=f"{q.id}-{k}", question=f"What is shown in view {k}?") for q in made for k in range(each)]
+
+
+def test_validation_holds_whole_pictures(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_questions(several_questions_a_picture(10, 3), tmp_path / "image.parquet")
+    settings = {
+        "data.train_image": "image.parquet",
+        "data.train_image_size": 100,
+        "data.validation": "split:train_image",
+        **SMALL,
+    }
+
+    def split(name, **changes):
+        run = open_run("tiny", name, {**settings, "data.validation_size": 10, **changes})
+        counts = stage.run(run)
+        sides = [read_questions(run.folder / f"01_data/{n}.parquet") for n in ("train_image", "validation")]
+        return counts, [[q.id for q in side] for side in sides], [{q.cluster for q in side} for side in sides]
+
+    counts, ids, (trained, held_out) = split("one")
+    assert (counts["train_image"], counts["validation"]) == (
+        21,
+        9,
+    )  # never more than asked for: whole pictures of three
+    assert not trained & held_out and len(trained | held_out) == 10
+    assert split("two")[1] == ids != split("three", **{"data.seed": 5})[1]
+    with pytest.raises(UserError, match="at least 3 questions share a picture"):
+        split("four", **{"data.validation_size": 2})
+
+
+def test_training_is_also_compared_with_validation(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_questions([text("planted", VIGNETTE), text("other", "Which organ makes bile?")], tmp_path / "text.parquet")
+    write_questions([text("v", VIGNETTE.replace("two-day", "2-day"))], tmp_path / "validation.parquet")
+    files = {"data.train_text": "text.parquet", "data.validation": "validation.parquet"}
+    run = open_run("tiny", "left", {**files, **SMALL, "data.train_image_size": 5})
+    stage.run(run)
+    [leak] = [x for x in read_jsonl(run.folder / "01_data/leaks.jsonl") if x["train_id"] == "planted"]
+    assert (leak["test_set"], leak["test_id"], leak["how"]) == ("validation", "v", "near text")
+    assert "| train_text | 2 | validation | set | 1 | 0 | 1 |" in (run.folder / "01_data/data_card.md").read_text()
+    run = open_run("tiny", "dropped", {**run.manifest["overrides"], "data.drop_leaks": True})
+    assert stage.run(run)["train_text"] == 1
+
+
 @pytest.mark.parametrize("split", ["split:trian_text", "split:train_image"])
 def test_impossible_splits_are_a_sentence(split, tmp_path, monkeypatch):
-    from medvlt_lib.core.errors import UserError
-
     monkeypatch.chdir(tmp_path)
     load_profile("tiny")
     with pytest.raises(UserError, match="validation"):

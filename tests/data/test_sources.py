@@ -3,10 +3,13 @@
 import io
 import json
 import threading
+import tracemalloc
 import zipfile
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import datasets
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -14,8 +17,10 @@ from medvlt_lib.core.config import Data
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.images import load_image
 from medvlt_lib.core.records import write_questions
+from medvlt_lib.data.archive import Archive
 from medvlt_lib.data.closed import closed_options
-from medvlt_lib.data.published import SOURCES, to_published
+from medvlt_lib.data.published import SOURCES
+from medvlt_lib.data.readers import to_published
 from medvlt_lib.data.rows import Refused
 from medvlt_lib.data.sources import load_set
 from medvlt_lib.phantom.questions import make_questions
@@ -51,8 +56,19 @@ def put(mirror, name, rows, file="data/train-00000-of-00001.parquet", images=Non
 
 def unified_row(i, name="medmcqa", images=None, **changes):
     options = {"A": "Heart", "B": "Lung", "C": "Liver", "D": f"Organ {i}"}
-    return {"images": images, "question": f"Which organ is number {i}?", "options": json.dumps(options), "answer_label": "B", "answer": "Lung",
-            "reasoning": f"Think {i}.", "dataset_name": name, "dataset_index": i, "hash": f"{i:016x}", "misc": None, **changes}  # fmt: skip
+    return {
+        "images": images,
+        "question": f"Which organ is number {i}?",
+        "options": json.dumps(options),
+        "answer_label": "B",
+        "answer": "Lung",
+        "reasoning": f"Think {i}.",
+        "dataset_name": name,
+        "dataset_index": i,
+        "hash": f"{i:016x}",
+        "misc": None,
+        **changes,
+    }
 
 
 def load(mirror, source, name="train_text", size=1000, **settings):
@@ -126,8 +142,16 @@ def test_an_evaluation_part_is_spread_over_its_sets(tmp_path):
 
 
 def test_pmc_vqa_as_released_is_cleaned(tmp_path):
-    good = {"Figure_path": "f1.jpg", "Question": " 'What is seen?' ", "Answer": " Lung ", "Answer_label": "B",
-            "Choice A": " A:Heart ", "Choice B": " B:Lung\u00a0", "Choice C": ' C:"Liver"', "Choice D": " D: ratio 1:2 "}  # fmt: skip
+    good = {
+        "Figure_path": "f1.jpg",
+        "Question": " 'What is seen?' ",
+        "Answer": " Lung ",
+        "Answer_label": "B",
+        "Choice A": " A:Heart ",
+        "Choice B": " B:Lung\u00a0",
+        "Choice C": ' C:"Liver"',
+        "Choice D": " D: ratio 1:2 ",
+    }
     bad = [
         {"Choice C": "Liver"},
         {"Choice A": " B:Heart"},
@@ -164,8 +188,15 @@ def test_six_benchmarks_from_their_own_homes(tmp_path):
     adapt(tmp_path, "VQA_RAD", [closed(5, "Is the heart large?", "Yes")])
     for config in SOURCES["MMMU/MMMU"].configs:
         for split in ("validation", "dev"):
-            row = {"id": f"{split}_{config}", "question": "See <image 1> and <image 2>: which?", "options": "['one', \"the other's\"]", "answer": "B",
-                   "question_type": "multiple-choice", "image_1": picture(6), "image_2": picture(7)}  # fmt: skip
+            row = {
+                "id": f"{split}_{config}",
+                "question": "See <image 1> and <image 2>: which?",
+                "options": "['one', \"the other's\"]",
+                "answer": "B",
+                "question_type": "multiple-choice",
+                "image_1": picture(6),
+                "image_2": picture(7),
+            }
             opened = {**row, "id": f"{split}_{config}_open", "question_type": "open"}
             put(
                 tmp_path, "MMMU/MMMU", [row, opened], f"{config}/{split}-00000-of-00001.parquet", ["image_1", "image_2"]
@@ -177,8 +208,16 @@ def test_six_benchmarks_from_their_own_homes(tmp_path):
         + "\n---\n"
     )
     (tmp_path / "MMMU/MMMU/README.md").write_text(readme)  # as on the Hub: it names configurations and splits
-    expert = {"id": "MM-0", "question": "Which? Answer Choices: (A) a (B) b", "options": dict(zip("ABCDE", "abcde", strict=True)), "label": "E",
-              "images": ["MM-0-a.jpeg", "MM-0-b.jpeg"], "medical_task": "Diagnosis", "body_system": "Skeletal", "question_type": "Reasoning"}  # fmt: skip
+    expert = {
+        "id": "MM-0",
+        "question": "Which? Answer Choices: (A) a (B) b",
+        "options": dict(zip("ABCDE", "abcde", strict=True)),
+        "label": "E",
+        "images": ["MM-0-a.jpeg", "MM-0-b.jpeg"],
+        "medical_task": "Diagnosis",
+        "body_system": "Skeletal",
+        "question_type": "Reasoning",
+    }
     put(tmp_path, "TsinghuaC3I/MedXpertQA", [expert], "MM/test.jsonl")
     with zipfile.ZipFile(tmp_path / "TsinghuaC3I/MedXpertQA/images.zip", "w") as archive:
         archive.writestr("images/MM-0-a.jpeg", png(form="JPEG"))
@@ -203,8 +242,16 @@ def test_six_benchmarks_from_their_own_homes(tmp_path):
 
 
 def omni_row(i, subset, options=("Cyst", "Tumour", "Normal.", "Fracture")):
-    return {"image": [f"images/x{i}.png"], "problem": "", "solution": "B", "question": "What is seen?", "options": list(options),
-            "answer": options[1], "dataset": "OmniMedVQA", "subset": subset}  # fmt: skip
+    return {
+        "image": [f"images/x{i}.png"],
+        "problem": "",
+        "solution": "B",
+        "question": "What is seen?",
+        "options": list(options),
+        "answer": options[1],
+        "dataset": "OmniMedVQA",
+        "subset": subset,
+    }
 
 
 def test_medvlm_r1_training_and_test_rows(tmp_path):
@@ -310,6 +357,73 @@ def test_a_part_of_a_file_is_an_even_sample_in_its_order(tmp_path):
     assert order == sorted(order) and order != list(range(10))
 
 
+def test_a_part_of_a_file_does_not_hold_the_file(tmp_path):
+    [question] = make_questions("nodule_count", "train", 1)
+    path = tmp_path / "image.parquet"
+    encoded = [png() + bytes([i % 256]) * 40_000 for i in range(1500)]  # what follows a PNG is not read
+    questions = (replace(question, id=str(i), images=[image]) for i, image in enumerate(encoded))
+    write_questions(questions, path)
+    data = Data(train_image=str(path), train_image_size=10)
+    tracemalloc.start()
+    assert sum(1 for _ in load_set("train_image", data)) == 10
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.6 * sum(map(len, encoded))  # a row group of 500 is
+
+
+@pytest.fixture
+def secret(tmp_path) -> str:
+    """A picture of this machine that no data set may bring into a run."""
+    path = tmp_path / "private" / "secret.png"
+    path.parent.mkdir()
+    path.write_bytes(png(colour="black"))
+    return str(path)
+
+
+def test_a_row_cannot_name_a_file_outside_its_data_set(tmp_path, secret):
+    name = "UCSC-VLAA/MedVLThinker-pmc_vqa"
+    mirror = tmp_path / "mirror"
+    home = mirror / name
+    (home / "images").mkdir(parents=True)
+    (home / "images" / "own.png").write_bytes(png())
+    (home / "images" / "link.png").symlink_to(secret)
+    paths = ["own.png", "images/own.png", str(home / "images" / "own.png"), "images/../images/own.png"]
+    paths += [
+        secret,
+        "../../../private/secret.png",
+        "images/../../../../private/secret.png",
+        "link.png",
+        "none.png",
+        "x\0",
+    ]
+    rows = [unified_row(i, "pmc_vqa", [path]) for i, path in enumerate(paths)]
+    put(mirror, name, rows, "train.jsonl")
+    questions, [tally] = load(mirror, name, "train_image")
+    assert sorted(q.id for q in questions) == [f"pmc_vqa-{i}" for i in range(4)]
+    assert {q.images[0] for q in questions} == {png()} and tally.dropped["images"] == 6
+    assert "cannot be read" in tally.examples["images"] or f"leads out of {home}" in tally.examples["images"]
+
+
+def test_a_row_of_the_hub_cannot_name_a_file_of_this_machine(tmp_path, secret, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in (secret, "private/secret.png", {"bytes": None, "path": secret}):
+        with pytest.raises(Refused, match="holds images only in its rows"):
+            Archive(SOURCES["UCSC-VLAA/MedVLThinker-pmc_vqa"], None).bytes_of(path)
+
+
+def test_pictures_of_published_rows_are_made_readable_for_everyone(tmp_path):
+    film = Image.fromarray((np.arange(48 * 64).reshape(48, 64) + 900).astype(np.uint16))
+    encoded = io.BytesIO()
+    film.save(encoded, "PNG")
+    rows = [unified_row(i, "pmc_vqa", [{"bytes": b, "path": None}]) for i, b in enumerate((encoded.getvalue(), png()))]
+    put(tmp_path, "UCSC-VLAA/MedVLThinker-pmc_vqa", rows)
+    (deep, plain), [tally] = load(tmp_path, "UCSC-VLAA/MedVLThinker-pmc_vqa", "train_image")
+    stored = Image.open(io.BytesIO(deep.images[0]))  # what another reader sees who knows nothing of our rules
+    assert stored.mode == "RGB" and stored.getextrema() == ((0, 255),) * 3
+    assert deep.extra["picture_changes"] == [["bit depth"]] and tally.changed["bit depth"] == 1
+    assert plain.images == [png()] and "picture_changes" not in plain.extra
+
+
 # --- options of closed questions, from a server ---
 
 
@@ -324,8 +438,13 @@ class Server(BaseHTTPRequestHandler):
         Server.asked.append(body)
         step = Server.script.pop(0)
         status = step if isinstance(step, int) else 200
-        message = {"id": "1", "object": "chat.completion", "created": 0, "model": "m",
-                   "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": step}}]}  # fmt: skip
+        message = {
+            "id": "1",
+            "object": "chat.completion",
+            "created": 0,
+            "model": "m",
+            "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": step}}],
+        }
         payload = json.dumps(message if status == 200 else {"error": {"message": "no"}}).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json")

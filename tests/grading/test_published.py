@@ -126,12 +126,30 @@ def test_never_raises_and_reward_implies_online(response):
     grade(response, q, "published-medvlm-r1")
 
 
-# The released functions' regular expressions, which take quadratic time on hostile text; ours must say the same in linear time.
+# The released functions' regular expressions, which take quadratic time on hostile text; ours must say the same.
 FORM = re.compile(r"<think>.*?</think>\s*<answer>.*?</answer>", re.DOTALL)
 ONE_LINE = re.compile(r"<answer>(.*?)</answer>")
 OVER_LINES = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
 ANY_CASE = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
-PIECES = ["<think>", "</think>", "<answer>", "</answer>", "<ANSWER>", "</Answer>", "A", "b", "B. Lung", "lung", " ", "\n", "\r", "\u2028", "<", "answer: ", "is: "]  # fmt: skip
+PIECES = [
+    "<think>",
+    "</think>",
+    "<answer>",
+    "</answer>",
+    "<ANSWER>",
+    "</Answer>",
+    "A",
+    "b",
+    "B. Lung",
+    "lung",
+    " ",
+    "\n",
+    "\r",
+    "\u2028",
+    "<",
+    "answer: ",
+    "is: ",
+]
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=16).map("".join))

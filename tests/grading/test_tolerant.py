@@ -279,8 +279,44 @@ def _stands_outside(response: str, letter: str, text: str) -> bool:
     return letter.casefold() in words or any(words[i : i + len(gold)] == gold for i in range(len(words)))
 
 
-PIECES = ["<think>", "</think>", "<answer>", "</answer>", "A", "B", "b", "C", "E", "Lung", "heart", " ", "\n", ".", ")", "(", ":", "**", "The answer is ",
-          "not ", "but ", "or ", "\\boxed{", "}", '{"answer": "', '"', "is correct", "option ", "I choose ", "Ｂ", "a tumour", "because ", "?", "$", "ſ", "İ"]  # fmt: skip
+PIECES = [
+    "<think>",
+    "</think>",
+    "<answer>",
+    "</answer>",
+    "A",
+    "B",
+    "b",
+    "C",
+    "E",
+    "Lung",
+    "heart",
+    " ",
+    "\n",
+    ".",
+    ")",
+    "(",
+    ":",
+    "**",
+    "The answer is ",
+    "not ",
+    "but ",
+    "or ",
+    "\\boxed{",
+    "}",
+    '{"answer": "',
+    '"',
+    "is correct",
+    "option ",
+    "I choose ",
+    "Ｂ",
+    "a tumour",
+    "because ",
+    "?",
+    "$",
+    "ſ",
+    "İ",
+]
 
 
 @given(st.one_of(st.text(max_size=60), st.lists(st.sampled_from(PIECES), max_size=14).map("".join)))
@@ -299,8 +335,29 @@ def test_what_is_outside_the_thinking_is_in_the_response(response):
     assert all(piece in response for piece in outside_thinking(response).split("\n"))
 
 
-HOSTILE = ["<think>", "<answer>", "</answer>", "<answer></answer>", "\\boxed{", "answer is ", "answer: A or ", "The answer is not ", "correct ",
-           "<think></think>", "</think><answer></answer>", "(", "not but ", "\n", "B) ", "Ｂ", "option is is is ", "a\u0300", "*B*\n", "is: ", "answer:"]  # fmt: skip
+HOSTILE = [
+    "<think>",
+    "<answer>",
+    "</answer>",
+    "<answer></answer>",
+    "\\boxed{",
+    "answer is ",
+    "answer: A or ",
+    "The answer is not ",
+    "correct ",
+    "<think></think>",
+    "</think><answer></answer>",
+    "(",
+    "not but ",
+    "\n",
+    "B) ",
+    "Ｂ",
+    "option is is is ",
+    "a\u0300",
+    "*B*\n",
+    "is: ",
+    "answer:",
+]
 
 
 @pytest.mark.parametrize("piece", HOSTILE)

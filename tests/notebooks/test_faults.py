@@ -6,7 +6,8 @@ import nbformat
 import pytest
 
 from medvlt_lib.core.errors import UserError
-from medvlt_lib.course.runner import NOTEBOOKS, run_course
+from medvlt_lib.course.lesson import NOTEBOOKS
+from medvlt_lib.course.runner import run_course
 
 BROKEN = {
     "a broken cell": ("1 / 0", "cell 5.*ZeroDivisionError"),

@@ -3,13 +3,15 @@
 import ast
 import json
 import re
+from pathlib import Path
 
 import nbformat
 import pytest
 
-from medvlt_lib.course.lesson import ROOT
-from medvlt_lib.course.runner import NOTEBOOKS, notebooks
+from medvlt_lib.course.lesson import NOTEBOOKS
+from medvlt_lib.course.runner import notebooks
 
+ROOT = Path(__file__).parents[2]
 NAMES = ["00_start_here", "01_data", "02_filtering", "03_sft", "04_grpo", "05_eval", "06_analysis"]
 TAGS = {"parameters", "compute", "keep_output", "metrics"}
 
@@ -78,6 +80,11 @@ def test_outputs_are_kept_only_where_tagged(notebook):
     assert notebook.metadata.kernelspec.name == "python3"
 
 
+def test_jsonl_is_read_by_the_one_reader(notebook):
+    """`splitlines` would cut a completion at U+2028 or U+0085."""
+    assert not any("splitlines" in c.source or "json.loads" in c.source for c in code(notebook))
+
+
 def relative_links(text):
     return [t.split("#")[0] for t in re.findall(r"\]\(([^)]+)\)", text) if not re.match(r"https?:|#", t)]
 
@@ -92,11 +99,28 @@ def test_commands_in_notebooks_exist(notebook):
     check_commands(text)
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "TROUBLESHOOTING.md"])
+DOCUMENTS = ["README.md", "CONTRIBUTING.md", "TROUBLESHOOTING.md", "SECURITY.md", ".github/pull_request_template.md"]
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
 def test_documents_link_and_command_what_exists(name):
     text = (ROOT / name).read_text(encoding="utf-8")
     assert all((ROOT / t).exists() for t in relative_links(text)), relative_links(text)
     check_commands(text)
+
+
+def named_paths(text: str) -> list[str]:
+    """Places in the library that a text names: medvlt_lib/core/stats.py, medvlt_lib/tiny/."""
+    return re.findall(r"medvlt_lib/[\w./-]*[\w/]", text)
+
+
+@pytest.mark.parametrize("name", [*DOCUMENTS, "CHANGELOG.md"])
+def test_documents_name_places_that_exist(name):
+    assert [p for p in named_paths((ROOT / name).read_text(encoding="utf-8")) if not (ROOT / p).exists()] == []
+
+
+def test_notebooks_name_places_that_exist(notebook):
+    assert [p for c in notebook.cells for p in named_paths(c.source) if not (ROOT / p).exists()] == []
 
 
 def check_commands(text: str) -> None:

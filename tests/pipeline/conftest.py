@@ -9,11 +9,28 @@ from pathlib import Path
 import pytest
 
 SMALL = {
-    "model.name": "phantom:small", "data.train_text_size": 48, "data.train_image_size": 48, "data.validation_size": 8,
-    "data.test_size": 160, "filtering.samples": 4, "filtering.keep_from": 0, "filtering.keep_to": 3, "filtering.max_new_tokens": 96,
-    "sft.epochs": 10, "sft.batch": 4, "sft.micro_batch": 4, "sft.max_steps": 8, "sft.save_every": 3, "grpo.prompts": 2, "grpo.group_size": 4,
-    "grpo.micro_batch": 8, "grpo.max_steps": 8, "grpo.save_every": 3, "grpo.max_completion_length": 64, "eval.max_new_tokens": 96,
-}  # fmt: skip
+    "model.name": "phantom:small",
+    "data.train_text_size": 48,
+    "data.train_image_size": 48,
+    "data.validation_size": 8,
+    "data.test_size": 160,
+    "filtering.samples": 4,
+    "filtering.keep_from": 0,
+    "filtering.keep_to": 3,
+    "filtering.max_new_tokens": 96,
+    "sft.epochs": 10,
+    "sft.batch": 4,
+    "sft.micro_batch": 4,
+    "sft.max_steps": 8,
+    "sft.save_every": 3,
+    "grpo.prompts": 2,
+    "grpo.group_size": 4,
+    "grpo.micro_batch": 8,
+    "grpo.max_steps": 8,
+    "grpo.save_every": 3,
+    "grpo.max_completion_length": 64,
+    "eval.max_new_tokens": 96,
+}
 COMMANDS = ("data", "filter", "sft", "grpo", "eval", "report")
 
 

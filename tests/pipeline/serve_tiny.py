@@ -1,6 +1,7 @@
 """`transformers serve` on a tiny model, for the tests of the OpenAI-compatible engine: python serve_tiny.py PORT MODEL
 
-Without torchvision transformers' server cannot build the processor, so its class is replaced first by ours of the same name.
+Without torchvision transformers' server cannot build the processor, so its class is first replaced by ours of the same
+name.
 """
 
 import sys
@@ -8,8 +9,7 @@ import sys
 import transformers
 from transformers.models.qwen2_5_vl import processing_qwen2_5_vl
 
-from medvlt_lib.models.loading import _image_text_processor
-from medvlt_lib.models.processor import torchvision_loads
+from medvlt_lib.models.processor import _image_text_processor, torchvision_loads
 
 if not torchvision_loads():
     processing_qwen2_5_vl.Qwen2_5_VLProcessor = transformers.Qwen2_5_VLProcessor = _image_text_processor()

@@ -1,6 +1,7 @@
-"""The OpenAI-compatible engine against a real server (transformers' own, on the tiny model), behind a proxy that spoils answers."""
+"""The OpenAI-compatible engine against a real server, transformers' own, behind a proxy that spoils answers."""
 
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -11,12 +12,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from medvlt_lib.core.config import load_profile
 from medvlt_lib.core.errors import UserError
+from medvlt_lib.data.closed import closed_options
+from medvlt_lib.data.hub import _client
 from medvlt_lib.grading.grade import grade
 from medvlt_lib.models.loading import shipped
 from medvlt_lib.phantom.questions import make_questions
+from medvlt_lib.rollout.chat_client import ChatClient
 from medvlt_lib.rollout.engine import Sampling, prompts_of
-from medvlt_lib.rollout.openai_engine import ChatClient, OpenAIEngine
+from medvlt_lib.rollout.openai_engine import OpenAIEngine
 from tests.pipeline.conftest import medvlt, settings
 
 MODEL = str(shipped("base"))
@@ -51,9 +56,10 @@ def server(tmp_path_factory):
 
 
 class Proxy(BaseHTTPRequestHandler):
-    """Passes requests on, unless the script says otherwise: a status, "stall", "drop", or a function of the request and answer."""
+    """Passes requests on, unless the script says otherwise: a status, "stall", "drop", or a function of the request and
+    answer. `charged` holds the tokens of every answer that the server made."""
 
-    server_port, script, seen = 0, [], []
+    server_port, script, seen, charged = 0, [], [], []
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -75,6 +81,7 @@ class Proxy(BaseHTTPRequestHandler):
                 {"Content-Type": "application/json"},
             )
             answer = urllib.request.urlopen(onward, timeout=60).read()
+            Proxy.charged.append(json.loads(answer)["usage"]["total_tokens"])
             if callable(step):
                 parsed = json.loads(answer)
                 step(request, parsed)
@@ -96,7 +103,7 @@ class Proxy(BaseHTTPRequestHandler):
 def engine(server, tmp_path):
     proxy = ThreadingHTTPServer(("127.0.0.1", 0), Proxy)
     threading.Thread(target=proxy.serve_forever, daemon=True).start()
-    Proxy.server_port, Proxy.script, Proxy.seen = server, [], []
+    Proxy.server_port, Proxy.script, Proxy.seen, Proxy.charged = server, [], [], []
 
     def make(concurrency=1, **kwargs):
         url = f"http://127.0.0.1:{proxy.server_port}/v1"
@@ -164,21 +171,131 @@ def test_a_dropped_image_is_noticed(engine):
         list(engine().generate(prompts_of(make_questions("nodule_count", "validation", 1)), Sampling(1, 0.0, 64)))
 
 
-def test_the_cost_cap_stops_and_the_cache_goes_on(engine):
-    prompts = prompts_of(make_questions("curb65", "validation", 4))
-    with pytest.raises(UserError, match=r"the cap is engine.max_cost = 0.0001; raise it"):
-        list(engine(prices=(1.0, 1.0), max_cost=0.0001).generate(prompts, Sampling(1, 0.0, 64)))
-    spent = len(Proxy.seen)
-    assert 1 <= spent < 4
-    more = engine(prices=(1.0, 1.0), max_cost=1.0)
-    assert len(list(more.generate(prompts, Sampling(1, 0.0, 64)))) == 4 and len(Proxy.seen) == 4
-    assert more.client.spent == pytest.approx(sum(more.client.tokens) / 1e6)
+def spent(engine) -> float:
+    return pytest.approx(engine.client.budget.spent() * 1e6)
+
+
+def test_the_cap_holds_with_eight_at_once_and_over_a_restart(engine):
+    """At one dollar a million tokens, what the server charged is never over the cap of 1,500 tokens."""
+    prompts = prompts_of(make_questions("curb65,qsofa", "validation", 24))
+    limited = {"concurrency": 8, "prices": (1.0, 1.0), "max_cost": 0.0015}
+    first = engine(**limited)
+    with pytest.raises(UserError, match=r"the cap is engine.max_cost = 0.0015; raise it"):
+        list(first.generate(prompts, Sampling(1, 0.0, 96)))
+    assert 700 < sum(Proxy.charged) <= 1500 and sum(Proxy.charged) == spent(first)
+    asked = len(Proxy.seen)
+    with pytest.raises(UserError, match=r"the cap is engine\.max_cost"):
+        list(engine(**limited).generate(prompts, Sampling(1, 0.0, 96)))
+    assert sum(Proxy.charged) <= 1500 and len(Proxy.seen) <= asked + 1  # a short question may still have fitted
+    asked = len(Proxy.seen)
+    more = engine(**{**limited, "max_cost": 1.0})
+    assert len(list(more.generate(prompts, Sampling(1, 0.0, 96)))) == 24
+    assert len(Proxy.seen) == 24 and sum(Proxy.charged) == spent(more)
+    list(more.generate(prompts, Sampling(1, 0.0, 96)))
+    assert sum(Proxy.charged) == spent(more)  # answers from the cache cost nothing
+
+
+def test_what_a_failed_try_costs(engine):
+    """A refusal costs nothing; an answer that did not arrive in time may have to be paid, so its reservation stays."""
+    [prompt] = prompts_of(make_questions("curb65", "validation", 1))
+    priced = engine(prices=(1.0, 1.0), timeout=1.5)
+    Proxy.script = [429, 500]
+    list(priced.generate([prompt], Sampling(1, 0.0, 64)))
+    assert sum(Proxy.charged) == spent(priced) and len(Proxy.charged) == 1
+    Proxy.script = ["stall"]
+    list(priced.generate([prompt], Sampling(1, 0.5, 64)))
+    assert sum(Proxy.charged[:2]) < priced.client.budget.spent() * 1e6 < sum(Proxy.charged[:2]) + 1500
+
+
+def test_an_answer_without_a_count_of_tokens_keeps_its_reservation(engine):
+    def without_usage(request, answer):
+        if answer is not None:
+            answer["usage"] = None
+
+    Proxy.script = [without_usage]
+    uncounted = engine(prices=(1.0, 1.0))
+    list(uncounted.generate(prompts_of(make_questions("curb65", "validation", 1)), Sampling(1, 0.0, 64)))
+    assert uncounted.client.budget.spent() * 1e6 > sum(Proxy.charged)
+
+
+def test_the_endpoint_of_the_data_stage_has_a_cap_of_its_own(engine):
+    url = engine().client.url
+    capped = {"endpoint_prompt_price": 1.0, "endpoint_completion_price": 1.0, "endpoint_max_cost": 0.001}
+    data = load_profile("tiny").data.model_copy(update={"endpoint": url, "endpoint_model": MODEL, **capped})
+    with pytest.raises(UserError, match=r"the cap is data.endpoint_max_cost = 0.001; raise it"):
+        closed_options("Is it left or right?", "left", _client(data))
+    assert not Proxy.seen
+
+
+STALLING = """
+import json, sys, threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from medvlt_lib.rollout.chat_client import ChatClient
+from medvlt_lib.rollout.engine import Prompt, Sampling
+from medvlt_lib.rollout.openai_engine import OpenAIEngine
+
+class Server(BaseHTTPRequestHandler):
+    def do_POST(self):
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        if asked["messages"][0]["content"][0]["text"] == "slow":
+            print("stalling\\n", end="", flush=True)
+            threading.Event().wait()
+        message = {"role": "assistant", "content": "quick"}
+        answer = {"id": "1", "object": "chat.completion", "created": 0, "model": "m",
+                  "choices": [{"index": 0, "finish_reason": "stop", "message": message}]}
+        body = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *args):
+        pass
+
+server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+threading.Thread(target=server.serve_forever, daemon=True).start()
+from pathlib import Path
+client = ChatClient(f"http://127.0.0.1:{server.server_port}/v1", "m", Path(sys.argv[1]))
+texts = ["one", "two", "slow", "slow"]
+prompts = [Prompt(text, [{"role": "user", "content": text}]) for text in texts]
+for done in OpenAIEngine(client, 2).generate(prompts, Sampling(1, 0.0, 8)):
+    print(f"{done.question_id}\\n", end="", flush=True)
+"""
+
+
+def test_ctrl_c_leaves_requests_in_flight_and_keeps_what_was_answered(tmp_path):
+    program = subprocess.Popen(
+        [sys.executable, "-c", STALLING, str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        lines = {program.stdout.readline().strip() for _ in range(4)}
+        assert lines == {"one", "two", "stalling"}
+        started = time.monotonic()
+        program.send_signal(signal.SIGINT)
+        _, errors = program.communicate(timeout=20)
+        assert time.monotonic() - started < 5  # a second of grace, and the end of the program on a busy machine
+    finally:
+        program.kill()
+    assert "KeyboardInterrupt" in errors
+    kept = [json.loads(p.read_text())["choices"][0]["message"]["content"] for p in tmp_path.glob("*.json")]
+    assert kept == ["quick", "quick"]
 
 
 def test_the_stages_take_a_server(server, tmp_path, monkeypatch):
     monkeypatch.setenv("MEDVLT_CACHE", str(tmp_path / "cache"))
-    served = {"engine.kind": "openai", "engine.url": f"http://127.0.0.1:{server}/v1", "model.name": MODEL, "data.train_text_size": 4, "data.train_image_size": 4,
-              "data.test_size": 5, "filtering.samples": 2, "filtering.keep_from": 0, "filtering.keep_to": 1}  # fmt: skip
+    served = {
+        "engine.kind": "openai",
+        "engine.url": f"http://127.0.0.1:{server}/v1",
+        "model.name": MODEL,
+        "data.train_text_size": 4,
+        "data.train_image_size": 4,
+        "data.test_size": 5,
+        "filtering.samples": 2,
+        "filtering.keep_from": 0,
+        "filtering.keep_to": 1,
+    }
     for command in ("data", "filter", "eval"):
         done = medvlt(tmp_path, command, "--profile", "tiny", *(settings(**served) if command == "data" else []))
         assert done.returncode == 0, done.stderr[-2000:]

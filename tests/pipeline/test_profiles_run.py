@@ -1,4 +1,6 @@
-"""Every shipped profile takes one SFT and one GRPO step on a CPU, with tiny models, data and lengths; LoRA moves as it should."""
+"""Every shipped profile takes one SFT and one GRPO step on a CPU, with tiny models, data and lengths;
+LoRA moves as it should.
+"""
 
 import pytest
 import torch
@@ -43,7 +45,7 @@ def files(tmp_path_factory):
 
 
 def on_cpu(name: str, qwen2_vl, **changes):
-    """The profile with model, device, sampler and launcher swapped and sizes scaled down; every other value as shipped."""
+    """The profile with model, device, sampler and launcher swapped and sizes scaled down; all else as shipped."""
     shipped_profile = load_profile(name)
     model = str(qwen2_vl) if "Qwen2-VL" in shipped_profile.model.name else "phantom:small"
     small = {
@@ -57,11 +59,19 @@ def on_cpu(name: str, qwen2_vl, **changes):
     return load_profile(
         name,
         {
-            "model.name": model, "model.device": "cpu", "launch.devices": 1, "launch.strategy": "single",
-            "sft.batch": 4, "sft.micro_batch": 2, "sft.max_steps": 1, "sft.max_length": 1024, "grpo.sampler": "engine",
-            **{f"grpo.{k}": v for k, v in small.items()}, **changes,
+            "model.name": model,
+            "model.device": "cpu",
+            "launch.devices": 1,
+            "launch.strategy": "single",
+            "sft.batch": 4,
+            "sft.micro_batch": 2,
+            "sft.max_steps": 1,
+            "sft.max_length": 1024,
+            "grpo.sampler": "engine",
+            **{f"grpo.{k}": v for k, v in small.items()},
+            **changes,
         },
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize("name", profile_names())
@@ -70,7 +80,7 @@ def test_profile_takes_one_step_of_each_kind(name, qwen2_vl, files, tmp_path):
     for stage, kind in ((sft, "text"), (grpo, "image")):
         folder = tmp_path / kind
         folder.mkdir()
-        metrics = stage._work(folder, profile, {"data": files / f"{kind}.parquet"})
+        metrics = stage.train(profile, {"data": files / f"{kind}.parquet"}, folder)
         assert metrics["steps"] == 1
         assert (folder / "checkpoint").is_dir()
     load_policy(profile, tmp_path / "text" / "checkpoint")

@@ -1,4 +1,6 @@
-"""Real public questions and images through import, data (cleaning, leakage, card), filter and eval; only where MEDVLT_REAL_DATA names their folder."""
+"""Real public questions and images through import, data (cleaning, leakage, card), filter and eval;
+only where MEDVLT_REAL_DATA names their folder.
+"""
 
 import gzip
 import io
@@ -33,8 +35,17 @@ def pubmedqa() -> list[dict]:
     """The expert-labelled questions with their contexts, yes, no or maybe."""
     rows = json.loads((ROOT / "pubmedqa/data/ori_pqal.json").read_text())
     options = {"A": "yes", "B": "no", "C": "maybe"}
-    return [{"id": k, "dataset": "pubmedqa_long", "question": " ".join([*r["CONTEXTS"], r["QUESTION"]]), "options": options,
-             "answer": r["final_decision"], "reasoning": r["LONG_ANSWER"]} for k, r in rows.items()]  # fmt: skip
+    return [
+        {
+            "id": k,
+            "dataset": "pubmedqa_long",
+            "question": " ".join([*r["CONTEXTS"], r["QUESTION"]]),
+            "options": options,
+            "answer": r["final_decision"],
+            "reasoning": r["LONG_ANSWER"],
+        }
+        for k, r in rows.items()
+    ]
 
 
 def ct() -> list[dict]:
@@ -44,8 +55,16 @@ def ct() -> list[dict]:
         images = file.parent / file.name.replace("qa", "image" if "_" in file.name else "images").removesuffix(".json")
         for case in json.loads(file.read_text()):
             for i, pair in enumerate(case["question_answer"]):
-                rows.append({"id": f"{file.parent.name}-{file.stem}-{case['filename']}-{i}", "dataset": f"mirp-{file.parent.name}", "question": pair["question"],
-                             "answer": "yes" if pair["answer"] == 1 else "no", "image": str(images / case["filename"]), "image_modality": "CT"})  # fmt: skip
+                rows.append(
+                    {
+                        "id": f"{file.parent.name}-{file.stem}-{case['filename']}-{i}",
+                        "dataset": f"mirp-{file.parent.name}",
+                        "question": pair["question"],
+                        "answer": "yes" if pair["answer"] == 1 else "no",
+                        "image": str(images / case["filename"]),
+                        "image_modality": "CT",
+                    }
+                )
     return rows
 
 
@@ -56,8 +75,16 @@ def smears() -> list[dict]:
         names = [o.findtext("name") for o in ElementTree.parse(file).getroot().iter("object")]
         count = min(names.count("WBC"), 3)
         image = ROOT / "bccd/BCCD/JPEGImages" / f"{file.stem}.jpg"
-        rows.append({"id": file.stem, "dataset": "bccd", "question": "How many white blood cells are marked?", "options": ["none", "one", "two", "more"],
-                     "answer": ["none", "one", "two", "more"][count], "image": str(image)})  # fmt: skip
+        rows.append(
+            {
+                "id": file.stem,
+                "dataset": "bccd",
+                "question": "How many white blood cells are marked?",
+                "options": ["none", "one", "two", "more"],
+                "answer": ["none", "one", "two", "more"][count],
+                "image": str(image),
+            }
+        )
     return rows
 
 
@@ -79,8 +106,15 @@ def test_real_questions_go_through_without_an_exception(tmp_path):
     every = imported(tmp_path, "test", rows + ct())
     assert len(read_questions(text)) == 800 and len(read_questions(image)) >= 100
     sets = {"data.train_text": text, "data.train_image": image, "data.test": every}
-    sizes = {"data.train_text_size": 5000, "data.train_image_size": 5000, "data.test_size": 10000, "filtering.samples": 2,
-             "filtering.keep_to": 1, "filtering.max_new_tokens": 32, "eval.max_new_tokens": 32}  # fmt: skip
+    sizes = {
+        "data.train_text_size": 5000,
+        "data.train_image_size": 5000,
+        "data.test_size": 10000,
+        "filtering.samples": 2,
+        "filtering.keep_to": 1,
+        "filtering.max_new_tokens": 32,
+        "eval.max_new_tokens": 32,
+    }
     for command in ("data", "filter", "eval"):
         done = medvlt(tmp_path, command, "--profile", "tiny", *(settings(**sets, **sizes) if command == "data" else []))
         assert done.returncode == 0, done.stderr[-3000:]

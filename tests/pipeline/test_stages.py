@@ -19,11 +19,22 @@ from tests.pipeline.conftest import COMMANDS, SECONDS, medvlt, settings
 
 def test_every_stage_leaves_its_files(finished):
     for path in (
-        "manifest.json", "01_data/test.parquet", "01_data/data_card.json", "02_filtering/pass_counts.parquet", "02_filtering/kept_text.parquet",
-        "02_filtering/control_image.parquet", "03_sft/sft_text/checkpoint/model.safetensors", "03_sft/sft_text/log.jsonl",
-        "04_grpo/rl_text/checkpoint/model.safetensors", "04_grpo/rl_text/samples.jsonl", "05_eval/base/scores.json",
-        "05_eval/rl_text/answers.parquet", "06_analysis/report.html", "06_analysis/model_card.md", "06_analysis/figures/accuracy.png",
-    ):  # fmt: skip
+        "manifest.json",
+        "01_data/test.parquet",
+        "01_data/data_card.json",
+        "02_filtering/pass_counts.parquet",
+        "02_filtering/kept_text.parquet",
+        "02_filtering/control_image.parquet",
+        "03_sft/sft_text/checkpoint/model.safetensors",
+        "03_sft/sft_text/log.jsonl",
+        "04_grpo/rl_text/checkpoint/model.safetensors",
+        "04_grpo/rl_text/samples.jsonl",
+        "05_eval/base/scores.json",
+        "05_eval/rl_text/answers.parquet",
+        "06_analysis/report.html",
+        "06_analysis/model_card.md",
+        "06_analysis/figures/accuracy.png",
+    ):
         assert (finished / path).is_file(), path
     states = json.loads((finished / "manifest.json").read_text())["stages"]
     assert {s["state"] for s in states.values()} == {"finished"}
@@ -180,6 +191,7 @@ def _kill_while_working(folder: Path, stage: Path, command: str, moment: float) 
 ROUNDS = [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 7))]
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("command", ["filter", "sft", "grpo", "eval"])
 @pytest.mark.parametrize("n", ROUNDS)
 def test_kill_9_and_start_again_ends_the_same(finished, tmp_path, command, n):

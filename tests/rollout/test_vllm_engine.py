@@ -1,4 +1,4 @@
-"""The vLLM engine without a GPU: every keyword exists in the published versions, and prompts and samples keep their order."""
+"""The vLLM engine without a GPU: keywords exist in the published versions, prompts and samples keep their order."""
 
 import inspect
 import json
@@ -49,7 +49,7 @@ class Params:
 
 
 class FakeLLM:
-    """Stands in for vllm.LLM: answers come from the transformers engine, samples in the wrong order, as vLLM may return them."""
+    """Stands in for vllm.LLM: prompts are read as the processor reads them, samples come in the wrong order."""
 
     def __init__(self, shift=0):
         self.processor = load_processor(shipped("small"))
@@ -64,12 +64,18 @@ class FakeLLM:
             prompt = Prompt("p", [{"role": "user", "content": "x"}], pictures)
             job = self.engine._job(prompt, Sampling())
             ids = self.processor(text=[given["prompt"]], images=pictures or None).input_ids[0]
+            logprobs = [{5: types.SimpleNamespace(logprob=-1.0)}, {6: types.SimpleNamespace(logprob=-2.0)}]
             samples = [
-                types.SimpleNamespace(index=k, text=f"{params.seed + k}", token_ids=[5, 6], finish_reason="length" if k else "stop",
-                                      logprobs=[{5: types.SimpleNamespace(logprob=-1.0)}, {6: types.SimpleNamespace(logprob=-2.0)}])
+                types.SimpleNamespace(
+                    index=k,
+                    text=f"{params.seed + k}",
+                    token_ids=[5, 6],
+                    finish_reason="length" if k else "stop",
+                    logprobs=logprobs,
+                )
                 for k in range(params.n)
-            ]  # fmt: skip
-            self.calls.append((job.length, params, lora_request))
+            ]
+            self.calls.append((job.prompt_length, params, lora_request))
             outputs.append(types.SimpleNamespace(prompt_token_ids=ids + [0] * self.shift, outputs=samples[::-1]))
         return outputs
 
@@ -121,5 +127,5 @@ def test_without_vllm_it_is_a_sentence():
 def test_pictures_are_handed_over_as_they_are(vllm_module):
     llm = FakeLLM()
     [question] = make_questions("nodule_count", "validation", 1)
-    given = VllmEngine(llm, llm.processor)._prompt(prompts_of([question])[0])
+    given = VllmEngine(llm, llm.processor)._vllm_input(prompts_of([question])[0])
     assert given["multi_modal_data"]["image"][0].tobytes() == load_image(question.images[0]).tobytes()

@@ -1,4 +1,4 @@
-"""Pass-rate filtering: decisions against arithmetic, shards and provenance, and the adaptive mode against full sampling."""
+"""Pass-rate filtering: decisions against arithmetic, shards and provenance, the adaptive mode against full sampling."""
 
 import itertools
 import json
@@ -21,8 +21,17 @@ from medvlt_lib.stages import filtering
 from medvlt_lib.stages.filtering import Count, in_band, keep, posterior
 from medvlt_lib.tools.export import export_data, push
 
-SMALL = {"model.name": "phantom:small", "data.train_text_size": 48, "data.train_image_size": 48, "data.validation_size": 5, "data.test_size": 10,
-         "filtering.samples": 8, "filtering.keep_from": 0, "filtering.keep_to": 6, "filtering.max_new_tokens": 48}  # fmt: skip
+SMALL = {
+    "model.name": "phantom:small",
+    "data.train_text_size": 48,
+    "data.train_image_size": 48,
+    "data.validation_size": 5,
+    "data.test_size": 10,
+    "filtering.samples": 8,
+    "filtering.keep_from": 0,
+    "filtering.keep_to": 6,
+    "filtering.max_new_tokens": 48,
+}
 
 
 def test_in_band_is_the_beta_binomial():
@@ -44,7 +53,7 @@ def test_in_band_is_the_beta_binomial():
 def test_posterior_and_groups_without_variance():
     questions = make_questions("curb65", "train", 2)
     counts = {questions[0].id: Count(4, 16), questions[1].id: Count(0, 16)}
-    figures = posterior(counts, questions, 8)
+    figures = posterior(counts, 8)
     assert figures[questions[0].id]["pass_rate"] == pytest.approx(5 / 18)
     # E[p^8] + E[(1-p)^8] under Beta(5, 13), as products of rising factorials
     rising = lambda a: math.prod((a + i) / (18 + i) for i in range(8))  # noqa: E731
@@ -142,6 +151,24 @@ def test_adaptive_asks_less_and_takes_the_same_samples(run_of):
     assert rates == sorted(rates, reverse=True)
 
 
+@pytest.mark.parametrize(("low", "high", "error"), [(0, 3, 0.3), (0, 7, 0.05)])
+def test_adaptive_never_decides_before_an_answer(run_of, low, high, error):
+    """A wide error, or a band that holds nearly every count, is decided by the prior alone: something must be asked."""
+    run = run_of(
+        "wide",
+        **{
+            "filtering.mode": "adaptive",
+            "filtering.error": error,
+            "filtering.keep_from": low,
+            "filtering.keep_to": high,
+        },
+    )
+    assert filtering.decided(0, 0, run.profile.filtering) is False
+    metrics = filtering.run(run)
+    assert metrics["rollouts"] >= 2 * metrics["questions"]
+    assert filtering.run(run) == metrics
+
+
 def test_another_band_is_another_choice_only_in_full_mode(run_of):
     run = run_of("band")
     filtering.run(run)
@@ -159,7 +186,8 @@ def test_keep_orders_easy_to_hard_within_the_band():
     questions = make_questions("curb65", "train", 6)
     counts = {q.id: Count(c, 16) for q, c in zip(questions, (0, 3, 7, 8, 1, 16), strict=True)}
     settings = load_profile("tiny", {"filtering.keep_to": 7}).filtering
-    assert [counts[q.id].passed for q in keep(questions, counts, settings)] == [7, 3, 1]
+    ids = [q.id for q in questions]
+    assert [counts[ids[i]].passed for i in keep(ids, counts, settings)] == [7, 3, 1]
 
 
 def test_exported_sets_load_in_the_published_columns(run_of, tmp_path):

@@ -1,5 +1,6 @@
 """Pretraining: the right tokens carry the loss, and a stopped run continues to the same weights."""
 
+from dataclasses import asdict
 from random import Random
 
 import pytest
@@ -8,18 +9,8 @@ import torch
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.phantom.questions import make_questions
 from medvlt_lib.tiny.architecture import build_tiny_processor
-from medvlt_lib.tiny.pretrain import (
-    PROMPT_WEIGHT,
-    Cycle,
-    Lessons,
-    Recipe,
-    captions,
-    learning_rate,
-    lesson,
-    lookup_question,
-    pretrain,
-    weighted_loss,
-)
+from medvlt_lib.tiny.lessons import PROMPT_WEIGHT, Cycle, Lessons, Recipe, captions, lesson, lookup_question
+from medvlt_lib.tiny.pretrain import learning_rate, pretrain, weighted_loss
 
 SHORT = Recipe((Cycle(4, 4, 4, 4),), lookup_steps=1, lookup_batch=4, warmup=1, save_every=2)
 
@@ -95,6 +86,23 @@ def test_a_checkpoint_of_another_recipe_is_refused(tmp_path):
     (tmp_path / "training.pt").write_bytes(b"torn")
     with pytest.raises(UserError, match="delete it"):
         pretrain("small", tmp_path, SHORT)
-    torch.save({"recipe": Recipe((Cycle(9),))}, tmp_path / "training.pt")
+    torch.save({"recipe": asdict(Recipe((Cycle(9),)))}, tmp_path / "training.pt")
     with pytest.raises(UserError, match="another recipe"):
         pretrain("small", tmp_path, SHORT)
+
+
+class Program:
+    """A pickle that writes a file when it is read."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return self.path.write_text, ("run",)
+
+
+def test_a_checkpoint_cannot_run_a_program(tmp_path):
+    torch.save({"recipe": Program(tmp_path / "ran.txt")}, tmp_path / "training.pt")
+    with pytest.raises(UserError, match="delete it"):
+        pretrain("small", tmp_path, SHORT)
+    assert not (tmp_path / "ran.txt").exists()

@@ -95,7 +95,8 @@ def test_chat_template_has_qwens_layout():
         {"role": "assistant", "content": "Yes"},
     ]
     assert processor.apply_chat_template(own, tokenize=False) == (
-        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\nYes<|im_end|>\n"
+        "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n"
+        "<|im_start|>assistant\nYes<|im_end|>\n"
     )
 
 

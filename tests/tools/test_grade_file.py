@@ -52,8 +52,18 @@ def test_rows_come_out_with_their_verdict(tmp_path):
 
 
 def test_bad_rows_are_set_aside_and_the_exit_code_tells(tmp_path):
-    rows = [row("B"), "{torn", {**row("B"), "options": "A or B"}, row("B", answer_label="C"), {"response": "B"}, row(None), row("A"),
-            row("B", answer_label=["B"]), "[" * 100_000, row("half \ud83d B", dataset="[/b]")]  # fmt: skip
+    rows = [
+        row("B"),
+        "{torn",
+        {**row("B"), "options": "A or B"},
+        row("B", answer_label="C"),
+        {"response": "B"},
+        row(None),
+        row("A"),
+        row("B", answer_label=["B"]),
+        "[" * 100_000,
+        row("half \ud83d B", dataset="[/b]"),
+    ]
     source = write(tmp_path / "in.jsonl", rows)
     done = CliRunner().invoke(app, ["grade", str(source), "--grader", "tolerant", "--out", str(tmp_path / "out.jsonl")])
     assert done.exit_code == 1

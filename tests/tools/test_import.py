@@ -1,4 +1,4 @@
-"""medvlt import: anybody's files become questions; what cannot is named with file, row and column, and the rest is kept."""
+"""medvlt import: anybody's files become questions; what cannot is named with file, row and column."""
 
 import gzip
 import io

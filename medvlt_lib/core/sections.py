@@ -1,0 +1,194 @@
+"""The sections of a profile: every setting with its type, default and the values it may take. No torch here."""
+
+from __future__ import annotations
+
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+
+class Section(BaseModel):
+    """A part of a profile. It takes no unknown keys and converts no values, with two exceptions: 1 may stand for 1.0,
+    and text is read as the number or YAML value that it spells, unless its key takes text."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_text(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        types = {key: field.annotation for key, field in cls.model_fields.items()}
+        return {k: value_of(v, types[k]) if isinstance(v, str) and k in types else v for k, v in values.items()}
+
+
+def value_of(text: str, type_: Any) -> Any:
+    """What `text` means for a key of this type. `--set` gives every value as text, and YAML reads 1e-5 as text.
+
+    A key that takes text keeps it as it is written, so that the revision 1234e56 stays a revision; null is None.
+    """
+    if text == "null" and type(None) in get_args(type_):
+        return None
+    if _takes_text(type_):
+        return text
+    for read in (int, float, yaml.safe_load):
+        try:
+            return read(text)
+        except (ValueError, yaml.YAMLError):
+            continue
+    return text
+
+
+def _takes_text(type_: Any) -> bool:
+    if get_origin(type_) in (Union, UnionType):
+        return any(_takes_text(one) for one in get_args(type_))
+    return type_ is str or get_origin(type_) is Literal
+
+
+class Lora(Section):
+    rank: int = Field(16, ge=1)
+    alpha: int = Field(32, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
+
+
+class Model(Section):
+    """`name`: a Hub name, a folder, or phantom:small / phantom:base for the shipped tiny models. `revision`: a commit
+    or branch of a Hub name. `prompt_style`: how questions are put to the model, and the form its answers must have."""
+
+    name: str
+    revision: str | None = None
+    prompt_style: Literal["medvlthinker", "medvlm-r1", "no-think"] = "medvlthinker"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    quantization: Literal["none", "nf4"] = "none"
+    lora: Lora | None = None
+    min_pixels: int | None = Field(None, ge=784)
+    max_pixels: int | None = Field(None, ge=784)
+    device: Literal["cpu", "cuda"] = "cpu"
+
+
+class Data(Section):
+    """Each set is `phantom:FAMILIES`, `hub:NAME` (medvlt_lib/data/published.py lists them), `split:TRAINING_SET` or a
+    question file (.parquet, .jsonl); sizes count questions. `traces_image`: image questions with chains of thought for
+    SFT, where `train_image` has none. `mirror`: a folder with copies of Hub sets, each in a folder named like it.
+    `drop_leaks`: drop training questions that equal test questions. `endpoint`: an OpenAI-compatible server that lists
+    options of closed questions, with prices and a cap of its own, as in EngineSettings."""
+
+    train_text: str = "phantom:text"
+    train_image: str = "phantom:image"
+    validation: str = "phantom:all"
+    test: str = "phantom:all"
+    traces_image: str | None = None
+    train_text_size: int = Field(1, ge=1)
+    train_image_size: int = Field(1, ge=1)
+    validation_size: int = Field(1, ge=1)
+    test_size: int = Field(1, ge=1)
+    traces_image_size: int = Field(1, ge=1)
+    label_noise: float = Field(0.0, ge=0, le=1)
+    trace_noise: float = Field(0.0, ge=0, le=1)
+    drop_leaks: bool = False
+    mirror: str | None = None
+    endpoint: str | None = None
+    endpoint_model: str = "gpt-4o-2024-11-20"
+    endpoint_prompt_price: float = Field(0.0, ge=0)
+    endpoint_completion_price: float = Field(0.0, ge=0)
+    endpoint_max_cost: float | None = Field(None, gt=0)
+    seed: int = 0
+
+
+class EngineSettings(Section):
+    """How completions are sampled for filtering and evaluation. `batch_tokens`: tokens in memory at once, prompts and
+    completions. `kind` openai asks model.name of the server at `url`, `concurrency` prompts at a time; `prompt_price`
+    and `completion_price` are US dollars a million tokens, and `max_cost` caps the dollars spent on that model in all
+    runs. `kind` vllm spreads a model over `tensor_parallel` GPUs, takes the share `gpu_memory` of each, and up to
+    `max_images` pictures a question. GRPO's own sampler reads `batch_tokens` alone, and refuses
+    another `kind` than transformers."""
+
+    kind: Literal["transformers", "vllm", "openai"] = "transformers"
+    tensor_parallel: int = Field(1, ge=1)
+    gpu_memory: float = Field(0.85, gt=0, lt=1)
+    max_images: int = Field(8, ge=1)
+    url: str | None = None
+    concurrency: int = Field(8, ge=1)
+    prompt_price: float = Field(0.0, ge=0)
+    completion_price: float = Field(0.0, ge=0)
+    max_cost: float | None = Field(None, gt=0)
+    batch_tokens: int = Field(80_000, ge=1)
+
+
+class Filtering(Section):
+    """`mode` adaptive stops asking a question once its band is decided, with a probability of error up to `error`."""
+
+    mode: Literal["full", "adaptive"] = "full"
+    error: float = Field(0.05, gt=0, lt=0.5)
+    samples: int = Field(16, ge=2)
+    temperature: float = Field(1.0, gt=0)
+    max_new_tokens: int = Field(4096, ge=1)
+    grader: Literal["published", "published-medvlm-r1", "tolerant"] = "published"
+    keep_from: int = Field(1, ge=0)
+    keep_to: int = Field(7, ge=0)
+    seed: int = 42
+
+
+class Optimisation(Section):
+    """What SFT and GRPO share. `max_steps` ends training early; `micro_batch` is rows a device and forward pass."""
+
+    learning_rate: float = Field(gt=0)
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup_ratio: float = Field(0.0, ge=0, lt=1)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.999, ge=0, lt=1)
+    weight_decay: float = Field(0.01, ge=0)
+    gradient_clip: float = Field(1.0, gt=0)
+    epochs: float = Field(1.0, gt=0)
+    max_steps: int | None = Field(None, ge=1)
+    micro_batch: int = Field(1, ge=1)
+    gradient_checkpointing: bool = False
+    save_every: int = Field(50, ge=1)
+    seed: int = 42
+
+
+class Sft(Optimisation):
+    """`batch` counts sequences in one update over all devices; sequences over `max_length` tokens are refused."""
+
+    batch: int = Field(16, ge=1)
+    max_length: int = Field(32768, ge=16)
+    data: Literal["train", "kept"] = "train"
+
+
+class Grpo(Optimisation):
+    """`prompts` a step x `group_size` completions, in `updates` optimizer steps; names as in the papers and TRL.
+
+    `sampler`: `engine` samples in the training process, so every device must hold all weights; `trl-vllm-server` asks
+    a server on GPUs of its own."""
+
+    prompts: int = Field(256, ge=1)
+    group_size: int = Field(8, ge=2)
+    updates: int = Field(2, ge=1)
+    beta: float = Field(0.01, ge=0)
+    epsilon: float = Field(0.2, gt=0)
+    loss_type: Literal["grpo", "bnpo", "dapo", "dr_grpo"] = "dapo"
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    temperature: float = Field(1.0, gt=0)
+    max_prompt_length: int = Field(2048, ge=1)
+    max_completion_length: int = Field(4096, ge=1)
+    reward: Literal["published", "published-medvlm-r1"] = "published"
+    sampler: Literal["engine", "trl-vllm-server"] = "engine"
+    data: Literal["kept", "control"] = "kept"
+
+
+class Eval(Section):
+    temperature: float = Field(0.0, ge=0)
+    samples: int = Field(1, ge=1)
+    max_new_tokens: int = Field(4096, ge=1)
+    grader: Literal["published", "published-medvlm-r1", "tolerant"] = "published"
+    seed: int = 42
+
+
+class Launch(Section):
+    """`devices`: processes that train together. `strategy`: where the weights lie; `single` is one device, with `ddp`
+    every device holds all of them, `fsdp` and `zero3` spread them over the devices."""
+
+    devices: int = Field(1, ge=1)
+    strategy: Literal["single", "ddp", "fsdp", "zero3"] = "single"

@@ -1,0 +1,48 @@
+"""`medvlt course`, `medvlt table` and `medvlt reference`: the commands about the course as a whole."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from medvlt_lib.core.terminal import ProfileName, RunName, Settings, show_table
+
+
+def course(
+    profile: ProfileName = None,
+    run: RunName = None,
+    first: Annotated[str | None, typer.Option("--from", help="first notebook, 00 ... 06")] = None,
+    last: Annotated[str | None, typer.Option("--to", help="last notebook, 00 ... 06")] = None,
+    set_: Settings = None,
+) -> None:
+    """Run the notebooks in order, without a person; started again, it goes on after the last finished one."""
+    from medvlt_lib.core.config import parse_settings
+    from medvlt_lib.course.runner import run_course, summary
+    from medvlt_lib.stages import report
+
+    settings = parse_settings(set_ or [])
+    opened = run_course(profile, run, first, last, {"SETTINGS": settings} if settings else {})
+    total, outside = summary(opened)
+    print(f"notebooks: {total / 60:.1f} min, {100 * outside:.0f} % of it outside model compute and training")
+    if (opened.folder / "05_eval").exists():
+        rows = report.results(opened, report.evaluated_arms(opened))
+        show_table(f"{opened.folder}/05_eval", report.table(rows), caption=report.notes(rows))
+    page = opened.folder / "06_analysis" / "report.html"
+    print(f"report: {page}" if page.exists() else f"executed notebooks: {opened.folder}/notebooks")
+
+
+def table() -> None:
+    """Print the README's tables of recorded times, memory and accuracies, from results/."""
+    from medvlt_lib.course.readme import arms_table, times_table
+
+    print(times_table(), arms_table(), sep="\n\n")
+
+
+def reference() -> None:
+    """Make the small reference run that USE_REFERENCE starts from (some minutes)."""
+    from medvlt_lib.course.lesson import REFERENCE
+    from medvlt_lib.course.reference import build_reference
+
+    build_reference()
+    print(REFERENCE)

@@ -1,0 +1,86 @@
+"""`medvlt export-data`, `medvlt grade` and `medvlt import`: the commands that read or write other people's files."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from medvlt_lib.core.terminal import RunName, show_table
+
+
+def export_data(
+    out: Annotated[Path, typer.Option(help="folder to write")],
+    run: RunName = None,
+    push: Annotated[str | None, typer.Option(help="also upload to the Hub as this data set, NAME/SET")] = None,
+) -> None:
+    """Write the kept and control sets with their pass counts as a data set that others can load.
+
+    Needs 02. Parquet in MedVLThinker's columns, a data card and provenance.json.
+    Example: medvlt export-data --run qlora-3b --out kept
+    """
+    from medvlt_lib.core.runs import open_run
+    from medvlt_lib.tools import export
+
+    sizes = export.export_data(open_run(None, run), out)
+    show_table(str(out), [("set", "questions"), *((name, str(size)) for name, size in sizes.items())])
+    if push:
+        print(export.push(out, push))
+
+
+def grade(
+    file: Annotated[
+        Path,
+        typer.Argument(help="JSONL rows with response, options, answer_label (and perhaps dataset, finish_reason)"),
+    ],
+    out: Annotated[Path, typer.Option(help="graded rows (.jsonl)")],
+    grader: Annotated[str, typer.Option(help="published, published-medvlm-r1 or tolerant")] = "published",
+) -> None:
+    """Grade a file of responses from anywhere. Interrupted, it continues.
+
+    options is an object {letter: text}, or a JSON string of one. Each row comes out with letter (or null), correct,
+    how, well_formed, truncated, and reward and online where the grader has them. Rows that cannot be graded go to
+    OUT.refused.jsonl; the exit code is then 1.
+    Example: medvlt grade answers.jsonl --grader tolerant --out graded.jsonl
+    """
+    from medvlt_lib.tools.grade_file import grade_file, summary
+
+    refused = grade_file(file, out, grader)
+    show_table(f"{out}, by {grader}; shares in percent", summary(out))
+    if refused:
+        _end_with_code_1(f"{refused} rows of {file} could not be graded; {out}.refused.jsonl says which and why.")
+
+
+def import_(
+    files: Annotated[list[Path], typer.Argument(help=".jsonl, .jsonl.gz, .csv or .parquet")],
+    out: Annotated[Path, typer.Option(help="folder for questions.parquet and import.json")],
+    map_: Annotated[list[str] | None, typer.Option("--map", help="which column holds a field: question=stem")] = None,
+    dataset: Annotated[str | None, typer.Option(help="name of the data set, where no column has it")] = None,
+    licence: Annotated[str | None, typer.Option(help="licence of the data, kept with every question")] = None,
+) -> None:
+    """Bring your own questions: multiple choice, with or without images.
+
+    Fields and the columns they are looked for in (--map FIELD=COLUMN says otherwise): id; dataset (dataset,
+    dataset_name); question; options (options, choices: an object, a list, or a JSON string; or columns A, B, C ..., or
+    --map options=opa,opb,opc,opd); answer (answer_label, label, answer: a letter or an option's text); answer_index (a
+    number from 0); images (images, image: paths beside the file, or bytes); reasoning; image_modality. Where there are
+    no options, answers yes and no get Yes and No.
+    Refused rows are listed in OUT/refused.jsonl with file, row, column and reason; the exit code is then 1.
+    Example: medvlt import mine.csv --out mine --map question=stem --map options=opa,opb,opc,opd;
+    then --set data.train_text=mine/questions.parquet
+    """
+    from medvlt_lib.tools.import_file import import_files
+
+    counts = import_files(files, out, map_ or [], dataset, licence)
+    sizes = tuple(str(counts[name]) for name in ("read", "kept", "refused"))
+    show_table(f"{out}/questions.parquet", [("rows", "imported", "refused"), sizes])
+    if refused := counts["refused"]:
+        _end_with_code_1(f"{refused} of {counts['read']} rows were refused; {out}/refused.jsonl says which and why.")
+
+
+def _end_with_code_1(sentence: str) -> None:
+    """The work was done, but not for every row."""
+    print(f"error: {sentence}", file=sys.stderr)
+    raise SystemExit(1)

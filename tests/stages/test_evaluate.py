@@ -1,0 +1,115 @@
+"""Scores and paired differences: what is counted, which interval each figure has, and what did not change."""
+
+import pyarrow.parquet as pq
+import pytest
+
+from medvlt_lib.core.stats import accuracy_interval
+from medvlt_lib.course.lesson import REFERENCE
+from medvlt_lib.stages import evaluate, report
+
+
+def answer(
+    question: str, sample: int = 0, correct: bool = True, dataset: str = "a", picture: str | None = None
+) -> dict:
+    return {
+        "id": question, "sample": sample, "dataset": dataset, "cluster": picture or question, "correct": correct,
+        "letter": "A", "well_formed": True, "truncated": False, "tokens": 10,
+    }  # fmt: skip
+
+
+@pytest.fixture
+def sampled() -> list[dict]:
+    """Ten questions with four answers each: six of data set a, four of b; the first `n % 5` answers are right."""
+    return [
+        answer(f"q{n}", sample, correct=sample < n % 5, dataset="a" if n < 6 else "b")
+        for n in range(10)
+        for sample in range(4)
+    ]
+
+
+@pytest.fixture
+def reference() -> dict[str, list[dict]]:
+    arms = ("base", "sft_text", "rl_text")
+    return {arm: pq.read_table(REFERENCE / "05_eval" / arm / "answers.parquet").to_pylist() for arm in arms}
+
+
+def test_questions_are_counted_once_however_often_they_are_answered(sampled):
+    scores = evaluate.score(sampled)
+    assert (scores["questions"], scores["answers"]) == (10, 40)
+    assert {n: (s["questions"], s["answers"]) for n, s in scores["datasets"].items()} == {"a": (6, 24), "b": (4, 16)}
+    assert scores["datasets"]["b"]["accuracy"] == (1 + 2 + 3 + 4) / 16  # the mean over answers
+    assert evaluate.questions_and_answers(scores) == "10 test questions (40 answers)"
+    assert evaluate.notes({"base": scores}) == "10 test questions (40 answers); 95 % intervals: cluster bootstrap"
+    once = evaluate.score([row for row in sampled if row["sample"] == 0])
+    assert evaluate.questions_and_answers(once) == "10 test questions"
+
+
+def test_the_answers_to_one_question_are_one_cluster():
+    """Four answers that are always alike tell no more than one."""
+    once = [answer(f"q{n}", correct=n % 3 > 0) for n in range(60)]
+    four = [{**row, "sample": sample} for row in once for sample in range(4)]
+    (low, high), (low_4, high_4) = evaluate.score(once)["interval"], evaluate.score(four)["interval"]
+    assert (low_4, high_4) == pytest.approx((low, high))
+
+
+def test_every_interval_says_which_it_is(sampled):
+    single = evaluate.score([answer(f"q{n}", correct=n > 3) for n in range(20)])
+    assert single["datasets"]["a"]["interval"] == accuracy_interval(16, 20)
+    assert (single["interval_kind"], single["datasets"]["a"]["interval_kind"]) == ("cluster bootstrap", "Wilson")
+    assert evaluate.score(sampled)["datasets"]["a"]["interval_kind"] == "cluster bootstrap"
+    right = evaluate.score([answer(f"q{n}", sample) for n in range(5) for sample in range(4)])
+    assert right["datasets"]["a"]["interval_kind"] == right["interval_kind"] == "cluster Wilson"
+    assert right["interval"] == right["datasets"]["a"]["interval"] == pytest.approx(accuracy_interval(5, 5))
+
+
+def test_two_arms_with_the_same_answers_are_not_known_to_be_equal():
+    rows = [answer(f"q{n}", correct=n > 3) for n in range(20)]
+    same = evaluate.paired(rows, rows)
+    most = accuracy_interval(0, 20)[1]
+    assert (same["difference"], same["interval_kind"]) == (0, "cluster Wilson")
+    assert same["interval"] == pytest.approx((-most, most))
+
+
+def test_pictures_with_unlike_questions_have_an_interval():
+    """Each picture has questions in data sets of its own: no two pictures touch the same ones."""
+    sets = "abcde"
+    rows = [
+        answer(f"q{number}{name}", correct=(number * 7 + i) % 3 > 0, dataset=name, picture=f"p{number}")
+        for number in range(1, 2 ** len(sets))
+        for i, name in enumerate(sets)
+        if number >> i & 1
+    ]
+    low, high = evaluate.score(rows)["interval"]
+    assert 0.1 < high - low < 0.4
+
+
+def test_ordinary_intervals_are_what_they_were(reference):
+    """To the digit, on the reference run: nothing in these figures is all right, all wrong, or alone."""
+    base, sft = evaluate.score(reference["base"]), evaluate.score(reference["sft_text"])
+    assert (base["macro"], base["interval"]) == (0.5700000000000001, (0.5, 0.64))
+    assert (sft["macro"], sft["interval"]) == (0.8550000000000001, (0.8099999999999999, 0.9))
+    assert base["datasets"]["curb65"]["interval"] == (0.37497362106692467, 0.6706452988732109)
+    gain = evaluate.paired(reference["base"], reference["sft_text"])
+    assert (gain["difference"], gain["interval"]) == (0.28500000000000003, (0.20999999999999996, 0.36))
+    gain = evaluate.paired(reference["base"], reference["rl_text"])
+    assert gain["interval"] == (0.175, 0.33999999999999997)
+
+
+def test_the_reference_run_is_scored_as_we_score_now(reference):
+    for arm, rows in reference.items():
+        scores = evaluate.read_json(REFERENCE / "05_eval" / arm / "scores.json")
+        now = evaluate.score(rows)
+        assert (scores["interval"], scores["interval_kind"]) == ([*now["interval"]], now["interval_kind"])
+        assert (scores["questions"], scores["answers"]) == (200, 200)
+
+
+def test_the_report_notes_count_questions_and_name_the_intervals(sampled):
+    better = [{**row, "correct": True} for row in sampled]
+    scores, gain = evaluate.score(sampled), evaluate.paired(sampled, better)
+    rows = [{"arm": "base", **scores, "gain": None}, {"arm": "rl_text", **evaluate.score(better), "gain": gain}]
+    notes = report.notes(rows)
+    assert "on 10 test questions (40 answers)." in notes
+    assert "macro accuracy, cluster bootstrap (base); cluster Wilson (rl_text)." in notes
+    assert "Differences, cluster bootstrap." in notes
+    assert "By data set, cluster Wilson or cluster bootstrap." in notes
+    assert report.table(rows)[2][:4] == ("rl_text", "100.0", "68.7 to 100.0", "+47.9")
