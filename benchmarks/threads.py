@@ -1,10 +1,11 @@
-"""What a busy process beside it costs the engine, a GRPO step and an SFT step, by how torch's threads wait.
+"""What a busy process beside it costs the engine, a GRPO step and an SFT step, by what is said about torch's threads.
 
     python benchmarks/threads.py --out benchmarks/threads.json
 
-One process for each way: `policy` is what the library sets, `default` is torch's own (as many threads as cores, each of
-which spins about 3 ms before it sleeps), `one_thread` is OMP_NUM_THREADS=1. They take turns, first on the idle machine,
-then beside a process that burns one core. The engine's answers and the trainers' losses are compared between the ways.
+One process for each way: `policy` is the library's own (medvlt_lib/core/threads.py), `default` is torch's (as many
+threads as cores, each of which spins 300,000 times before it sleeps), `one_thread` is OMP_NUM_THREADS=1. They take
+turns, first on the idle machine, then beside a process that burns one core. The engine's answers and the trainers'
+losses are compared between the ways. About six minutes on two cores; the machine has to be idle but for this.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -26,8 +28,7 @@ from typing import Any
 from record import parser, save
 
 WAYS = {"policy": {}, "default": {"GOMP_SPINCOUNT": "300000"}, "one_thread": {"OMP_NUM_THREADS": "1"}}
-VARIABLES = ("OMP_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
-QUESTIONS, SAMPLES, ROUNDS = 16, 16, 3
+QUESTIONS, SAMPLES = 16, 16
 
 
 @cache
@@ -40,15 +41,19 @@ def engine():
     return TransformersEngine(load_model(shipped("base")).eval(), load_processor(shipped("base")))
 
 
-def rollouts() -> tuple[float, Any]:
-    """(milliseconds a rollout, tokens of all answers) of text questions."""
+def answer(questions: int) -> list:
+    """Completions of text questions, SAMPLES each."""
     from medvlt_lib.phantom.questions import make_questions
     from medvlt_lib.rollout.engine import Sampling, prompts_of
 
-    prompts = prompts_of(make_questions("curb65,apgar", "train", QUESTIONS, seed=21))
-    engine()
+    prompts = prompts_of(make_questions("curb65,apgar", "train", questions, seed=21))
+    return list(engine().generate(prompts, Sampling(SAMPLES, 1.0, 128)))
+
+
+def rollouts() -> tuple[float, Any]:
+    """(milliseconds a rollout, tokens of all answers)."""
     started = time.perf_counter()
-    done = list(engine().generate(prompts, Sampling(SAMPLES, 1.0, 128)))
+    done = answer(QUESTIONS)
     return 1000 * (time.perf_counter() - started) / len(done), [c.token_ids for c in done]
 
 
@@ -63,7 +68,7 @@ def sft_step() -> tuple[float, Any]:
     """(seconds a step, loss) of the `tiny` profile's SFT."""
     from medvlt_lib.stages.sft import make_trainer
 
-    return training("sft", make_trainer, steps=4)
+    return training("sft", make_trainer, steps=3)
 
 
 def training(section: str, make_trainer: Callable, steps: int) -> tuple[float, Any]:
@@ -92,63 +97,82 @@ def training(section: str, make_trainer: Callable, steps: int) -> tuple[float, A
     return (clock.ended - clock.started) / steps, [row["loss"] for row in trainer.state.log_history if "loss" in row]
 
 
-WORK = {"engine": rollouts, "grpo_step": grpo_step, "sft_step": sft_step}
+@dataclass(frozen=True)
+class Work:
+    do: Callable[[], tuple[float, Any]]
+    unit: str
+    idle_rounds: int
+    busy_rounds: int
+
+
+WORK = {
+    "engine": Work(rollouts, "milliseconds a rollout", 7, 3),
+    "grpo_step": Work(grpo_step, "seconds a step", 4, 1),
+    "sft_step": Work(sft_step, "seconds a step", 7, 3),
+}
+
+
+def timed(name: str) -> tuple[float, Any]:
+    """One piece of work after a short warm-up: in a run that goes on, too, the cores have been looked at just before."""
+    answer(4)
+    return WORK[name].do()
 
 
 def start(variables: dict[str, str]) -> ProcessPoolExecutor:
-    """A process of its own with these variables and nobody else's, which has done everything once."""
-    for name in VARIABLES:
+    """A process of its own with these variables and no others about threads, which has done every work once."""
+    from medvlt_lib.core.threads import PERSONAL
+
+    for name in PERSONAL:
         os.environ.pop(name, None)
     os.environ.update(variables)
     process = ProcessPoolExecutor(1, get_context("spawn"))
-    for work in WORK.values():
-        process.submit(work).result()
+    for name in WORK:
+        process.submit(timed, name).result()
     return process
 
 
 @contextmanager
-def busy(count: int) -> Iterator[None]:
-    """`count` processes beside us that burn one core each."""
-    burning = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+def busy() -> Iterator[None]:
+    """A process beside us that burns one core."""
+    burning = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
         yield
     finally:
-        for process in burning:
-            process.kill()
-            process.wait()
+        burning.kill()
+        burning.wait()
 
 
-def measure(processes: dict[str, ProcessPoolExecutor], rounds: int) -> tuple[dict, dict]:
-    """Median and all times of every work and way, and what came out; the ways take turns."""
-    times: dict = {name: {way: [] for way in processes} for name in WORK}
-    results: dict = {name: {} for name in WORK}
+def measure(processes: dict[str, ProcessPoolExecutor], name: str, rounds: int) -> tuple[dict[str, list], list]:
+    """All times of one work by way, and what came out; the ways take turns."""
+    times: dict[str, list] = {way: [] for way in processes}
+    results = []
     for _ in range(rounds):
-        for name, work in WORK.items():
-            for way, process in processes.items():
-                took, results[name][way] = process.submit(work).result()
-                times[name][way].append(round(took, 3))
+        for way, process in processes.items():
+            took, result = process.submit(timed, name).result()
+            times[way].append(round(took, 3))
+            results.append(result)
     return times, results
 
 
 def main() -> None:
     given = parser(__doc__).parse_args()
     processes = {way: start(variables) for way, variables in WAYS.items()}
-    idle, results = measure(processes, ROUNDS)
-    with busy(1):
-        beside, again = measure(processes, ROUNDS)
+    idle = {name: measure(processes, name, work.idle_rounds) for name, work in WORK.items()}
+    with busy():
+        beside = {name: measure(processes, name, work.busy_rounds) for name, work in WORK.items()}
     figures = {}
-    for name in WORK:
-        calm = {way: median(t) for way, t in idle[name].items()}
-        loud = {way: median(t) for way, t in beside[name].items()}
+    for name, work in WORK.items():
+        calm, loud = ({way: median(t) for way, t in times[name][0].items()} for times in (idle, beside))
+        results = idle[name][1] + beside[name][1]
         figures[name] = {
-            "unit": "milliseconds a rollout" if name == "engine" else "seconds",
+            "unit": work.unit,
             "idle": calm,
             "beside_one_busy_process": loud,
-            "policy_idle_to_best_idle": round(calm["policy"] / min(calm.values()), 3),
+            "policy_to_the_best_idle": round(calm["policy"] / min(calm.values()), 3),
             "times_slower_beside": {way: round(loud[way] / calm[way], 2) for way in processes},
-            "same_result": results[name]["policy"] == results[name]["default"] == again[name]["policy"],
-            "all_idle": idle[name],
-            "all_beside": beside[name],
+            "same_results": all(result == results[0] for result in results),
+            "all_idle": idle[name][0],
+            "all_beside": beside[name][0],
         }
     save(given.out, ("torch", "transformers", "trl"), "", **figures)
 

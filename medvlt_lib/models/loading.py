@@ -7,6 +7,7 @@ from pathlib import Path
 
 from medvlt_lib.core.errors import UserError, first_line
 from medvlt_lib.core.files import file_hash
+from medvlt_lib.core.threads import watch_cores
 from medvlt_lib.models.adapters import LORA_TARGETS, lora_to_float32
 from medvlt_lib.models.processor import load_processor
 
@@ -59,6 +60,7 @@ def load_model(folder: str | Path, dtype: str = "float32", device: str = "cpu", 
         raise UserError(
             f"the weights in {folder} do not belong to its config.json (for one, {wrong[0]}); fetch the folder again."
         )
+    watch_cores(model)
     return model.eval()
 
 
@@ -127,6 +129,7 @@ def load_nf4(source: str | Path, device: str, revision: str | None = None):
         module
     ) in packed.values():  # bitsandbytes 0.50 repacks weights at the first rollout on such a CPU and then cannot train
         module.support_avx512bf16_for_cpu = False
+    watch_cores(model)
     return model
 
 

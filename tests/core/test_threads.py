@@ -1,14 +1,17 @@
-"""How long torch's threads wait: set before torch loads its OpenMP, unless a person has set it; answers stay the same."""
+"""Torch's threads: told before torch loads its OpenMP, as many as cores are free, a person's own settings win."""
 
 import ast
 import os
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import nbformat
 import pytest
+import torch
 
-from medvlt_lib.core.threads import SPINS
+from medvlt_lib.core import threads
+from medvlt_lib.core.threads import PERSONAL, SPINS
 from medvlt_lib.course.lesson import ROOT
 
 gnu = pytest.mark.skipif(sys.platform != "linux", reason="torch's wheels carry GNU OpenMP on Linux only")
@@ -19,16 +22,24 @@ from medvlt_lib.models.processor import load_processor
 from medvlt_lib.phantom.questions import make_questions
 from medvlt_lib.rollout.engine import Sampling, prompts_of
 from medvlt_lib.rollout.transformers_engine import TransformersEngine
-torch.set_num_threads(2)
-engine = TransformersEngine(load_model(shipped("small")).eval(), load_processor(shipped("small")))
+engine = TransformersEngine(load_model(shipped("small")), load_processor(shipped("small")))
 prompts = prompts_of(make_questions("curb65,nodule_count", "test", 8))
 print([(c.token_ids, c.logprobs) for c in engine.generate(prompts, Sampling(16, 1.0, 16))])
+"""
+WATCHED = """
+import medvlt_lib, torch, time
+from medvlt_lib.core.threads import use_free_cores
+before, end = torch.get_num_threads(), time.monotonic() + 3
+while time.monotonic() < end:
+    use_free_cores()
+    torch.ones(400, 400) @ torch.ones(400, 400)
+print(before, torch.get_num_threads())
 """
 
 
 def start(arguments: list[str], **variables: str) -> subprocess.Popen:
     """A fresh Python in which OpenMP says what it was told as it loads."""
-    clean = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "GOMP_"))}
+    clean = {name: value for name, value in os.environ.items() if name not in PERSONAL}
     environment = clean | {"OMP_DISPLAY_ENV": "verbose"} | variables
     command = [sys.executable, *arguments]
     return subprocess.Popen(
@@ -44,25 +55,32 @@ def spins(process: subprocess.Popen) -> set[str]:
 
 @gnu
 def test_openmp_is_told_before_torch_loads_it():
-    assert spins(start(["-c", "import medvlt_lib, torch"])) == {str(SPINS)}
+    assert spins(start(["-c", "import medvlt_lib, sys; assert 'torch' not in sys.modules; import torch"])) == {SPINS}
 
 
 @gnu
 def test_the_test_modules_are_told_too():
     module = "tests/rollout/test_shared_prompt.py"  # imports torch before anything of ours
-    assert spins(start(["-m", "pytest", "-q", "-s", "--collect-only", module])) == {str(SPINS)}
+    assert spins(start(["-m", "pytest", "-q", "-s", "--collect-only", module])) == {SPINS}
 
 
 @gnu
 @pytest.mark.parametrize(
     ("variables", "expected"),
-    [({"GOMP_SPINCOUNT": "77"}, "77"), ({"OMP_WAIT_POLICY": "passive"}, "0"), ({"OMP_NUM_THREADS": "2"}, str(SPINS))],
+    [({"GOMP_SPINCOUNT": "77"}, "77"), ({"OMP_WAIT_POLICY": "passive"}, "0"), ({"OMP_NUM_THREADS": "2"}, "300000")],
 )
-def test_what_a_person_sets_about_waiting_wins(variables, expected):
-    assert spins(start(["-c", "import medvlt_lib, torch"], **variables)) == {expected}
+def test_what_a_person_sets_wins(variables, expected):
+    code = "import medvlt_lib, torch; from medvlt_lib.core.threads import set_by_a_person; assert set_by_a_person()"
+    assert spins(start(["-c", code], **variables)) == {expected}
 
 
-@pytest.mark.parametrize("notebook", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
+@gnu
+def test_what_a_parent_process_of_ours_set_is_no_persons():
+    code = "import medvlt_lib, torch; from medvlt_lib.core.threads import set_by_a_person; assert not set_by_a_person()"
+    assert spins(start(["-c", code], GOMP_SPINCOUNT=SPINS)) == {SPINS}
+
+
+@pytest.mark.parametrize("notebook", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda path: path.stem)
 def test_a_notebook_imports_the_library_first(notebook):
     cells = [c.source for c in nbformat.read(notebook, as_version=4).cells if c.cell_type == "code"]
     code = "\n".join(line for line in "\n".join(cells).splitlines() if not line.startswith("%"))
@@ -72,6 +90,68 @@ def test_a_notebook_imports_the_library_first(notebook):
 
 def test_answers_are_the_same_to_the_token():
     ours = start(["-c", ANSWERS]).communicate(timeout=120)[0]
-    theirs = start(["-c", ANSWERS], GOMP_SPINCOUNT="300000").communicate(timeout=120)[0]  # OpenMP's own
+    default = start(["-c", ANSWERS], GOMP_SPINCOUNT="300000").communicate(timeout=120)[0]
+    one = start(["-c", ANSWERS], OMP_NUM_THREADS="1").communicate(timeout=120)[0]
     assert ours.count("[") == 1 + 2 * 8 * 16
-    assert ours == theirs
+    assert ours == default == one
+
+
+@pytest.fixture
+def used(monkeypatch):
+    """A machine of four cores; .others of them are used by other processes, one by ours."""
+    cores = SimpleNamespace(others=0.0)
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    monkeypatch.setattr(threads, "SECONDS", 0.0)
+    monkeypatch.setattr(threads.psutil, "cpu_count", lambda: 4)
+    monkeypatch.setattr(threads.psutil, "cpu_percent", lambda: 100 * (1 + cores.others) / 4)
+    monkeypatch.setattr(threads.psutil, "Process", lambda: SimpleNamespace(cpu_percent=lambda: 100.0))
+    machine = threads._Machine()
+    monkeypatch.setattr(threads, "_machine", lambda: machine)
+    yield cores
+    torch.set_num_threads(before)
+
+
+def test_a_thread_for_each_free_core_and_at_least_one(used):
+    for others, expected in [(0.0, 4), (0.3, 4), (0.8, 3), (2.0, 2), (3.0, 1), (4.0, 1), (0.0, 4)]:
+        used.others = others
+        threads.use_free_cores()
+        assert torch.get_num_threads() == expected
+
+
+def test_threads_that_a_person_set_in_torch_are_left_alone(used):
+    torch.set_num_threads(2)
+    for used.others in (0.0, 3.0):
+        threads.use_free_cores()
+        assert torch.get_num_threads() == 2
+
+
+def test_busy_processes_are_seen():
+    burning = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(os.cpu_count())]
+    try:
+        before, after = map(int, start(["-c", WATCHED]).communicate(timeout=60)[0].split())
+    finally:
+        for process in burning:
+            process.kill()
+            process.wait()
+    assert after < before or before == 1
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_a_loaded_model_looks_before_each_forward_pass(lora, monkeypatch):
+    from peft import LoraConfig, get_peft_model
+
+    from medvlt_lib.models.adapters import LORA_TARGETS
+    from medvlt_lib.models.loading import load_model, shipped
+
+    for name in PERSONAL:
+        monkeypatch.delenv(name, raising=False)
+    looks = []
+    monkeypatch.setattr(threads, "use_free_cores", lambda *_: looks.append(1))
+    model = load_model(shipped("small"))
+    if lora:
+        model = get_peft_model(model, LoraConfig(target_modules=LORA_TARGETS))
+    looks.clear()
+    for _ in range(2):
+        model(input_ids=torch.tensor([[5, 6, 7]]))
+    assert len(looks) == 2
