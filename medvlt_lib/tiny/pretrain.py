@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.files import atomic_write
+from medvlt_lib.core.threads import watch_cores
 from medvlt_lib.tiny.architecture import build_tiny_processor, checked_size, tiny_config
 from medvlt_lib.tiny.lessons import RECIPES, Lessons, Recipe
 
@@ -54,6 +55,7 @@ def pretrain(size: str, out: str | Path, recipe: Recipe | None = None) -> None:
     processor = build_tiny_processor()
     model = Qwen2_5_VLForConditionalGeneration(tiny_config(size, processor.tokenizer))
     _embed_patches_by_matrix(model)
+    watch_cores(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=0.05)
     step, log = _resume(out, recipe, model, optimizer)
     lessons = Lessons(processor, recipe)
