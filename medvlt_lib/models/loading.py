@@ -7,12 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medvlt_lib.core.errors import UserError, first_line
-<<<<<<< HEAD
 from medvlt_lib.core.files import file_hash, read_json
-=======
-from medvlt_lib.core.files import file_hash
 from medvlt_lib.core.threads import watch_cores
->>>>>>> threads
 from medvlt_lib.models.adapters import LORA_TARGETS, lora_to_float32
 from medvlt_lib.models.processor import load_processor
 
@@ -105,12 +101,8 @@ def _load(source: str | Path, revision: str | None, device: str, **how: Any) -> 
         raise UserError(
             f"the weights in {source} do not belong to its config.json (for one, {wrong[0]}); fetch the folder again."
         )
-<<<<<<< HEAD
-    return model
-=======
     watch_cores(model)
-    return model.eval()
->>>>>>> threads
+    return model
 
 
 def load_policy(
@@ -165,24 +157,9 @@ def check_base(adapter: Path, name: str) -> None:
     base = read_json(adapter / "adapter_config.json").get("base_model_name_or_path")
     if base and Path(resolve(base)).absolute() != Path(resolve(name)).absolute():
         raise UserError(
-<<<<<<< HEAD
             f"the adapter in {adapter} was trained on {base}, and model.name is {name}; "
             f"choose another adapter, or set model.name to {base}."
         )
-=======
-            f"cannot load a model from {source} ({first_line(error)}); check the name, the network and the device."
-        ) from error
-    packed = {n: module for n, module in model.named_modules() if type(module).__name__ == "Linear4bit"}
-    assert packed and not any("visual" in n for n in packed), (
-        "NF4 reached the vision tower; check llm_int8_skip_modules"
-    )
-    for (
-        module
-    ) in packed.values():  # bitsandbytes 0.50 repacks weights at the first rollout on such a CPU and then cannot train
-        module.support_avx512bf16_for_cpu = False
-    watch_cores(model)
-    return model
->>>>>>> threads
 
 
 def weights_id(profile: Profile) -> str:
