@@ -321,6 +321,10 @@ class ImageFamily:
     def text(self, value) -> str:
         return str(value)
 
+    def rule(self, s: Scene):
+        """The value that the picture shows."""
+        return s[self.name]
+
 
 class CardiothoracicRatio(ImageFamily):
     name, scene = "cardiothoracic_ratio", ChestFilm()

@@ -2,7 +2,9 @@
 
 The gold value is drawn uniformly from the family's values and its distractors uniformly from the others, so the
 options alone say nothing about the answer. A question belongs to one split by a hash of its content (text: the stem;
-image: the scene), whatever the seed, so splits are disjoint. Synthetic, for learning the method; not for clinical use.
+image: the scene), whatever the seed, so splits are disjoint. `extra` holds the facts, which are what the vignette says
+or the picture shows and which no noise changes, and the teacher's steps, which noise may change. Synthetic, for
+learning the method; not for clinical use.
 """
 
 from __future__ import annotations
@@ -172,7 +174,7 @@ def _question(family, value, facts, stem, level, rng, split, seed, index, png=No
         difficulty=level,
         noise={"label": False, "trace": False},
         source={"name": "phantom", "revision": "1", "row": index, "licence": "Apache-2.0"},
-        extra={"steps": steps, "reference": family.reference},
+        extra={"facts": facts, "steps": steps, "reference": family.reference},
     )
 
 
