@@ -7,11 +7,12 @@ that names the key and the mend. Profiles that were scaled down carry the publis
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, ValidationError
 
 from medvlt_lib.core.errors import UserError
 
@@ -128,8 +129,19 @@ class Sft(Optimisation):
     data: Literal["train", "kept"] = "train"
 
 
+RewardName = Literal["published", "published-signed", "published-medvlm-r1", "tolerant", "grounded", "overlong"]
+
+
+def _alone(value: Any) -> Any:
+    """A reward's name alone stands for that reward with the weight 1."""
+    return {value: 1.0} if isinstance(value, str) else value
+
+
 class Grpo(Optimisation):
-    """`prompts` a step x `group_size` completions, in `updates` optimizer steps; names as in the papers and TRL."""
+    """`prompts` a step x `group_size` completions, in `updates` optimizer steps; names as in the papers and TRL.
+
+    `reward`: a reward of medvlt_lib/grading/rewards.py or `grounded`, or several with their weights in the sum, such as
+    {published: 1.0, overlong: 0.1}."""
 
     prompts: int = Field(256, ge=1)
     group_size: int = Field(8, ge=2)
@@ -141,7 +153,7 @@ class Grpo(Optimisation):
     temperature: float = Field(1.0, gt=0)
     max_prompt_length: int = Field(2048, ge=1)
     max_completion_length: int = Field(4096, ge=1)
-    reward: Literal["published", "published-medvlm-r1"] = "published"
+    reward: Annotated[dict[RewardName, FiniteFloat], BeforeValidator(_alone)] = Field({"published": 1.0}, min_length=1)
     sampler: Literal["engine", "trl-vllm-server"] = "engine"
     data: Literal["kept", "control"] = "kept"
 
@@ -297,6 +309,13 @@ def _numbers(value: Any) -> Any:
     return value
 
 
+def _fitting_graders(rewards: Iterable[str]) -> set[str]:
+    """The graders by whose rules an answer counts that these rewards pay for."""
+    both = {"published", "published-medvlm-r1"}
+    papers = {"published" if name in ("published-signed", "grounded") else name for name in rewards} & both
+    return (papers or both) | {"tolerant"}
+
+
 def _check_combinations(p: Profile) -> None:
     per_update = p.grpo.updates * p.grpo.micro_batch * p.launch.devices
     rules = [
@@ -318,7 +337,8 @@ def _check_combinations(p: Profile) -> None:
          f"model.quantization is nf4 with launch.strategy {p.launch.strategy}, which spreads full weights; set strategy single"),
         (p.filtering.keep_from <= p.filtering.keep_to < p.filtering.samples,
          f"filtering keeps {p.filtering.keep_from} to {p.filtering.keep_to} of {p.filtering.samples} samples; the band must lie below the number of samples"),
-        ({p.filtering.grader, p.eval.grader} <= {p.grpo.reward, "tolerant"},
+        (p.grpo.reward.keys() != {"overlong"}, "grpo.reward is overlong alone, which pays for no answer; add published"),
+        ({p.filtering.grader, p.eval.grader} <= _fitting_graders(p.grpo.reward),
          "filtering.grader and eval.grader must be grpo.reward's paper, or tolerant, so that filter, reward and evaluation fit together"),
         (p.engine.kind != "openai" or p.engine.url is not None,
          "engine.kind is openai without engine.url; give the server's address, ending in /v1"),

@@ -19,14 +19,14 @@ from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.files import atomic_write
 from medvlt_lib.core.images import load_image
 from medvlt_lib.core.prompts import prompt_text
-from medvlt_lib.core.records import Question, read_questions
+from medvlt_lib.core.records import Question, iterate_questions
 from medvlt_lib.core.runs import Run
-from medvlt_lib.grading import rewards
 from medvlt_lib.models.adapters import lora_to_float32
 from medvlt_lib.models.loading import load_policy, profile_processor, weights_id
 from medvlt_lib.rollout.engine import Engine, Prompt, Sampling
 from medvlt_lib.stages.arms import arm_inputs
 from medvlt_lib.training.checkpoints import finish_training
+from medvlt_lib.training.rewarding import reward_columns, reward_functions, scorable
 from medvlt_lib.training.trainer import shared_arguments, train_resumably
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def train(
     `folder`."""
     g = profile.grpo
     # Step 1: the questions.
-    questions = read_questions(inputs["data"])
+    questions = list(scorable(iterate_questions(inputs["data"]), g.reward, inputs["data"]))
     if len(questions) < g.prompts:
         raise UserError(
             f"{inputs['data']} holds {len(questions)} questions, one step needs grpo.prompts = {g.prompts}; "
@@ -99,7 +99,7 @@ def make_trainer(
         hook = rollout_with(engine, sampling, g.max_prompt_length, folder / "samples")
     trainer = GRPOTrainer(
         model=model,
-        reward_funcs=getattr(rewards, g.reward.replace("-", "_")),
+        reward_funcs=reward_functions(g.reward, g.max_completion_length),
         args=grpo_arguments(profile, folder),
         train_dataset=training_rows(questions, profile.engine.prompt_style),
         processing_class=processor,
@@ -138,6 +138,7 @@ def grpo_arguments(profile, folder: Path):
         epsilon=g.epsilon,
         loss_type=g.loss_type,
         scale_rewards=g.scale_rewards,
+        reward_weights=list(g.reward.values()),
         temperature=g.temperature,
         num_iterations=1,
         **server,
@@ -149,15 +150,13 @@ def training_rows(questions: list[Question], style: str = "medvlthinker"):
     from datasets import Dataset, Features, Image, List, Value
 
     turn = {"role": Value("string"), "content": Value("string")}
-    features = Features(
-        {"prompt": List(turn), "images": List(Image()), "answer_label": Value("string"), "answer": Value("string")}
-    )
+    columns = {name: Value("string") for name in ("answer_label", "answer", "options", "family", "facts")}
+    features = Features({"prompt": List(turn), "images": List(Image()), **columns})
     rows = [
         {
             "prompt": [{"role": "user", "content": prompt_text(q, style)}],
             "images": [load_image(i) for i in q.images],
-            "answer_label": q.answer_label,
-            "answer": q.answer,
+            **reward_columns(q),
         }
         for q in questions
     ]
