@@ -219,7 +219,9 @@ def _impossible(p: Profile) -> Iterator[str]:
             f"filtering keeps {p.filtering.keep_from} to {p.filtering.keep_to} of {p.filtering.samples} samples; "
             "the band must lie below the number of samples"
         )
-    if not {p.filtering.grader, p.eval.grader} <= {p.grpo.reward, "tolerant"}:
+    if p.grpo.reward.keys() == {"overlong"}:
+        yield "grpo.reward is overlong alone, which pays for no answer; add published"
+    if not {p.filtering.grader, p.eval.grader} <= p.grpo.fitting_graders():
         yield (
             "filtering.grader and eval.grader must be grpo.reward's paper, or tolerant, "
             "so that filter, reward and evaluation fit together"

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, FiniteFloat, model_validator
 
 
 class Section(BaseModel):
@@ -157,12 +157,21 @@ class Sft(Optimisation):
     data: Literal["train", "kept"] = "train"
 
 
+RewardName = Literal["published", "published-signed", "published-medvlm-r1", "tolerant", "grounded", "overlong"]
+
+
+def _alone(value: Any) -> Any:
+    """A reward's name alone stands for that reward with the weight 1."""
+    return {value: 1.0} if isinstance(value, str) else value
+
+
 class Grpo(Optimisation):
     """`prompts` a step x `group_size` completions, in `updates` optimizer steps; names as in the papers and TRL.
 
     `sampler`: `engine` samples in the training process, so every device must hold all weights; `trl-vllm-server` asks
     a server on GPUs of its own. `update`: `shared` reads a prompt once for all its completions; `stock` is TRL's own
-    path, which reads it once for each."""
+    path, which reads it once for each. `reward`: a reward of medvlt_lib/grading/rewards.py, or `grounded`, or several
+    with their weights in the sum, such as {published: 1.0, overlong: 0.1}."""
 
     prompts: int = Field(256, ge=1)
     group_size: int = Field(8, ge=2)
@@ -174,10 +183,16 @@ class Grpo(Optimisation):
     temperature: float = Field(1.0, gt=0)
     max_prompt_length: int = Field(2048, ge=1)
     max_completion_length: int = Field(4096, ge=1)
-    reward: Literal["published", "published-medvlm-r1"] = "published"
+    reward: Annotated[dict[RewardName, FiniteFloat], BeforeValidator(_alone)] = Field({"published": 1.0}, min_length=1)
     sampler: Literal["engine", "trl-vllm-server"] = "engine"
     update: Literal["shared", "stock"] = "shared"
     data: Literal["kept", "control"] = "kept"
+
+    def fitting_graders(self) -> set[str]:
+        """The graders by whose rules an answer counts that the rewards pay for."""
+        papers = {"published", "published-medvlm-r1"}
+        paid = {"published" if name in ("published-signed", "grounded") else name for name in self.reward} & papers
+        return (paid or papers) | {"tolerant"}
 
 
 class Eval(Section):

@@ -349,6 +349,10 @@ class ImageFamily:
         """The teacher's working."""
         raise NotImplementedError
 
+    def rule(self, s: Scene) -> Any:
+        """The value that the picture shows."""
+        return s[self.name]
+
 
 class CardiothoracicRatio(ImageFamily):
     name, scene = "cardiothoracic_ratio", ChestFilm()

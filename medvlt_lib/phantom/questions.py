@@ -2,7 +2,9 @@
 
 The gold value is drawn uniformly from the family's values and its distractors uniformly from the others, so the
 options alone say nothing about the answer. A question belongs to one split by a hash of its content (text: the stem;
-image: the scene), whatever the seed, so splits are disjoint. Synthetic, for learning the method; not for clinical use.
+image: the scene), whatever the seed, so splits are disjoint. `extra` holds the facts, which are what the vignette says
+or the picture shows and which no noise changes, and the teacher's steps, which noise may change. Synthetic, for
+learning the method; not for clinical use.
 """
 
 from __future__ import annotations
@@ -136,7 +138,7 @@ def _text_question(family: TextFamily, split: str, seed: int, index: int, seen: 
         stem = family.stem(facts)
         if family.rule(facts) != value or _split_of(stem) != split:
             continue
-        question = _question(family, value, stem, family.steps(facts), level, rng, split, seed, index)
+        question = _question(family, value, stem, facts, level, rng, split, seed, index)
         key = f"{question.question} {question.options}"
         if key not in seen:
             seen.add(key)
@@ -156,15 +158,15 @@ def _draw_picture(kind: SceneKind, split: str, seed: int, index: int) -> _Pictur
 
 def _image_question(family: ImageFamily, picture: _Picture, split: str, seed: int, index: int) -> Question:
     rng = Random(f"{family.name}:{split}:{seed}:{index}")
-    value, steps = picture.scene[family.name], family.steps(picture.scene)
-    return _question(family, value, family.question, steps, picture.level, rng, split, seed, index, picture)
+    value, facts = picture.scene[family.name], picture.scene
+    return _question(family, value, family.question, facts, picture.level, rng, split, seed, index, picture)
 
 
 def _question(
     family: TextFamily | ImageFamily,
     value: Any,
     stem: str,
-    steps: list[str],
+    facts: dict[str, Any],
     level: int,
     rng: Random,
     split: str,
@@ -177,7 +179,7 @@ def _question(
     choices = [value, *rng.sample([v for v in family.values if v != value], count - 1)]
     rng.shuffle(choices)
     options = {letter: family.text(v) for letter, v in zip(LETTERS, choices, strict=False)}
-    label = LETTERS[choices.index(value)]
+    label, steps = LETTERS[choices.index(value)], family.steps(facts)
     return Question(
         id=f"phantom-{family.name}-{split}-{seed}-{index}",
         dataset="phantom",
@@ -195,7 +197,7 @@ def _question(
         difficulty=level,
         noise={"label": False, "trace": False},
         source={"name": "phantom", "revision": "1", "row": index, "licence": "Apache-2.0"},
-        extra={"steps": steps, "reference": family.reference},
+        extra={"facts": facts, "steps": steps, "reference": family.reference},
     )
 
 

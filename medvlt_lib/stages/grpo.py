@@ -21,12 +21,12 @@ from medvlt_lib.core.images import load_image
 from medvlt_lib.core.prompts import prompt_text
 from medvlt_lib.core.records import Question, iterate_questions
 from medvlt_lib.core.runs import Run
-from medvlt_lib.grading import rewards
 from medvlt_lib.models.adapters import lora_to_float32
 from medvlt_lib.models.loading import load_policy, profile_processor, weights_id
 from medvlt_lib.rollout.engine import Engine, Prompt, Sampling
 from medvlt_lib.stages.arms import arm_inputs
 from medvlt_lib.training.checkpoints import finish_training
+from medvlt_lib.training.rewarding import reward_columns, reward_functions, scorable
 from medvlt_lib.training.stored_questions import StoredQuestions
 from medvlt_lib.training.trainer import shared_arguments, train_resumably
 
@@ -71,7 +71,9 @@ def train(
     `folder`."""
     g = profile.grpo
     # Step 1: the questions.
-    questions = StoredQuestions(iterate_questions(inputs["data"]), folder / "training" / "questions.arrow")
+    questions = StoredQuestions(
+        scorable(iterate_questions(inputs["data"]), g.reward, inputs["data"]), folder / "training" / "questions.arrow"
+    )
     if len(questions) < g.prompts:
         raise UserError(
             f"{inputs['data']} holds {len(questions)} questions, one step needs grpo.prompts = {g.prompts}; "
@@ -114,7 +116,7 @@ def make_trainer(
     trainer_class = GroupedTrainer if g.update == "shared" else GRPOTrainer
     trainer = trainer_class(
         model=model,  # pyright: ignore[reportArgumentType] (TRL takes LoRA models, its types do not say so)
-        reward_funcs=getattr(rewards, g.reward.replace("-", "_")),
+        reward_funcs=reward_functions(g.reward, g.max_completion_length),
         args=grpo_arguments(profile, folder),
         train_dataset=training_rows(questions, profile.model.prompt_style),
         processing_class=processor,
@@ -155,6 +157,7 @@ def grpo_arguments(profile: Profile, folder: Path) -> GRPOConfig:
         epsilon=g.epsilon,
         loss_type=g.loss_type,
         scale_rewards=g.scale_rewards,
+        reward_weights=list(g.reward.values()),
         temperature=g.temperature,
         num_iterations=1,
         **server,
@@ -172,11 +175,11 @@ def training_rows(questions: Sequence[Question], style: str = "medvlthinker") ->
         distinct = {number: questions[number] for number in batch["question"]}
         pictures = {number: [load_image(i) for i in question.images] for number, question in distinct.items()}
         asked = [distinct[number] for number in batch["question"]]
+        columns = [reward_columns(question) for question in asked]
         return {
             "prompt": [[{"role": "user", "content": prompt_text(question, style)}] for question in asked],
             "images": [pictures[number] for number in batch["question"]],
-            "answer_label": [question.answer_label for question in asked],
-            "answer": [question.answer for question in asked],
+            **{name: [row[name] for row in columns] for name in columns[0]},
         }
 
     return Dataset.from_dict({"question": list(range(len(questions)))}).with_transform(rows_of)

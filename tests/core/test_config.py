@@ -114,6 +114,12 @@ def test_scale_published_restores_the_published_size():
         ("tiny", {"grpo": "much"}, ["grpo", "much"]),
         ("tiny", {"filtering.keep_to": 16}, ["16 samples"]),
         ("tiny", {"eval.grader": "published-medvlm-r1"}, ["eval.grader", "grpo.reward"]),
+        ("tiny", {"grpo.reward": "generous"}, ["grpo.reward", "generous", "grounded"]),
+        ("tiny", {"grpo.reward": {"published": 1.0, "generous": 1}}, ["grpo.reward", "generous", "overlong"]),
+        ("tiny", {"grpo.reward": {"published": float("nan")}}, ["grpo.reward", "published", "nan"]),
+        ("tiny", {"grpo.reward": {}}, ["grpo.reward"]),
+        ("tiny", {"grpo.reward": "overlong"}, ["grpo.reward", "overlong", "published"]),
+        ("tiny", {"grpo.reward": "published-medvlm-r1"}, ["eval.grader", "grpo.reward"]),
         ("tiny", {"grpo.sampler": "trl-vllm-server"}, ["sampler"]),
     ],
 )
@@ -122,6 +128,13 @@ def test_mistakes_name_the_key_and_the_mend(profile, overrides, words):
         load_profile(profile, overrides)
     assert all(word in str(caught.value) for word in words), str(caught.value)
     assert str(caught.value).count("\n") == 0
+
+
+def test_a_reward_is_a_name_or_names_with_weights():
+    assert load_profile("tiny").grpo.reward == {"published": 1.0}
+    assert load_profile("tiny", {"grpo.reward": "grounded"}).grpo.reward == {"grounded": 1.0}
+    weights = parse_settings(["grpo.reward={published-signed: 1, overlong: 0.1}"])
+    assert load_profile("tiny", weights).grpo.reward == {"published-signed": 1.0, "overlong": 0.1}
 
 
 def test_text_becomes_what_its_key_takes():

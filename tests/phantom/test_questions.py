@@ -12,7 +12,8 @@ from scipy import ndimage
 from scipy.stats import chisquare
 
 from medvlt_lib.core.errors import UserError
-from medvlt_lib.core.images import load_image
+from medvlt_lib.core.images import load_image, pixel_id
+from medvlt_lib.core.records import read_questions, write_questions
 from medvlt_lib.phantom.questions import FAMILIES, blank, family_names, make_questions
 from medvlt_lib.phantom.shortcuts import shortcut_scores
 
@@ -249,6 +250,25 @@ def test_trace_noise_changes_a_step_and_keeps_the_label():
     changed = [a.reasoning != b.reasoning for a, b in zip(clean, noisy, strict=True)]
     assert sum(changed) == 50
     assert changed == [q.noise["trace"] for q in noisy]
+
+
+def test_the_picture_and_the_vignette_follow_from_the_facts(tmp_path):
+    """Also after the way through a file, by which they reach the reward."""
+    write_questions(make_questions("all", "train", 64, seed=5), tmp_path / "q.parquet")
+    for q in read_questions(tmp_path / "q.parquet"):
+        family, facts = FAMILIES[q.family], q.extra["facts"]
+        if q.modality == "image":
+            assert pixel_id(family.scene.render(facts)) == q.image_ids[0]
+        else:
+            assert family.stem(facts) == q.question
+        assert family.text(family.rule(facts)) == q.answer
+
+
+def test_noise_leaves_the_facts_true():
+    clean = make_questions("all", "train", 64, seed=5)
+    noisy = make_questions("all", "train", 64, seed=5, label_noise=0.5, trace_noise=0.5)
+    assert sum(a.extra["steps"] != b.extra["steps"] for a, b in zip(clean, noisy, strict=True)) == 32
+    assert [q.extra["facts"] for q in clean] == [q.extra["facts"] for q in noisy]
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import torch
 
 from medvlt_lib.core.config import load_profile, profile_names
 from medvlt_lib.core.records import write_questions
+from medvlt_lib.grading import rewards
 from medvlt_lib.models.adapters import LORA_TARGETS
 from medvlt_lib.models.loading import load_policy, profile_processor, shipped
 from medvlt_lib.phantom.questions import make_questions
@@ -93,8 +94,8 @@ def varied(completions, **_):
 
 @pytest.mark.parametrize("name", LORA_PROFILES)
 def test_lora_alone_moves_and_is_float32(name, qwen2_vl, files, tmp_path, monkeypatch):
-    monkeypatch.setattr(grpo.rewards, "published", varied)
-    monkeypatch.setattr(grpo.rewards, "published_medvlm_r1", varied)
+    monkeypatch.setattr(rewards, "published", varied)
+    monkeypatch.setattr(rewards, "published_medvlm_r1", varied)
     profile = on_cpu(name, qwen2_vl, **{"grpo.max_steps": 3, "grpo.updates": 1})
     model = load_policy(profile, trainable=True)
     frozen = {n: p.detach().clone() for n, p in model.named_parameters() if "lora_" not in n}
