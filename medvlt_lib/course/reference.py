@@ -28,6 +28,6 @@ def build_reference(folder: Path = REFERENCE) -> None:
         shutil.rmtree(folder, ignore_errors=True)
         for name in STAGES.values():
             shutil.copytree(
-                run.folder / name, folder / name, ignore=shutil.ignore_patterns("rollouts", "report.html", "figures")
+                run.folder / name, folder / name, ignore=shutil.ignore_patterns(".*", "rollouts", "report.html", "figures")
             )
         shutil.copy(run.folder / "manifest.json", folder / "manifest.json")

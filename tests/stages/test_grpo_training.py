@@ -14,7 +14,8 @@ from medvlt_lib.rollout.transformers_engine import TransformersEngine
 from medvlt_lib.stages import grpo
 
 SMALL = {
-    "model.name": "phantom:small", "grpo.prompts": 1, "grpo.group_size": 16, "grpo.micro_batch": 16, "grpo.max_steps": 10,
+    "model.name": "phantom:small", "grpo.prompts": 1, "grpo.group_size": 16, "grpo.micro_batch": 16,
+    "grpo.max_steps": 10,
     "grpo.learning_rate": 2e-4, "grpo.max_completion_length": 64, "grpo.save_every": 100,
 }  # fmt: skip
 
