@@ -26,8 +26,7 @@ def build_reference(folder: Path = REFERENCE) -> None:
         for stage in (data, filtering, sft, grpo, evaluate, report):
             stage.run(run)
         shutil.rmtree(folder, ignore_errors=True)
+        left_out = shutil.ignore_patterns(".*", "rollouts", "report.html", "figures")
         for name in STAGES.values():
-            shutil.copytree(
-                run.folder / name, folder / name, ignore=shutil.ignore_patterns(".*", "rollouts", "report.html", "figures")
-            )
+            shutil.copytree(run.folder / name, folder / name, ignore=left_out)
         shutil.copy(run.folder / "manifest.json", folder / "manifest.json")
