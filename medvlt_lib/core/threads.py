@@ -47,7 +47,7 @@ class _Machine:
 
     def free_cores(self) -> float:
         self.looked = time.monotonic()
-        cores = psutil.cpu_count()
+        cores = psutil.cpu_count() or 1
         others = cores * psutil.cpu_percent() - self.us.cpu_percent()  # each in percent of a core since the last look
         return cores - others / 100
 

@@ -22,7 +22,7 @@ SOFT_LIMIT = 0.8  # of the longest completion: DAPO punishes from 16,384 of 20,4
 Reward = Callable[..., list[float]]
 
 
-def reward_functions(names: Iterable[str], longest: int) -> list[Reward]:
+def reward_functions(names: Iterable[str], longest: int) -> list[Any]:
     """The rewards of these names for TRL's trainer; `longest` is the most tokens a completion may have."""
     limits = {"soft_limit": SOFT_LIMIT * longest, "cap": longest}
     modules = {"grounded": rationale}
