@@ -26,6 +26,7 @@ from medvlt_lib.models.loading import load_policy, profile_processor, weights_id
 from medvlt_lib.rollout.engine import Engine, Prompt, Sampling
 from medvlt_lib.stages.arms import arm_inputs
 from medvlt_lib.training.checkpoints import finish_training
+from medvlt_lib.training.monitor import alarm_bell
 from medvlt_lib.training.rewarding import reward_columns, reward_functions, scorable
 from medvlt_lib.training.stored_questions import StoredQuestions
 from medvlt_lib.training.trainer import shared_arguments, train_resumably
@@ -121,7 +122,7 @@ def make_trainer(
         train_dataset=training_rows(questions, profile.model.prompt_style),
         processing_class=processor,
         rollout_func=hook,
-        callbacks=list(callbacks),
+        callbacks=[alarm_bell(), *callbacks],
     )
     lora_to_float32(trainer.model)
     for policy in (trainer.model, trainer.ref_model):

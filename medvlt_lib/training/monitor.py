@@ -1,14 +1,19 @@
 """What goes wrong in a GRPO run, told from its log: each alarm names the likely cause and the setting to turn.
 
-`alarms` looks at the rows of log.jsonl (one a step, in TRL's names) and says what it sees; the notebook and the command
-line show it while training goes on. That the loss is about 0 is no alarm: at the first update after sampling the ratio
-is 1, so the loss is minus the mean advantage, which is 0 by construction; its gradient is not. No torch here.
+`alarms` looks at the rows of log.jsonl (one a step, in TRL's names) and says what it sees; `alarm_bell` says it on
+stderr while training goes on. That the loss is about 0 is no alarm: at the first update after sampling the ratio is
+1, so the loss is minus the mean advantage, which is 0 by construction; its gradient is not. No torch here.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from transformers import TrainerCallback
 
 RECENT = 10  # steps that an alarm looks back over
 PATIENCE = 30  # steps before "nothing is learnt" may be said
@@ -22,6 +27,22 @@ def alarms(log: Log) -> dict[str, str]:
     if len(rows) < RECENT:
         return {}
     return {name: sentence for name, (holds, sentence) in ALARMS.items() if holds(rows)}
+
+
+def alarm_bell() -> TrainerCallback:
+    """A trainer callback that says each alarm once, on stderr, at the step at which it is first given."""
+    from transformers import TrainerCallback
+
+    class AlarmBell(TrainerCallback):
+        said: set[str] = set()
+
+        def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            for name, sentence in alarms(state.log_history).items():
+                if name not in self.said and state.is_world_process_zero:
+                    self.said = {*self.said, name}
+                    print(f"step {state.global_step}, {name}: {sentence}", file=sys.stderr)
+
+    return AlarmBell()
 
 
 def column(rows: Log, *names: str) -> list[float]:
@@ -38,14 +59,6 @@ def reward_is_constant(rows: Log) -> bool:
 def gradient_is_zero(rows: Log) -> bool:
     spread, norms = column(rows, "reward_std")[-RECENT:], column(rows, "grad_norm")[-RECENT:]
     return bool(norms) and max(norms) == 0.0 and max(spread, default=0.0) > 0 and not reward_is_constant(rows)
-
-
-def form_is_hacked(rows: Log) -> bool:
-    """Well-formed answers rise while right ones fall."""
-    form, right = column(rows, "well_formed"), column(rows, "correct")
-    if len(right) < 2 * RECENT:
-        return False
-    return _late(form) - _early(form) > 0.1 and _late(right) - _early(right) < -0.05
 
 
 def entropy_collapsed(rows: Log) -> bool:
@@ -74,12 +87,6 @@ def nothing_is_learnt(rows: Log) -> bool:
     return fmean(late) - fmean(early) < noise
 
 
-def pictures_do_not_matter(rows: Log) -> bool:
-    """The log-probabilities of answers hardly change when pictures are swapped between prompts."""
-    effect = column(rows, "picture_effect")
-    return bool(effect) and max(effect[-3:]) < 1e-3
-
-
 def _early(values: list[float]) -> float:
     return fmean(values[:RECENT]) if values else 0.0
 
@@ -99,10 +106,6 @@ ALARMS: dict[str, tuple[Callable[[Log], bool], str]] = {
         "rewards differ but the gradient is 0; no trained weight reaches the loss: look at model.lora and its targets, "
         "and at whether the completions are masked as truncated.",
     ),
-    "form without substance": (
-        form_is_hacked,
-        "answers become well-formed while fewer are right: the form pays more than the answer; lower its weight.",
-    ),
     "entropy collapse": (
         entropy_collapsed,
         "the policy has become nearly deterministic, so groups stop differing; lower grpo.learning_rate, or set "
@@ -121,10 +124,5 @@ ALARMS: dict[str, tuple[Callable[[Log], bool], str]] = {
         nothing_is_learnt,
         f"after {PATIENCE} steps the reward is no higher than chance explains; raise grpo.learning_rate (LoRA wants "
         "about ten times the rate of full weights), grpo.prompts or grpo.group_size.",
-    ),
-    "pictures do not matter": (
-        pictures_do_not_matter,
-        "answers are as likely with another question's picture; the model may read the words alone: evaluate without "
-        "pictures, and look at data.train_image.",
     ),
 }

@@ -1,10 +1,11 @@
 """Each alarm is given for the fault it names, and none for a healthy run. The logs are written by hand."""
 
 import random
+from types import SimpleNamespace
 
 import pytest
 
-from medvlt_lib.training.monitor import alarms
+from medvlt_lib.training.monitor import alarm_bell, alarms
 
 
 def healthy(steps=40):
@@ -15,7 +16,6 @@ def healthy(steps=40):
             "reward": 0.4 + 0.4 * i / steps + noise.uniform(-0.06, 0.06), "reward_std": 0.4,
             "frac_reward_zero_std": 0.2, "grad_norm": 0.6, 
             "entropy": 0.9 - 0.4 * i / steps, "completions/clipped_ratio": 0.02, "loss": 0.0,
-            "well_formed": 0.97, "correct": 0.4 + 0.4 * i / steps, "picture_effect": 0.2,
         }
         for i in range(steps)
     ]  # fmt: skip
@@ -30,12 +30,10 @@ def changed(**columns):
 FAULTS = {
     "constant reward": {"frac_reward_zero_std": lambda t: 1.0, "reward": lambda t: 0.0, "reward_std": lambda t: 0.0},
     "reward without gradient": {"grad_norm": lambda t: 0.0},
-    "form without substance": {"well_formed": lambda t: 0.5 + t / 2, "correct": lambda t: 0.6 - 0.4 * t},
     "entropy collapse": {"entropy": lambda t: 0.9 * 0.001**t},
     "lengths at the cap": {"completions/clipped_ratio": lambda t: t},
     "rate too high": {"reward": lambda t: 0.8 if t < 0.6 else 0.1},
     "nothing is learnt": {"reward": lambda t: 0.4 + 0.05 * ((40 * t) % 2)},
-    "pictures do not matter": {"picture_effect": lambda t: 1e-5},
 }
 
 
@@ -58,6 +56,10 @@ def test_a_loss_of_zero_is_no_alarm():
     assert alarms(changed(loss=lambda t: 0.0)) == {}
 
 
-def test_text_runs_without_a_picture_effect_are_not_blamed():
-    rows = [{k: v for k, v in row.items() if k != "picture_effect"} for row in healthy()]
-    assert alarms(rows) == {}
+def test_the_bell_rings_once_for_an_alarm(capsys):
+    bell, rows = alarm_bell(), changed(**FAULTS["lengths at the cap"])
+    for step in range(30, 40):
+        state = SimpleNamespace(log_history=rows[:step], global_step=step, is_world_process_zero=True)
+        bell.on_log(None, state, None)
+    said = capsys.readouterr().err.splitlines()
+    assert len([line for line in said if "lengths at the cap: more than half" in line]) == 1
