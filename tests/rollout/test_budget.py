@@ -10,6 +10,7 @@ from PIL import Image
 
 from medvlt_lib.core.config import load_profile
 from medvlt_lib.core.errors import UserError
+from medvlt_lib.core.runs import open_run
 from medvlt_lib.rollout.budget import Budget, prompt_tokens_at_most
 
 
@@ -102,3 +103,10 @@ def test_a_cap_without_prices_is_refused_when_the_profile_loads(cap, prices):
         with pytest.raises(UserError, match=f"{cap} needs {prices[0]} and {prices[1]}"):
             load_profile("tiny", {cap: 5.0, **given})
     load_profile("tiny", {cap: 5.0, prices[0]: 1.0, prices[1]: 1.0})
+
+
+def test_prices_and_caps_tell_no_run_from_another(tmp_path):
+    """Whoever raises a cap goes on in the same run; no stage takes it for another setting."""
+    run = open_run("tiny", None, root=tmp_path)
+    names = [name.partition(".")[2] for name in run.settings("data", "engine")]
+    assert [name for name in names if name.endswith(("_price", "max_cost"))] == []
