@@ -362,9 +362,15 @@ HOSTILE = [
 
 @pytest.mark.parametrize("piece", HOSTILE)
 @pytest.mark.parametrize("grader", ["published", "published-medvlm-r1", "tolerant"])
-def test_a_hostile_megabyte_is_read_in_under_a_second(piece, grader):
-    response = "<think>" + piece * (1_000_000 // len(piece)) + "x"
-    for text in (response, response[7:]):
-        started = time.perf_counter()
+def test_a_hostile_megabyte_is_read_in_linear_time(piece, grader):
+    """Sixteen times the text takes sixteen times the processor's time, where quadratic reading would take 256 times."""
+
+    def seconds(size: int, cut: int) -> float:
+        text = ("<think>" + piece * (size // len(piece)) + "x")[cut:]
+        started = time.process_time()
         grade_response(text, OPTIONS, "B", grader)
-        assert time.perf_counter() - started < 1
+        return time.process_time() - started
+
+    for cut in (0, len("<think>")):
+        short = min(seconds(62_500, cut) for _ in range(3))
+        assert seconds(1_000_000, cut) < 64 * short + 0.05

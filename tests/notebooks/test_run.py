@@ -3,9 +3,11 @@
 import math
 import os
 
+import pyarrow.parquet as pq
 import pytest
 
-from medvlt_lib.core.files import read_json
+from medvlt_lib.core.files import read_json, read_jsonl
+from medvlt_lib.course.lesson import REFERENCE
 from medvlt_lib.course.runner import run_course
 
 # The stages before a notebook come from the reference run, so their settings stay as they are.
@@ -25,7 +27,7 @@ LIMITS = {
 
 @pytest.fixture(scope="module")
 def metrics(tmp_path_factory):
-    """The metrics files of all notebooks, each run on its own, by name."""
+    """The metrics files of all notebooks, each run on its own, by name; `folder` is the run's."""
     found = {}
     before = os.getcwd()
     os.chdir(tmp_path_factory.mktemp("course"))
@@ -33,7 +35,8 @@ def metrics(tmp_path_factory):
         for name, (settings, limits) in LIMITS.items():
             parameters = {"USE_REFERENCE": name not in ("00_start_here", "01_data"), "SETTINGS": settings, **limits}
             run = run_course("tiny", f"alone-{name[:2]}", name[:2], name[:2], parameters)
-            found[name] = read_json(run.folder / "notebooks" / f"{name}.metrics.json")
+            metrics_file = run.folder / "notebooks" / f"{name}.metrics.json"
+            found[name] = {**read_json(metrics_file), "folder": run.folder.resolve()}
             assert (run.folder / "notebooks" / f"{name}.ipynb").is_file()
             assert (run.folder / "notebooks" / f"{name}.stderr").is_file()
         yield found
@@ -43,7 +46,7 @@ def metrics(tmp_path_factory):
 
 def test_start_here(metrics):
     m = metrics["00_start_here"]
-    assert len(m["pass_counts"]) == 5 and all(0 <= c <= 16 for c in m["pass_counts"])
+    assert len(m["pass_counts"]) == 5 and 0 < sum(m["pass_counts"]) < 5 * 16
     assert m["sft_loss"][1] < m["sft_loss"][0]
     assert m["log_probability_change"]["right"] > m["log_probability_change"]["wrong"]
 
@@ -69,7 +72,9 @@ def test_filtering(metrics):
     m = metrics["02_filtering"]
     assert m["rollouts"] == 2 * sum(m["probed"].values())
     assert all(0 < m["kept"][kind] <= m["probed"][kind] for kind in ("text", "image"))
-    assert 0 <= m["truncated"] <= 1 and 0 <= m["no_answer"] <= 1
+    rows = [row for part in (m["folder"] / "02_filtering" / "rollouts").iterdir() for row in read_jsonl(part)]
+    assert m["truncated"] == pytest.approx(sum(row["truncated"] for row in rows) / len(rows), abs=1e-4)
+    assert m["no_answer"] == pytest.approx(sum(row["letter"] is None for row in rows) / len(rows), abs=1e-4)
     assert all(0 <= saved < 1 and 0.5 <= agree <= 1 for saved, agree in m["adaptive"].values())
     assert all(values == sorted(values) for values in m["pass_at_k"].values())
 
@@ -85,7 +90,12 @@ def test_grpo(metrics):
     assert m["steps"] == 2
     assert m["rewards_shown"] == [1, 1, 1, 0, 0, 0, 0, 1]  # the published rule's own vectors
     assert abs(sum(m["advantages"])) < 0.05
-    assert 0 <= m["first_rewards"] <= 1
+    assert 2 * 128 * m["first_rewards"] == pytest.approx(round(2 * 128 * m["first_rewards"]))  # 0 or 1 each
+    counts = pq.read_table(REFERENCE / "02_filtering" / "pass_counts.parquet").to_pylist()
+    rates = {row["id"]: row["pass_count"] / row["samples"] for row in counts}
+    kept = pq.read_table(REFERENCE / "02_filtering" / "kept_text.parquet", columns=["id"])["id"].to_pylist()
+    # The policy has hardly moved: 16 prompts, 16 completions each, are within 4 standard errors of what filtering counted.
+    assert m["first_rewards"] == pytest.approx(sum(rates[key] for key in kept) / len(kept), abs=0.22)
 
 
 def test_eval(metrics):
@@ -97,12 +107,21 @@ def test_eval(metrics):
             assert m["gains"][arm][0] == pytest.approx(m["macro"][arm] - m["macro"]["base"])
 
 
+def right_answers(path) -> set[tuple]:
+    """The (question, sample) of every right answer."""
+    return {(row["id"], row["sample"]) for row in pq.read_table(path).to_pylist() if row["correct"]}
+
+
 def test_analysis(metrics):
     m = metrics["06_analysis"]
     assert m["arms"] == ["base", "sft_text", "rl_text"]
     assert "rl_image" in m["not_run"]
     assert m["macro"]["rl_text"] > m["macro"]["base"]  # in the reference run, as in every recorded one
-    assert all(0 <= p <= 1 for p in m["p_values"].values())
+    answers = {arm: right_answers(REFERENCE / "05_eval" / arm / "answers.parquet") for arm in m["arms"]}
+    for arm in m["arms"][1:]:
+        better, worse = len(answers[arm] - answers["base"]), len(answers["base"] - answers[arm])
+        tail = sum(math.comb(better + worse, k) for k in range(min(better, worse) + 1)) / 2 ** (better + worse)
+        assert m["p_values"][arm] == pytest.approx(min(1.0, 2 * tail))  # the exact sign test
 
 
 def test_every_notebook_counts_its_time_and_memory(metrics):

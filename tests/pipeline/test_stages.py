@@ -209,8 +209,8 @@ def test_kill_9_and_start_again_ends_the_same(finished, tmp_path, command, n):
     shutil.copytree(finished.parent, tmp_path / "runs")
     run, chance, kills = tmp_path / "runs" / "tiny", random.Random(f"{number}{n}"), 0
     shutil.rmtree(run / number)
-    for _ in range(3):
-        kills += _kill_while_working(tmp_path, command, chance.uniform(0.0, 0.3))
+    for delay in (0.0, chance.uniform(0.0, 0.3), chance.uniform(0.0, 0.3)):
+        kills += _kill_while_working(tmp_path, command, delay)
     assert kills, "no kill hit the stage at work"
     done = medvlt(tmp_path, command)
     assert done.returncode == 0, done.stderr[-3000:]
