@@ -106,14 +106,14 @@ class Work:
 
 
 WORK = {
-    "engine": Work(rollouts, "milliseconds a rollout", 7, 3),
-    "grpo_step": Work(grpo_step, "seconds a step", 4, 1),
-    "sft_step": Work(sft_step, "seconds a step", 7, 3),
+    "engine": Work(rollouts, "milliseconds a rollout", 6, 2),
+    "grpo_step": Work(grpo_step, "seconds a step", 3, 1),
+    "sft_step": Work(sft_step, "seconds a step", 5, 2),
 }
 
 
 def timed(name: str) -> tuple[float, Any]:
-    """One piece of work after a short warm-up: in a run that goes on, too, the cores have been looked at just before."""
+    """One piece of work after a short warm-up, so that the cores have just been looked at, as in a run that goes on."""
     answer(4)
     return WORK[name].do()
 
@@ -151,6 +151,7 @@ def measure(processes: dict[str, ProcessPoolExecutor], name: str, rounds: int) -
             took, result = process.submit(timed, name).result()
             times[way].append(round(took, 3))
             results.append(result)
+        print(name, {way: t[-1] for way, t in times.items()}, file=sys.stderr, flush=True)
     return times, results
 
 
