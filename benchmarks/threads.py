@@ -106,7 +106,7 @@ class Work:
 
 
 WORK = {
-    "engine": Work(rollouts, "milliseconds a rollout", 5, 3),
+    "engine": Work(rollouts, "milliseconds a rollout", 6, 2),
     "grpo_step": Work(grpo_step, "seconds a step", 3, 1),
     "sft_step": Work(sft_step, "seconds a step", 5, 2),
 }
@@ -151,6 +151,7 @@ def measure(processes: dict[str, ProcessPoolExecutor], name: str, rounds: int) -
             took, result = process.submit(timed, name).result()
             times[way].append(round(took, 3))
             results.append(result)
+        print(name, {way: t[-1] for way, t in times.items()}, file=sys.stderr, flush=True)
     return times, results
 
 

@@ -94,7 +94,7 @@ def test_grpo(metrics):
     counts = pq.read_table(REFERENCE / "02_filtering" / "pass_counts.parquet").to_pylist()
     rates = {row["id"]: row["pass_count"] / row["samples"] for row in counts}
     kept = pq.read_table(REFERENCE / "02_filtering" / "kept_text.parquet", columns=["id"])["id"].to_pylist()
-    # The policy has hardly moved: 16 prompts, 16 completions each, are within 4 standard errors of what filtering counted.
+    # The policy has hardly moved: 16 prompts, 16 answers each, are within 4 standard errors of what filtering counted.
     assert m["first_rewards"] == pytest.approx(sum(rates[key] for key in kept) / len(kept), abs=0.22)
 
 
