@@ -65,8 +65,9 @@ def attention(
     dropout = kwargs.get("dropout", 0.0)
     options = {"dropout_p": dropout if module.training else 0.0, "scale": scaling, "enable_gqa": shared}
     prompts = scaled_dot_product_attention(prompt_q, prompt_k, prompt_v, is_causal=True, **options)  # (P, H, L, D)
-    keys = torch.cat([prompt_k[layout.prompt_of], own_k], dim=2)  # (R, K, L + T, D)
-    values = torch.cat([prompt_v[layout.prompt_of], own_v], dim=2)
+    # index_select: the gradients of a prompt's copies are summed in order; [...] sums them in any order, in parallel.
+    keys = torch.cat([prompt_k.index_select(0, layout.prompt_of), own_k], dim=2)  # (R, K, L + T, D)
+    values = torch.cat([prompt_v.index_select(0, layout.prompt_of), own_v], dim=2)
     completions = scaled_dot_product_attention(own_q, keys, values, attn_mask=_own_mask(layout), **options)
     flat = [prompts.transpose(1, 2)[layout.prompt_mask], completions.transpose(1, 2)[layout.completion_mask]]
     return torch.cat(flat)[None], None  # (1, N, H, D)

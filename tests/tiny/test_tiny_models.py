@@ -183,7 +183,7 @@ def test_batches_stay_within_the_budget(engine, monkeypatch):
     real = TransformersEngine._batch
 
     def noted(self, jobs, sampling):
-        sizes.append((sum(j.count for j in jobs), max(j.length for j in jobs)))
+        sizes.append((sum(j.samples for j in jobs), max(j.prompt_length for j in jobs)))
         done = real(self, jobs, sampling)
         assert [len(done[0].prompt_ids)] == [jobs[0].length]  # the length that was planned with is the prompt's
         return done
@@ -202,7 +202,7 @@ def test_when_memory_runs_out_the_budget_is_halved(engine, monkeypatch, capsys):
     real = small._batch
 
     def full(jobs, sampling):
-        if sum(j.count for j in jobs) > 10:
+        if sum(j.samples for j in jobs) > 10:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(jobs, sampling)
 

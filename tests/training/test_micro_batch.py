@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from medvlt_lib.core.config import load_profile
+from medvlt_lib.grading import rewards
 from medvlt_lib.models.loading import load_policy, profile_processor
 from medvlt_lib.phantom.questions import make_questions
 from medvlt_lib.stages import grpo, sft
@@ -47,7 +48,7 @@ def test_sft(key, value, whole_sft, tmp_path):
 @pytest.mark.parametrize("loss", ["grpo", "dapo", "dr_grpo", "bnpo"])
 def test_grpo(loss, tmp_path, monkeypatch):
     """Rewards differ within a group and completions in length, so that every loss has something to weigh."""
-    monkeypatch.setattr(grpo.rewards, "published", one_to_four)
+    monkeypatch.setattr(rewards, "published", one_to_four)
     whole = learned(grpo, tmp_path / "a", **{"grpo.loss_type": loss})
     less = {"grpo.micro_batch": 2, "grpo.gradient_checkpointing": True, "grpo.save_every": 1}
     cut = learned(grpo, tmp_path / "b", **{"grpo.loss_type": loss}, **less)
@@ -56,7 +57,7 @@ def test_grpo(loss, tmp_path, monkeypatch):
 
 
 def test_a_started_arm_goes_on_with_a_smaller_micro_batch(tmp_path, monkeypatch):
-    monkeypatch.setattr(grpo.rewards, "published", one_to_four)
+    monkeypatch.setattr(rewards, "published", one_to_four)
     whole = learned(grpo, tmp_path / "whole", **{"grpo.max_steps": 2})
     learned(grpo, tmp_path / "cut", **{"grpo.max_steps": 1})  # stopped behind its first checkpoint
     continued = learned(grpo, tmp_path / "cut", **{"grpo.max_steps": 2, "grpo.micro_batch": 2})
