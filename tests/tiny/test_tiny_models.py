@@ -185,7 +185,7 @@ def test_batches_stay_within_the_budget(engine, monkeypatch):
     def noted(self, jobs, sampling):
         sizes.append((sum(j.samples for j in jobs), max(j.prompt_length for j in jobs)))
         done = real(self, jobs, sampling)
-        assert [len(done[0].prompt_ids)] == [jobs[0].length]  # the length that was planned with is the prompt's
+        assert [len(done[0].prompt_ids)] == [jobs[0].prompt_length]  # the length that was planned with is the prompt's
         return done
 
     monkeypatch.setattr(TransformersEngine, "_batch", noted)
