@@ -29,7 +29,7 @@ from medvlt_lib.models.processor import load_processor
 from medvlt_lib.phantom.questions import FAMILIES, make_questions
 from medvlt_lib.rollout.engine import Sampling, prompts_of
 from medvlt_lib.rollout.transformers_engine import TransformersEngine
-from medvlt_lib.stages.grpo import make_trainer
+from medvlt_lib.training.grpo_trainer import make_trainer
 
 TRAINED = ("curb65", "apgar", "nodule_count", "cup_to_disc_ratio")
 

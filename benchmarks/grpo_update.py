@@ -27,7 +27,7 @@ from record import parser, save
 from medvlt_lib.core.config import load_profile
 from medvlt_lib.models.loading import load_policy, profile_processor
 from medvlt_lib.phantom.questions import make_questions
-from medvlt_lib.stages import grpo
+from medvlt_lib.training.grpo_trainer import make_trainer
 
 FAMILIES = {"text": "curb65,apgar", "image": "cardiothoracic_ratio,nodule_count,cup_to_disc_ratio"}
 FILLER = "Rate 12, pressure 120/80. "
@@ -41,7 +41,7 @@ def trainer_of(update: str, questions: list, group: int = 16):
     profile = load_profile("tiny", settings)
     folder = Path(tempfile.mkdtemp())
     model = load_policy(profile, trainable=True)
-    trainer = grpo.make_trainer(profile, model, profile_processor(profile), questions, folder)
+    trainer = make_trainer(profile, model, profile_processor(profile), questions, folder)
     trainer.model.train()
     trainer.current_gradient_accumulation_steps = 1
     return trainer

@@ -59,7 +59,7 @@ def rollouts() -> tuple[float, Any]:
 
 def grpo_step() -> tuple[float, Any]:
     """(seconds a step, loss) of the `tiny` profile's GRPO, rollouts included."""
-    from medvlt_lib.stages.grpo import make_trainer
+    from medvlt_lib.training.grpo_trainer import make_trainer
 
     return training("grpo", make_trainer, steps=1)
 

@@ -13,6 +13,7 @@ from medvlt_lib.models.loading import load_policy, profile_processor, shipped
 from medvlt_lib.phantom.questions import make_questions
 from medvlt_lib.stages import grpo, sft
 from medvlt_lib.tiny.architecture import build_tiny_processor, tiny_config
+from medvlt_lib.training.grpo_trainer import make_trainer
 
 LORA_PROFILES = [n for n in profile_names() if load_profile(n).model.lora]
 
@@ -106,7 +107,7 @@ def test_lora_alone_moves_and_is_float32(name, qwen2_vl, files, tmp_path, monkey
         kinds = {n: type(m).__name__ for n, m in model.named_modules()}
         assert "Linear4bit" in kinds.values()
         assert not any("visual" in n for n, kind in kinds.items() if kind == "Linear4bit")
-    trainer = grpo.make_trainer(
+    trainer = make_trainer(
         profile, model, profile_processor(profile), make_questions("text", "train", 16, seed=2), tmp_path
     )
     trainer.train()

@@ -6,7 +6,7 @@ import torch
 from medvlt_lib.core.config import load_profile
 from medvlt_lib.models.loading import load_policy, profile_processor
 from medvlt_lib.phantom.questions import make_questions
-from medvlt_lib.stages import grpo
+from medvlt_lib.training import grpo_trainer
 
 SMALL = {
     "model.name": "phantom:small", "grpo.prompts": 4, "grpo.group_size": 4, "grpo.micro_batch": 16, "grpo.max_steps": 2,
@@ -22,7 +22,7 @@ def make_trainer(tmp_path):
         resolved = load_profile(profile, {**SMALL, "grpo.update": update, **settings})
         questions = questions or make_questions(families, "train", resolved.grpo.prompts, seed=3)
         model = load_policy(resolved, trainable=True)
-        trainer = grpo.make_trainer(resolved, model, profile_processor(resolved), questions, tmp_path)
+        trainer = grpo_trainer.make_trainer(resolved, model, profile_processor(resolved), questions, tmp_path)
         trainer.model.train()
         trainer.current_gradient_accumulation_steps = 1
         return trainer

@@ -16,6 +16,7 @@ from medvlt_lib.models.loading import load_policy, profile_processor
 from medvlt_lib.phantom.questions import make_questions
 from medvlt_lib.rollout.transformers_engine import TransformersEngine
 from medvlt_lib.stages import filtering, grpo, sft
+from medvlt_lib.training.grpo_trainer import training_rows
 from medvlt_lib.training.stored_questions import StoredQuestions
 
 PICTURES, DECODED = 150, 1000 * 800 * 3 / 2**20  # in all 343 MB decoded, and half a megabyte as files
@@ -55,7 +56,7 @@ def test_grpos_data_set_holds_no_decoded_pictures(files, tmp_path, monkeypatch):
 
     monkeypatch.setattr(grpo, "load_image", decode)
     before = memory()
-    rows = grpo.training_rows(StoredQuestions(iterate_questions(files / "train_image.parquet"), tmp_path / "q.arrow"))
+    rows = training_rows(StoredQuestions(iterate_questions(files / "train_image.parquet"), tmp_path / "q.arrow"))
     for number in range(PICTURES):
         assert rows[number]["images"][0].size == (1000, 800)
     assert len(held) == PICTURES
@@ -86,9 +87,7 @@ def test_filtering_holds_the_pictures_of_a_batch(files, tmp_path, monkeypatch):
 
 
 def test_copies_of_a_row_share_their_picture(files):
-    first, second, other = grpo.training_rows(list(iterate_questions(files / "train_image.parquet")))[[0, 0, 1]][
-        "images"
-    ]
+    first, second, other = training_rows(list(iterate_questions(files / "train_image.parquet")))[[0, 0, 1]]["images"]
     assert first[0] is second[0] and first[0] is not other[0]
 
 
@@ -110,7 +109,7 @@ def turned() -> bytes:
 def test_trl_is_given_the_picture_that_the_engine_reads(picture, tmp_path):
     """Also after the engine has read TRL's picture once more; text questions have none."""
     questions = [question(0, picture), *make_questions("curb65", "train", 1)]
-    rows = grpo.training_rows(StoredQuestions(questions, tmp_path / "questions.arrow"))
+    rows = training_rows(StoredQuestions(questions, tmp_path / "questions.arrow"))
     [given], none = rows[[0, 1]]["images"]
     expected = load_image(picture)
     assert none == [] and given.mode == "RGB"

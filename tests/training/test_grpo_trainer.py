@@ -11,7 +11,8 @@ from medvlt_lib.models.loading import load_policy, profile_processor
 from medvlt_lib.phantom.questions import make_questions
 from medvlt_lib.rollout.engine import Sampling, prompts_of
 from medvlt_lib.rollout.transformers_engine import TransformersEngine
-from medvlt_lib.stages import grpo
+from medvlt_lib.training.grpo_trainer import make_trainer
+from medvlt_lib.training.rollouts import rollout_with
 
 SMALL = {
     "model.name": "phantom:small", "grpo.prompts": 1, "grpo.group_size": 16, "grpo.micro_batch": 16,
@@ -34,7 +35,7 @@ def test_ten_steps_on_one_prompt_raise_the_right_letter(family, number, tmp_path
     profile = load_profile("tiny", SMALL)
     model, processor = load_policy(profile, trainable=True), profile_processor(profile)
     before = share_right(model, processor, question)
-    grpo.make_trainer(profile, model, processor, [question], tmp_path).train()
+    make_trainer(profile, model, processor, [question], tmp_path).train()
     after = share_right(model, processor, question)
     assert 0.2 < before < 0.6 and after > before + 0.25, (before, after)
 
@@ -44,7 +45,7 @@ def test_permuted_pictures_change_the_log_probabilities(tmp_path):
     profile = load_profile("tiny", {**SMALL, "grpo.prompts": 3, "grpo.group_size": 4, "grpo.micro_batch": 12})
     questions = make_questions("curb65,nodule_count,lesion_site", "train", 3, seed=4)
     model = load_policy(profile, trainable=True).train()
-    trainer = grpo.make_trainer(profile, model, profile_processor(profile), questions, tmp_path)
+    trainer = make_trainer(profile, model, profile_processor(profile), questions, tmp_path)
     rows = trainer.train_dataset.__getitems__([number for number in range(3) for _ in range(4)])
     batch = trainer._generate_and_score_completions(rows)
     patches, (one, two) = batch["pixel_values"], batch["image_grid_thw"].reshape(2, 4, 3)
@@ -90,7 +91,7 @@ def rollout(prompts, reorder=lambda completions: completions):
 
     accelerator = SimpleNamespace(process_index=0, is_main_process=False)
     trainer = SimpleNamespace(state=SimpleNamespace(global_step=0), model=Model().train(), accelerator=accelerator)
-    return grpo.rollout_with(Engine(), Sampling(n=2), 100, samples=None)(prompts, trainer)
+    return rollout_with(Engine(), Sampling(n=2), 100, samples=None)(prompts, trainer)
 
 
 def turn(text: str) -> list[dict]:

@@ -3,7 +3,7 @@
 import json
 
 from medvlt_lib.core.files import read_jsonl
-from medvlt_lib.stages.grpo import gather_samples
+from medvlt_lib.training.rollouts import gather_samples
 
 
 def test_samples_with_odd_line_ends_are_gathered_twice(tmp_path):

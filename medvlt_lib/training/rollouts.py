@@ -1,0 +1,81 @@
+"""How TRL's GRPO trainer samples: each group once from its prompt, with our engine; and the samples that are kept."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from medvlt_lib.core.errors import UserError
+from medvlt_lib.core.files import atomic_write, read_json, read_jsonl, write_jsonl
+from medvlt_lib.rollout.engine import Engine, Prompt, Sampling
+
+
+def rollout_with(
+    engine: Engine, sampling: Sampling, max_prompt_length: int, samples: Path
+) -> Callable[[list, Any], dict[str, list]]:
+    """A TRL rollout function. TRL repeats every prompt G = sampling.n times in a row; each group is sampled once.
+
+    The first group of every rollout is kept in `samples`, one file a step. Raises UserError for too long a prompt.
+    """
+
+    def rollout(prompts: list, trainer: Any) -> dict[str, list]:
+        step, training = trainer.state.global_step, trainer.model.training
+        group = sampling.n if training else trainer.num_generations_eval
+        for place, messages in enumerate(prompts):
+            assert messages == prompts[place - place % group], "TRL no longer hands over a prompt's copies in a row"
+        distinct = [
+            Prompt(f"{step}:{trainer.accelerator.process_index}:{number}", messages, _images(messages))
+            for number, messages in enumerate(prompts[::group])
+        ]
+        trainer.model.eval()
+        completions = list(engine.generate(distinct, replace(sampling, n=group)))
+        trainer.model.train(training)
+        asked, answered = [p.id for p in distinct for _ in range(group)], [c.question_id for c in completions]
+        assert answered == asked, "the engine's completions are not in the order of the prompts"
+        if trainer.accelerator.is_main_process:
+            _write_samples(samples, step, prompts[0], completions[:group])
+        longest = max(len(c.prompt_ids) for c in completions)
+        if longest > max_prompt_length:
+            raise UserError(
+                f"a prompt is {longest} tokens long, grpo.max_prompt_length is {max_prompt_length}; "
+                "raise it, or lower model.max_pixels."
+            )
+        return {
+            "prompt_ids": [c.prompt_ids for c in completions],
+            "completion_ids": [c.token_ids for c in completions],
+            "logprobs": [c.logprobs for c in completions],
+        }
+
+    return rollout
+
+
+def _images(messages: list[dict]) -> list:
+    return [
+        part["image"]
+        for turn in messages
+        if isinstance(turn["content"], list)
+        for part in turn["content"]
+        if part["type"] == "image"
+    ]
+
+
+def _write_samples(folder: Path, step: int, prompt: list[dict], done: list) -> None:
+    content = prompt[-1]["content"]
+    text = content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
+    row = {"step": step, "prompt": text, "completions": [c.text for c in done]}
+    line = json.dumps(row, ensure_ascii=False) + "\n"
+    atomic_write(folder / f"{step:06d}.json", lambda temporary: Path(temporary).write_text(line, encoding="utf-8"))
+
+
+def gather_samples(folder: Path) -> None:
+    """One samples.jsonl from the files of the single steps; a kill in the middle of this loses nothing."""
+
+    kept = folder / "samples.jsonl"
+    rows = [*(read_jsonl(kept) if kept.exists() else ()), *map(read_json, (folder / "samples").glob("*.json"))]
+    by_step = {row["step"]: row for row in rows}
+    write_jsonl(kept, [by_step[step] for step in sorted(by_step)])
+    shutil.rmtree(folder / "samples", ignore_errors=True)
