@@ -171,14 +171,22 @@ class Grpo(Optimisation):
     `sampler`: `engine` samples in the training process, so every device must hold all weights; `trl-vllm-server` asks
     a server on GPUs of its own. `update`: `shared` reads a prompt once for all its completions; `stock` is TRL's own
     path, which reads it once for each. `reward`: a reward of medvlt_lib/grading/rewards.py, or `grounded`, or several
-    with their weights in the sum, such as {published: 1.0, overlong: 0.1}."""
+    with their weights in the sum, such as {published: 1.0, overlong: 0.1}.
+
+    `loss_type`, each as its paper normalises it: grpo (arXiv 2402.03300), dr_grpo (2503.20783), bnpo (2506.02864), dapo
+    (2503.14476), gspo (2507.18071, one ratio a completion), cispo (2506.13585, a cut weight instead of clipping).
+    `epsilon_high`: the upper bound of clipping, where it is not `epsilon` (DAPO's clip-higher: 0.28 with 0.2).
+    `order`: `shuffled`; `easy-first`, by filtering's pass counts; `online`, a curriculum that follows the policy
+    (medvlt_lib/training/question_queue.py). `dynamic_sampling`: how many times in a step groups whose rewards are all
+    equal are replaced by those of the next questions; each time costs the rollouts of the groups replaced."""
 
     prompts: int = Field(256, ge=1)
     group_size: int = Field(8, ge=2)
     updates: int = Field(2, ge=1)
     beta: float = Field(0.01, ge=0)
     epsilon: float = Field(0.2, gt=0)
-    loss_type: Literal["grpo", "bnpo", "dapo", "dr_grpo"] = "dapo"
+    epsilon_high: float | None = Field(None, gt=0)
+    loss_type: Literal["grpo", "dr_grpo", "bnpo", "dapo", "gspo", "cispo"] = "dapo"
     scale_rewards: Literal["group", "batch", "none"] = "group"
     temperature: float = Field(1.0, gt=0)
     max_prompt_length: int = Field(2048, ge=1)
@@ -187,6 +195,8 @@ class Grpo(Optimisation):
     sampler: Literal["engine", "trl-vllm-server"] = "engine"
     update: Literal["shared", "stock"] = "shared"
     data: Literal["kept", "control"] = "kept"
+    order: Literal["shuffled", "easy-first", "online"] = "shuffled"
+    dynamic_sampling: int = Field(0, ge=0, le=8)
 
     def fitting_graders(self) -> set[str]:
         """The graders by whose rules an answer counts that the rewards pay for."""

@@ -34,6 +34,8 @@ def run(
     profile = run_.profile.for_arm(arm)
     _refuse_other_engines(profile)
     inputs = arm_inputs(run_, "04", arm, profile.grpo.data, data, init)
+    if profile.grpo.order != "shuffled":
+        inputs["pass_counts"] = run_.require("02") / "pass_counts.parquet"
     settings = {**run_.settings("model", "engine", "grpo", "launch", arm=arm), "model.weights": weights_id(profile)}
     with run_.stage("04", settings, inputs, arm, scratch=("training", "samples")) as stage:
         if not stage.finished:
@@ -68,7 +70,8 @@ def train(
     # Step 2: the model and TRL's trainer, with our rollouts.
     processor = profile_processor(profile)
     model = load_policy(profile, inputs.get("init"), True, g.seed)
-    trainer = make_trainer(profile, model, processor, questions, folder, callbacks)
+    pass_counts = pass_counts_of(questions, inputs["pass_counts"], g.order) if "pass_counts" in inputs else ()
+    trainer = make_trainer(profile, model, processor, questions, folder, callbacks, pass_counts)
     # Step 3: train, from the last checkpoint where there is one, and keep what it ends with.
     train_resumably(trainer, "reward")
     if trainer.is_world_process_zero():
@@ -76,3 +79,21 @@ def train(
     metrics = finish_training(trainer, folder, profile.model.name)
     means = [float(row["reward"]) for row in trainer.state.log_history if "reward" in row]
     return {**metrics, "first_reward": means[0], "last_reward": means[-1]}
+
+
+def pass_counts_of(questions: StoredQuestions, path: Path, order: str) -> list[tuple[int, int]]:
+    """(right answers, answers) of every question in filtering's pass_counts.parquet; (0, 0) where it was not asked.
+
+    Raises UserError where the order is easy-first and a question has none.
+    """
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(path, columns=["id", "pass_count", "samples"]).to_pylist()
+    counted = {row["id"]: (row["pass_count"], row["samples"]) for row in rows}
+    missing = [number for number in questions.ids() if number not in counted]
+    if missing and order == "easy-first":
+        raise UserError(
+            f"{path} has no pass count of question {missing[0]} ({len(missing)} are missing), which grpo.order "
+            "easy-first needs; filter these questions, or set grpo.order shuffled or online."
+        )
+    return [counted.get(number, (0, 0)) for number in questions.ids()]

@@ -1,9 +1,10 @@
 """TRL's GRPO trainer with whole groups: a prompt is read once for all its completions, and groups that teach nothing
 are left out.
 
-What is changed of TRL 1.16, each in one method: micro-batches are made of whole groups (TRL scatters rows); the log-
-probabilities of a group come from medvlt_lib.training.shared_prompt; groups whose rewards are all equal take no part in
-the update where their loss is exactly 0. The loss, the advantages and everything else are TRL's.
+What is changed of TRL 1.16, each in few methods: questions come from a queue, when they are sampled, and groups
+without signal may be replaced; micro-batches are made of whole groups (TRL scatters rows); the log-probabilities of a
+group come from medvlt_lib.training.shared_prompt; groups whose rewards are all equal take no part in the update where
+their loss is exactly 0. The loss, the advantages and everything else are TRL's.
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.utils.data import DataLoader
 from trl import GRPOTrainer
 from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
+from medvlt_lib.training.batches import permuted_groups, with_groups_replaced
+from medvlt_lib.training.question_queue import QuestionQueue
 from medvlt_lib.training.shared_prompt import Batch, completion_logprobs, switch_on
 
+QUEUE = "question_queue"  # where the queue's state lies in a checkpoint's trainer_state.json
 CLOSE = 1e-3  # largest difference of a log-probability from TRL's own path, in float32
 
 
@@ -25,41 +30,98 @@ class GroupedTrainer(GRPOTrainer):
     """`GRPOTrainer` whose update reads a prompt once. Generation batches, micro-batches and ranks hold whole groups, or
     one group is spread over micro-batches of its own; this is asserted on every batch."""
 
-    def __init__(self, *args, **kwargs) -> None:
+    def __init__(self, *args, queue: QuestionQueue, replacements: int = 0, **kwargs) -> None:
+        """`queue` says which questions come next. `replacements`: how many times in a step groups without signal are
+        replaced by those of new questions (dynamic sampling: DAPO, arXiv 2503.14476, section 3.2)."""
         super().__init__(*args, **kwargs)
         for model in (self.model, self.ref_model):
             if model is not None:
                 switch_on(model)
         self.shared = None  # whether the shared path is used: decided at its first use, by comparison with TRL's own
         self._rows: list[int] | None = None  # the rows of a micro-batch that take part in the update
+        self.queue, self.replacements = queue, replacements
+        self.round = 0  # which sampling of this step it is: 0, then one for each replacement
+        self._asked: list[int] = []  # the questions of a sampling, over all processes
 
-    # --- whole groups ---
+    # --- which questions, and whole groups ---
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Empty batches, as many as one time through the questions has: what is asked is decided when it is sampled."""
+        generations = len(self.train_dataset) // (self.args.generation_batch_size // self.num_generations)
+        batches = max(generations, 1) * self.args.steps_per_generation * self.num_iterations
+        return DataLoader(range(batches), batch_size=1, collate_fn=list)
 
     def _prepare_inputs(self, generation_batch: dict[str, Any]) -> dict[str, Any]:
-        """As TRL's, but whole groups are permuted, not rows."""
+        """As TRL's, but the questions come from the queue, and whole groups are permuted, not rows."""
         if not self.model.training:
             return self._generate_and_score_completions(generation_batch)
         if self._step % (self.args.steps_per_generation * self.num_iterations) == 0 or self._buffered_inputs is None:
-            batch = split_pixel_values_by_grid(self._generate_and_score_completions(generation_batch))
-            batch = permute_groups(batch, self.num_generations)
-            parts = split_tensor_dict(batch, self.args.steps_per_generation)
+            if self._buffered_inputs is None and QUEUE in self.state.stateful_callbacks:  # of a checkpoint
+                self.queue.restore(self.state.stateful_callbacks[QUEUE])
+            batch = self._sampled_batch()
+            self.state.stateful_callbacks[QUEUE] = self.queue.state()
+            shuffle = torch.Generator().manual_seed(self.args.seed + self.state.global_step)
+            parts = split_tensor_dict(
+                permuted_groups(batch, self.num_generations, shuffle), self.args.steps_per_generation
+            )
             self._buffered_inputs = [unsplit_pixel_values_by_grid(part) for part in parts]
         return self._buffered_inputs[self._step % self.args.steps_per_generation]
+
+    def _sampled_batch(self) -> dict[str, Any]:
+        """This process's part of a step's generation batch, with pictures by row."""
+        group, processes = self.num_generations, self.accelerator.num_processes
+        self.round = 0
+        batch = self._sample(self.args.generation_batch_size // group)
+        alive = self._alive
+        for sampling_round in range(1, self.replacements + 1):
+            self.round = sampling_round
+            missing = int((~alive).view(processes, -1).sum(1).max())
+            if not missing or missing * processes > self.queue.count:
+                break
+            own = self._own(alive)
+            metrics = {key: list(values) for key, values in self._metrics["train"].items()}
+            fresh = self._sample(missing * processes)
+            self._metrics["train"].clear()  # a step's figures are those of its first sampling
+            self._metrics["train"].update(metrics)
+            pairs = list(zip(places(~own), places(self._own(self._alive)), strict=False))
+            batch = with_groups_replaced(batch, fresh, pairs, group, self.processing_class.tokenizer.pad_token_id)
+            own = own.index_fill(0, torch.tensor([old for old, _ in pairs], dtype=torch.long, device=own.device), True)
+            alive = self.accelerator.gather(own)
+        tokens = self.accelerator.gather(batch["completion_mask"].sum()).sum()
+        self._metrics["train"]["rollouts"].append(self.queue.taken * group)
+        self._metrics["train"]["live_groups"].append(alive.float().mean().item())
+        return {**batch, "num_items_in_batch": tokens}
+
+    def _sample(self, questions: int) -> dict[str, Any]:
+        """Sampled and scored groups of the next `questions` questions over all processes: this process's part."""
+        self._asked = self.queue.take(questions)
+        share = questions // self.accelerator.num_processes
+        own = self._asked[self.accelerator.process_index * share :][:share]
+        columns = self.train_dataset[own]
+        rows = [{key: values[i] for key, values in columns.items()} for i in range(share)]
+        batch = self._generate_and_score_completions([dict(row) for row in rows for _ in range(self.num_generations)])
+        return split_pixel_values_by_grid(batch)
+
+    def _own(self, groups: torch.Tensor) -> torch.Tensor:
+        """This process's part of a tensor with one entry a group over all processes."""
+        return groups.view(self.accelerator.num_processes, -1)[self.accelerator.process_index]
 
     # --- groups that teach nothing ---
 
     def _calculate_rewards(self, *args, **kwargs) -> torch.Tensor:
         rewards = super()._calculate_rewards(*args, **kwargs)  # (all rows of all processes, reward functions)
         total = (rewards * self.reward_weights.to(rewards.device)).nansum(1).view(-1, self.num_generations)
-        self._alike = (total == total[:, :1]).all(1).repeat_interleave(self.num_generations)
+        self._alive = (total != total[:, :1]).any(1)  # (groups of all processes,)
+        if self.model.training and self._asked:
+            right = (rewards[:, 0] > 0).view(-1, self.num_generations).sum(1)
+            self.queue.learn(self._asked, right.tolist(), self.num_generations)
         return rewards
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         """As TRL's; the advantages of a group whose rewards are all equal are exactly 0 (their mean may be rounded)."""
         output = super()._generate_and_score_completions(inputs)
         if self.model.training:
-            rows = len(output["advantages"])
-            alike = self._alike[self.accelerator.process_index * rows :][:rows]
+            alike = ~self._own(self._alive).repeat_interleave(self.num_generations)
             output["advantages"] = output["advantages"].masked_fill(alike, 0.0)
         return output
 
@@ -130,19 +192,9 @@ class GroupedTrainer(GRPOTrainer):
         return close
 
 
-def permute_groups(batch: dict[str, Any], group: int) -> dict[str, Any]:
-    """The rows of a generation batch with whole groups in random order."""
-    rows = len(batch["prompt_ids"])
-    assert rows % group == 0, f"{rows} rows are no whole groups of {group}"
-    order = torch.randperm(rows // group)
-    places = (order[:, None] * group + torch.arange(group)).flatten()
-
-    def permuted(value: Any) -> Any:
-        if value is None or (isinstance(value, torch.Tensor) and value.ndim == 0):
-            return value
-        return value[places] if isinstance(value, torch.Tensor) else [value[i] for i in places]
-
-    return {key: permuted(value) for key, value in batch.items()}
+def places(chosen: torch.Tensor) -> list[int]:
+    """Where a tensor (n,) of truth values is True."""
+    return chosen.nonzero().flatten().tolist()
 
 
 def live_rows(live: torch.Tensor, images: list[int] | None, group: int) -> list[int]:

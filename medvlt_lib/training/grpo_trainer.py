@@ -8,7 +8,8 @@ and the KL term are TRL's; their settings are the papers', translated in the pro
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from medvlt_lib.core.records import Question
 from medvlt_lib.models.adapters import lora_to_float32
 from medvlt_lib.rollout.engine import Sampling
 from medvlt_lib.training.monitor import alarm_bell
+from medvlt_lib.training.question_queue import QuestionQueue
 from medvlt_lib.training.rewarding import reward_columns, reward_functions
 from medvlt_lib.training.rollouts import rollout_with
 from medvlt_lib.training.trainer import shared_arguments
@@ -37,8 +39,12 @@ def make_trainer(
     questions: Sequence[Question],
     folder: Path,
     callbacks: Sequence[TrainerCallback] = (),
+    pass_counts: Sequence[tuple[int, int]] = (),
 ) -> GRPOTrainer:
-    """TRL's trainer for a profile; LoRA weights, which TRL may have cast to bf16, are put back to float32."""
+    """TRL's trainer for a profile; LoRA weights, which TRL may have cast to bf16, are put back to float32.
+
+    `pass_counts`: (right answers, answers) of every question in filtering, for the orders that begin with them.
+    """
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # its rollout hook is marked experimental, and pinned here
     from trl import GRPOTrainer
 
@@ -51,9 +57,12 @@ def make_trainer(
         engine = TransformersEngine(model, processor, profile.engine.batch_tokens)
         sampling = Sampling(g.group_size, g.temperature, g.max_completion_length, g.seed)
         hook = rollout_with(engine, sampling, g.max_prompt_length, folder / "samples")
-    trainer_class = GroupedTrainer if g.update == "shared" else GRPOTrainer
+    trainer_class: Callable[..., GRPOTrainer] = GRPOTrainer
+    if g.update == "shared":
+        queue = QuestionQueue(len(questions), g.order, g.seed, pass_counts)
+        trainer_class = partial(GroupedTrainer, queue=queue, replacements=g.dynamic_sampling)
     trainer = trainer_class(
-        model=model,  # pyright: ignore[reportArgumentType] (TRL takes LoRA models, its types do not say so)
+        model=model,
         reward_funcs=reward_functions(g.reward, g.max_completion_length),
         args=grpo_arguments(profile, folder),
         train_dataset=training_rows(questions, profile.model.prompt_style),
@@ -82,6 +91,7 @@ def grpo_arguments(profile: Profile, folder: Path) -> GRPOConfig:
 
     g = profile.grpo
     accumulation = profile.grpo_accumulation()
+    high = g.epsilon if g.epsilon_high is None else g.epsilon_high
     server = {"use_vllm": True, "vllm_mode": "server"} if g.sampler == "trl-vllm-server" else {}
     return GRPOConfig(
         **shared_arguments(profile, g, folder),
@@ -93,7 +103,9 @@ def grpo_arguments(profile: Profile, folder: Path) -> GRPOConfig:
         beta=g.beta,
         use_bias_correction_kl=False,  # the papers' KL term is not weighted by the ratio; TRL's default is
         epsilon=g.epsilon,
-        loss_type=g.loss_type,
+        epsilon_high=1 + high if g.loss_type == "cispo" else high,  # TRL's CISPO takes the bound of the ratio itself
+        loss_type="grpo" if g.loss_type == "gspo" else g.loss_type,
+        importance_sampling_level="sequence" if g.loss_type == "gspo" else "token",
         scale_rewards=g.scale_rewards,
         reward_weights=list(g.reward.values()),
         temperature=g.temperature,

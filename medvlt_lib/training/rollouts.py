@@ -27,8 +27,11 @@ def rollout_with(
         group = sampling.n if training else trainer.num_generations_eval
         for place, messages in enumerate(prompts):
             assert messages == prompts[place - place % group], "TRL no longer hands over a prompt's copies in a row"
+        # A random stream is named by the step, the sampling within it and the place in the batch of all processes, so
+        # that neither the number of processes nor a restart changes an answer.
+        sampling_round, first = getattr(trainer, "round", 0), trainer.accelerator.process_index * len(prompts) // group
         distinct = [
-            Prompt(f"{step}:{trainer.accelerator.process_index}:{number}", messages, _images(messages))
+            Prompt(f"{step}:{sampling_round}:{first + number}", messages, _images(messages))
             for number, messages in enumerate(prompts[::group])
         ]
         trainer.model.eval()
@@ -36,7 +39,7 @@ def rollout_with(
         trainer.model.train(training)
         asked, answered = [p.id for p in distinct for _ in range(group)], [c.question_id for c in completions]
         assert answered == asked, "the engine's completions are not in the order of the prompts"
-        if trainer.accelerator.is_main_process:
+        if trainer.accelerator.is_main_process and sampling_round == 0:
             _write_samples(samples, step, prompts[0], completions[:group])
         longest = max(len(c.prompt_ids) for c in completions)
         if longest > max_prompt_length:

@@ -31,6 +31,10 @@ class StoredQuestions(Sequence[Question]):
     def __len__(self) -> int:
         return len(self._rows)
 
+    def ids(self) -> list[str]:
+        """The ids of all questions in order; no picture is read."""
+        return self._rows["id"][:]
+
     def __getitem__(self, place: int) -> Question:
         return from_row(self._rows[place])
 

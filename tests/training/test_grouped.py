@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from medvlt_lib.phantom.questions import make_questions
-from medvlt_lib.training.grouped import live_rows, permute_groups
+from medvlt_lib.training.batches import permuted_groups
+from medvlt_lib.training.grouped import live_rows
 from tests.training.conftest import generation_batch, loss_and_gradients
 
 
@@ -133,7 +134,7 @@ def test_whole_groups_are_permuted():
         "scalar": torch.tensor(3.0),
         "none": None,
     }
-    mixed = permute_groups(batch, 4)
+    mixed = permuted_groups(batch, 4, torch.Generator().manual_seed(0))
     order = mixed["prompt_ids"].flatten().tolist()
     assert sorted(order) == list(range(12)) and order != list(range(12))
     assert all(order[i] // 4 == order[i - i % 4] // 4 and order[i] % 4 == i % 4 for i in range(12))
