@@ -2,18 +2,18 @@
 
     python benchmarks/grpo_update.py --out benchmarks/grpo_update.json
 
-Rollouts are those of the profile `tiny` before training (8 questions x 16 completions a step), one modality at a time.
-An update is the loss of one step, forward and backward. "stock" is TRL's trainer with its fused output layer; "shared"
-reads each prompt once, with advantages that are nowhere 0; "shared, skipping" has the true advantages, and leaves out
-groups whose rewards are all equal. The ways take turns, so that a noisy machine troubles all alike. Memory is the
-growth of the process's peak during an update, each way in a process of its own. Long prompts: the same, with text put
-before the question.
+Rollouts are those of the first steps of the profile `tiny` (8 questions x 16 completions a step), one modality at a
+time, while it trains. An update is the loss of one step, forward and backward. "stock" is TRL's trainer with its fused
+output layer; "shared" reads each prompt once, with advantages that are nowhere 0; "shared, skipping" has the true
+advantages, and leaves out groups whose rewards are all equal. The ways take turns, so that a noisy machine troubles all
+alike. Memory is the growth of the process's peak during an update, each way in a process of its own (Linux). A whole
+step is sampling and update, with TRL's own `generate` on the stock side, as its user would run it. Long prompts: the
+same with text put before the question, which the model was not trained for, so its completions are cut at 40 tokens.
 """
 
 from __future__ import annotations
 
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -31,31 +31,31 @@ from medvlt_lib.training.grpo_trainer import make_trainer
 
 FAMILIES = {"text": "curb65,apgar", "image": "cardiothoracic_ratio,nodule_count,cup_to_disc_ratio"}
 FILLER = "Rate 12, pressure 120/80. "
+PROMPTS = 8
 
 
-def trainer_of(update: str, questions: list, group: int = 16):
+def trainer_of(update: str, questions: list, group: int = 16, longest: int = 128, ours: bool = True):
+    """A trainer with the update `shared` or `stock`; not `ours`: with TRL's own sampling by transformers' generate."""
     settings = {
-        "grpo.update": update, "grpo.group_size": group, "grpo.prompts": 8, "grpo.micro_batch": 8 * group,
-        "grpo.max_prompt_length": 4000,
+        "grpo.update": update, "grpo.group_size": group, "grpo.prompts": PROMPTS, "grpo.micro_batch": PROMPTS * group,
+        "grpo.max_prompt_length": 4000, "grpo.max_completion_length": longest,
     }  # fmt: skip
     profile = load_profile("tiny", settings)
-    folder = Path(tempfile.mkdtemp())
     model = load_policy(profile, trainable=True)
-    trainer = make_trainer(profile, model, profile_processor(profile), questions, folder)
+    trainer = make_trainer(profile, model, profile_processor(profile), questions, Path(tempfile.mkdtemp()))
+    if not ours:
+        trainer.rollout_func = None
     trainer.model.train()
     trainer.current_gradient_accumulation_steps = 1
+    trainer.create_optimizer()
     return trainer
 
 
-def rollouts(trainer, steps: int) -> list[dict]:
-    """Scored generation batches of the first steps' questions."""
-    rows, group = trainer.train_dataset, trainer.num_generations
-    batches = []
-    for step in range(steps):
-        trainer.state.global_step = step
-        asked = [rows[(8 * step + i) % len(rows)] for i in range(8)]
-        batches.append(trainer._generate_and_score_completions([row for row in asked for _ in range(group)]))
-    return batches
+def asked(trainer, step: int) -> list[dict]:
+    """The rows of one step, as TRL's trainer gets them."""
+    rows = trainer.train_dataset
+    chosen = [rows[(PROMPTS * step + i) % len(rows)] for i in range(PROMPTS)]
+    return [row for row in chosen for _ in range(trainer.num_generations)]
 
 
 def update(trainer, batch: dict) -> float:
@@ -65,47 +65,83 @@ def update(trainer, batch: dict) -> float:
     return time.perf_counter() - started
 
 
-def long_questions(kind: str, repeats: int) -> list:
-    questions = make_questions(FAMILIES[kind], "train", 24, seed=9)
+def sample(trainer, step: int) -> tuple[dict, float]:
+    trainer.state.global_step = step
+    started = time.perf_counter()
+    batch = trainer._generate_and_score_completions(asked(trainer, step))
+    return batch, time.perf_counter() - started
+
+
+def questions_of(kind: str, repeats: int = 0) -> list:
+    questions = make_questions(FAMILIES[kind], "train", 240, seed=9)
     for question in questions:
         question.question = FILLER * repeats + question.question
     return questions
 
 
-def measure(kind: str, steps: int, repeats: int = 0, group: int = 16) -> dict:
-    questions = long_questions(kind, repeats)
-    stock, shared = trainer_of("stock", questions, group), trainer_of("shared", questions, group)
-    batches = rollouts(stock, steps)
-    torch.manual_seed(0)
-    seconds: dict[str, list[float]] = {"stock": [], "shared": [], "shared, skipping": []}
-    dead = []
-    for batch in batches:
-        noisy = {**batch, "advantages": torch.randn(len(batch["advantages"]))}
+def measure(kind: str, steps: int, repeats: int = 0, group: int = 16, longest: int = 128) -> dict:
+    questions = questions_of(kind, repeats)
+    stock, shared = (trainer_of(way, questions, group, longest) for way in ("stock", "shared"))
+    random = torch.Generator().manual_seed(0)
+    seconds: dict[str, list[float]] = {"sampling": [], "stock": [], "shared": [], "shared, skipping": []}
+    dead, lengths = [], []
+    for step in range(steps + 1):
+        batch, took = sample(shared, step)
+        seconds["sampling"].append(took)
+        noisy = {**batch, "advantages": torch.randn(len(batch["advantages"]), generator=random)}
         dead.append((batch["advantages"].view(-1, group) == 0).all(1).float().mean().item())
+        lengths.append([batch[f"{part}_mask"].sum(1).float().mean().item() for part in ("prompt", "completion")])
         seconds["stock"].append(update(stock, noisy))
         seconds["shared"].append(update(shared, noisy))
         seconds["shared, skipping"].append(update(shared, batch))
+        shared.optimizer.step()  # the next step's rollouts are those of training
+        stock.model.load_state_dict(shared.model.state_dict())
     middle = {way: statistics.median(times[1:]) for way, times in seconds.items()}  # the first builds what is kept
-    lengths = {
-        part: round(batches[0][f"{part}_mask"].sum(1).float().mean().item()) for part in ("prompt", "completion")
-    }
+    prompt, completion = (round(statistics.fmean(column)) for column in zip(*lengths, strict=True))
     return {
-        "prompt_tokens": lengths["prompt"], "completion_tokens": lengths["completion"],
-        "group": group, "seconds": {way: round(value, 3) for way, value in middle.items()},
+        "prompt_tokens": prompt, "completion_tokens": completion, "group": group, "steps": steps,
+        "seconds": {way: round(value, 3) for way, value in middle.items()},
         "stock / shared": round(middle["stock"] / middle["shared"], 2),
         "stock / shared, skipping": round(middle["stock"] / middle["shared, skipping"], 2),
         "dead_groups": round(statistics.fmean(dead), 3),
     }  # fmt: skip
 
 
+def whole_steps(kind: str, steps: int) -> dict:
+    """Sampling and update together: ours against stock TRL with its own generate."""
+    questions = questions_of(kind)
+    stock, shared = trainer_of("stock", questions, ours=False), trainer_of("shared", questions)
+    seconds: dict[str, list[float]] = {"stock": [], "shared": []}
+    parts: dict[str, list[float]] = {"stock": [], "shared": []}
+    for step in range(steps + 1):
+        for way, trainer in (("stock", stock), ("shared", shared)):
+            batch, sampling = sample(trainer, step)
+            parts[way].append(sampling)
+            seconds[way].append(sampling + update(trainer, batch))
+    middle = {way: round(statistics.median(times[1:]), 3) for way, times in seconds.items()}
+    sampled = {way: round(statistics.median(times[1:]), 3) for way, times in parts.items()}
+    return {
+        "seconds": middle,
+        "of_which_sampling": sampled,
+        "stock / shared": round(middle["stock"] / middle["shared"], 2),
+    }
+
+
 def peak_growth(way: str, kind: str) -> None:
-    """Megabytes that one update adds to the peak of this process (run in a process of its own)."""
-    trainer = trainer_of(way, long_questions(kind, 0))
-    [batch] = rollouts(trainer, 1)
+    """Prints the megabytes that one update adds to the memory of this process, at its highest."""
+    trainer = trainer_of(way, questions_of(kind))
+    batch, _ = sample(trainer, 0)
     batch["advantages"] = torch.randn(len(batch["advantages"]))
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    before = status("VmRSS")
     update(trainer, batch)
-    print(json.dumps((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024))
+    print(json.dumps((status("VmHWM") - before) / 1024))
+
+
+def status(name: str) -> int:
+    """Kilobytes of /proc/self/status."""
+    [line] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(f"{name}:")]
+    return int(line.split()[1])
 
 
 def memory(kind: str) -> dict:
@@ -119,15 +155,22 @@ def memory(kind: str) -> dict:
 
 def main() -> None:
     options = parser(__doc__)
-    options.add_argument("--steps", type=int, default=8)
+    options.add_argument("--steps", type=int, default=40)
     options.add_argument("--memory", nargs=2, help="used by the benchmark itself")
     given = options.parse_args()
     if given.memory:
         peak_growth(*given.memory)
         return
-    figures: dict = {kind: {**measure(kind, given.steps), "memory": memory(kind)} for kind in FAMILIES}
-    figures["long prompts, text"] = [measure("text", 3, repeats) for repeats in (10, 40)]
-    figures["small groups, text"] = [measure("text", 3, 0, group) for group in (4, 8)]
+    figures: dict = {}
+    for kind in FAMILIES:
+        figures[kind] = {
+            **measure(kind, given.steps),
+            "memory": memory(kind),
+            "whole_step": whole_steps(kind, max(given.steps // 4, 1)),
+        }
+    few = max(given.steps // 8, 1)
+    figures["by prompt length, text"] = [measure("text", few, repeats, longest=40) for repeats in (0, 10, 40)]
+    figures["by group size, text"] = [measure("text", few, 0, group) for group in (4, 8, 16)]
     save(given.out, ("torch", "transformers", "trl"), f"{torch.get_num_threads()} threads", **figures)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-SPINS = "4000"
+SPINS = "60000"
 SECONDS = 0.5  # between two looks at the machine
 PERSONAL = (
     "OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "OMP_DYNAMIC", "OMP_WAIT_POLICY", "OMP_PROC_BIND", "OMP_PLACES",
@@ -26,10 +26,11 @@ def set_by_a_person() -> bool:
 
 
 def bound_spinning() -> None:
-    """Let a thread that waits for another spin about a tenth of a millisecond; works only before torch is imported.
+    """Let a thread that waits for another spin a millisecond or two; works only before torch is imported.
 
     GNU OpenMP's own 300,000 spins outlast a turn on the processor: two threads that share a core with other work then
-    wait a whole turn for each other at every small operation. With no spins at all they fall asleep at every one.
+    wait a whole turn for each other at every small operation. With few spins they fall asleep at every one, which costs
+    an idle machine about a tenth of its speed. What is left to lose beside other work, `use_free_cores` ends.
     """
     if not set_by_a_person():
         os.environ["GOMP_SPINCOUNT"] = SPINS

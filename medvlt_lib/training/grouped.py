@@ -19,6 +19,7 @@ from trl import GRPOTrainer
 from trl.trainer.utils import split_pixel_values_by_grid, split_tensor_dict, unsplit_pixel_values_by_grid
 
 from medvlt_lib.training.batches import permuted_groups, with_groups_replaced
+from medvlt_lib.training.picture_features import PictureFeatures
 from medvlt_lib.training.question_queue import QuestionQueue
 from medvlt_lib.training.shared_prompt import Batch, completion_logprobs, switch_on
 
@@ -34,9 +35,10 @@ class GroupedTrainer(GRPOTrainer):
         """`queue` says which questions come next. `replacements`: how many times in a step groups without signal are
         replaced by those of new questions (dynamic sampling: DAPO, arXiv 2503.14476, section 3.2)."""
         super().__init__(*args, **kwargs)
-        for model in (self.model, self.ref_model):
-            if model is not None:
-                switch_on(model)
+        models = [model for model in (self.model, self.ref_model) if model is not None]
+        for model in models:
+            switch_on(model)
+        self._pictures = [PictureFeatures(model) for model in models]
         self.shared = None  # whether the shared path is used: decided at its first use, by comparison with TRL's own
         self._rows: list[int] | None = None  # the rows of a micro-batch that take part in the update
         self.queue, self.replacements = queue, replacements
@@ -70,6 +72,8 @@ class GroupedTrainer(GRPOTrainer):
     def _sampled_batch(self) -> dict[str, Any]:
         """This process's part of a step's generation batch, with pictures by row."""
         group, processes = self.num_generations, self.accelerator.num_processes
+        for features in self._pictures:
+            features.clear()
         self.round = 0
         batch = self._sample(self.args.generation_batch_size // group)
         alive = self._alive

@@ -1,27 +1,47 @@
 """Training launched as two CPU processes: one set of files, and the weights that one process would have made."""
 
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
+import medvlt_lib
 from tests.pipeline.conftest import medvlt, settings
 
 pytestmark = pytest.mark.processes
-SETTINGS = settings(**{"sft.micro_batch": 2, "grpo.micro_batch": 4, "sft.max_steps": 4, "grpo.max_steps": 3})
+SETTINGS = settings(
+    **{"sft.micro_batch": 2, "grpo.micro_batch": 4, "sft.max_steps": 4, "grpo.max_steps": 4, "grpo.save_every": 1}
+)
 TWO = ["--set", "launch.devices=2", "--set", "launch.strategy=ddp"]
+
+
+def shell() -> dict[str, str]:
+    """The environment of a shell in which this Python's commands are found."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    return {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "PATH": path}
 
 
 def pasted(folder: Path, command: str) -> subprocess.CompletedProcess:
     """What a shell does with a command that was printed."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "PATH": path}
-    return subprocess.run(
-        ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
-    )
+    return subprocess.run(["bash", "-c", command], cwd=folder, env=shell(), capture_output=True, text=True, timeout=300)
+
+
+def killed_after_a_checkpoint(folder: Path, command: str, checkpoints: Path) -> None:
+    """Start a command and kill it with all its processes once a checkpoint is whole."""
+    started = subprocess.Popen(["bash", "-c", command], cwd=folder, env=shell(), start_new_session=True)
+    deadline = time.monotonic() + 240
+    while not list(checkpoints.glob("checkpoint-*/trainer_state.json")):
+        assert started.poll() is None and time.monotonic() < deadline, "training ended before it could be killed"
+        time.sleep(0.02)
+    os.killpg(started.pid, signal.SIGKILL)
+    started.wait()
 
 
 def test_two_processes_train_what_one_would(tmp_path):
@@ -31,6 +51,7 @@ def test_two_processes_train_what_one_would(tmp_path):
         assert medvlt(folder, "data", "--profile", "tiny", *SETTINGS, *more).returncode == 0
         assert medvlt(folder, "filter").returncode == 0
     assert medvlt(one, "sft").returncode == 0
+    assert medvlt(one, "grpo").returncode == 0
     for command in ("sft", "grpo"):
         refused = medvlt(two, command)
         assert refused.returncode == 2 and "trains on 2 devices" in refused.stderr
@@ -40,5 +61,34 @@ def test_two_processes_train_what_one_would(tmp_path):
         assert done.stdout.count("runs/tiny/") == 1  # one table, not one a process
     files = {p.name for p in (two / "runs/tiny/04_grpo/rl_text").iterdir()}
     assert files == {"checkpoint", "log.jsonl", "metrics.json", "samples.jsonl", "stage.json"}
-    a, b = (load_file(folder / "runs/tiny/03_sft/sft_text/checkpoint/model.safetensors") for folder in (one, two))
-    assert max((a[k] - b[k]).abs().max().item() for k in a) < 1e-4
+    unbroken = tmp_path / "unbroken"
+    shutil.move(two / "runs/tiny/04_grpo", unbroken)
+    killed_after_a_checkpoint(two, launch, two / "runs/tiny/04_grpo/rl_text/training")
+    assert not (two / "runs/tiny/04_grpo/rl_text/metrics.json").exists()
+    done = pasted(two, launch)
+    assert done.returncode == 0, done.stderr[-3000:]
+    a, b = (load_file(f / "rl_text/checkpoint/model.safetensors") for f in (unbroken, two / "runs/tiny/04_grpo"))
+    assert max((a[k] - b[k]).abs().max().item() for k in a) <= 1e-6
+    for arm in ("03_sft/sft_text", "04_grpo/rl_text"):
+        a, b = (load_file(folder / "runs/tiny" / arm / "checkpoint/model.safetensors") for folder in (one, two))
+        assert max((a[k] - b[k]).abs().max().item() for k in a) < 1e-4, arm
+
+
+def test_a_process_without_signal_takes_part_with_zero(tmp_path):
+    """All groups of one of two processes dead, then all of both, then none: gradients and weights of one process."""
+    script = Path(__file__).parent / "dead_groups.py"
+    root, config = script.parents[2], Path(medvlt_lib.__file__).parent / "assets/launch/ddp.yaml"
+    results = []
+    for processes in (1, 2):
+        target = tmp_path / f"{processes}.pt"
+        launch = f"accelerate launch --cpu --config_file {config} --num_processes 2 " if processes == 2 else "python "
+        done = pasted(root, f"PYTHONPATH={root} {launch}{script} {target} {processes}")
+        assert done.returncode == 0, done.stderr[-3000:]
+        results.append(torch.load(target))
+    one, two = results
+    assert one["shared"] and two["shared"]
+    for first, second in zip(one["gradients"], two["gradients"], strict=True):
+        assert first.shape == second.shape
+        assert (first - second).abs().max() <= 1e-5 * max(first.abs().max(), 1e-3)
+    assert one["gradients"][0].abs().max() > 0 and one["gradients"][1].abs().max() == 0
+    assert max((one["weights"][k] - two["weights"][k]).abs().max().item() for k in one["weights"]) < 1e-5
