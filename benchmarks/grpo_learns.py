@@ -3,9 +3,9 @@
     python benchmarks/grpo_learns.py --out benchmarks/grpo_learns.json
 
 Every run trains the profile `tiny` for 40 steps of 128 completions on the profile's five families, 400 questions that
-were not filtered; steps with two updates train 80. Accuracy is greedy, macro over families, on the same 400 held-out test
-questions before and after, with a paired 95 % interval of the difference; a curve on 200 validation questions every
-five steps counts all rollouts, those thrown away too. Steps that answers state are checked by
+were not filtered; runs with two updates a step make 80. Accuracy is greedy, macro over families, on the same 400
+held-out test questions before and after, with a paired 95 % interval of the difference; a curve on 200 validation
+questions every five steps counts all rollouts, those thrown away too. Steps that answers state are checked by
 medvlt_lib/phantom/rationale.py. A run that is in --out already is not done again, so that the benchmark may be stopped
 and started. About two minutes a run on two idle cores.
 """
@@ -16,7 +16,6 @@ import json
 import tempfile
 import time
 from collections import Counter
-from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -122,7 +121,8 @@ def run(profile: Profile, seed: int, base: list[str], test: list[Question], vali
     rows = [row for row in trainer.state.log_history if "reward" in row]
     result = {
         "minutes": round(minutes, 1), "updates": trainer.state.global_step, "rollouts": trainer.queue.taken * 16,
-        **compared(right(base, test), right(after, test), test), "steps": step_figures(after, test), "curve": curve.rows,
+        **compared(right(base, test), right(after, test), test),
+        "steps": step_figures(after, test), "curve": curve.rows,
         "rewards": [round(row["reward"], 3) for row in rows],
         "live_groups": [round(row["live_groups"], 3) for row in rows if "live_groups" in row],
     }  # fmt: skip
