@@ -77,8 +77,7 @@ class Profile(Section):
         A stage that has begun may be continued only with these unchanged. Left out are the settings in BOUNDS: they say
         how much is in memory at once, on how many GPUs an engine lies, what may be spent, how often a checkpoint is
         written, and beyond which length a row is refused. Whatever they are, the results are the same but for rounding.
-        So GRPO that ran out of memory continues with a smaller micro-batch: every loss but `bnpo` comes
-        to the same however a batch is cut.
+        So GRPO that ran out of memory continues with a smaller micro-batch, which changes no loss but `bnpo`.
 
         A micro-batch stays where it counts: in SFT and with the loss `bnpo`, which average over the tokens of each
         micro-batch, and with LoRA's dropout, which draws one mask a forward pass. What a model sees (model.max_pixels)
@@ -223,10 +222,7 @@ def _impossible(p: Profile) -> Iterator[str]:
     if p.grpo.update == "stock" and (p.grpo.order != "shuffled" or p.grpo.dynamic_sampling):
         yield "grpo.order and grpo.dynamic_sampling choose questions for grpo.update shared; set that, or neither"
     if p.grpo.dynamic_sampling and p.grpo.scale_rewards == "batch":
-        yield (
-            "grpo.dynamic_sampling samples a batch in parts, which grpo.scale_rewards batch cannot scale as one; "
-            "set scale_rewards group or none"
-        )
+        yield "grpo.dynamic_sampling cannot scale a batch as one; set grpo.scale_rewards group or none"
     if p.grpo.reward.keys() == {"overlong"}:
         yield "grpo.reward is overlong alone, which pays for no answer; add published"
     if not {p.filtering.grader, p.eval.grader} <= p.grpo.fitting_graders():
