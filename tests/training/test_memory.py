@@ -16,6 +16,7 @@ from medvlt_lib.models.loading import load_policy, profile_processor
 from medvlt_lib.phantom.questions import make_questions
 from medvlt_lib.rollout.transformers_engine import TransformersEngine
 from medvlt_lib.stages import filtering, grpo, sft
+from medvlt_lib.training import grpo_trainer
 from medvlt_lib.training.grpo_trainer import training_rows
 from medvlt_lib.training.stored_questions import StoredQuestions
 
@@ -54,7 +55,7 @@ def test_grpos_data_set_holds_no_decoded_pictures(files, tmp_path, monkeypatch):
         held.append(memory())
         return load_image(picture)
 
-    monkeypatch.setattr(grpo, "load_image", decode)
+    monkeypatch.setattr(grpo_trainer, "load_image", decode)
     before = memory()
     rows = training_rows(StoredQuestions(iterate_questions(files / "train_image.parquet"), tmp_path / "q.arrow"))
     for number in range(PICTURES):
