@@ -117,6 +117,9 @@ class EngineSettings(Section):
     batch_tokens: int = Field(80_000, ge=1)
 
 
+GraderName = Literal["published", "published-medvlm-r1", "tolerant"]
+
+
 class Filtering(Section):
     """`mode` adaptive stops asking a question once its band is decided, with a probability of error up to `error`."""
 
@@ -125,7 +128,7 @@ class Filtering(Section):
     samples: int = Field(16, ge=2)
     temperature: float = Field(1.0, gt=0)
     max_new_tokens: int = Field(4096, ge=1)
-    grader: Literal["published", "published-medvlm-r1", "tolerant"] = "published"
+    grader: GraderName = "published"
     keep_from: int = Field(1, ge=0)
     keep_to: int = Field(7, ge=0)
     seed: int = 42
@@ -209,7 +212,7 @@ class Eval(Section):
     temperature: float = Field(0.0, ge=0)
     samples: int = Field(1, ge=1)
     max_new_tokens: int = Field(4096, ge=1)
-    grader: Literal["published", "published-medvlm-r1", "tolerant"] = "published"
+    grader: GraderName = "published"
     seed: int = 42
 
 
