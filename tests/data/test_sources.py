@@ -273,6 +273,33 @@ def test_medvlm_r1_training_and_test_rows(tmp_path):
     assert sorted(q.image_modality for q in test) == ["CT"] * 3 + ["MRI"] * 3 + ["X-ray"] * 3
 
 
+def put_everywhere(mirror, source, row):
+    """One row in every configuration and split of a published set's copy."""
+    for config in source.configs:
+        for split in source.splits:
+            file = (source.files or "").rpartition("/")[2] or f"{config or 'data'}/{split}-00000-of-00001.parquet"
+            put(mirror, source.repo, [row], file)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_listed_set_finds_its_rows_and_refuses_those_of_another_kind(tmp_path, name):
+    source = SOURCES[name]
+    put_everywhere(tmp_path / "short", source, dict.fromkeys(source.columns[1:], "x"))
+    with pytest.raises(UserError, match=f"has no column {source.columns[0]}; it has"):
+        load(tmp_path / "short", name, "test")
+    put_everywhere(tmp_path / "other", source, dict.fromkeys(source.columns, "x"))
+    questions, [tally] = load(tmp_path / "other", name, "test")
+    assert questions == []
+    assert tally.read == sum(tally.dropped.values()) == len(source.configs) * len(source.splits)
+
+
+def test_a_set_that_is_not_listed_is_read_in_medvlthinker_s_columns(tmp_path):
+    put(tmp_path, "someone/bench", [unified_row(i) for i in range(3)], "data/test-00000-of-00001.parquet")
+    questions, [tally] = load(tmp_path, "someone/bench", "test")
+    assert [to_published(q, 0) for q in questions] == [unified_row(i) for i in range(3)]
+    assert {q.source["name"] for q in questions} == {"someone/bench"} and tally.kept == 3
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

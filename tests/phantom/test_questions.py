@@ -306,18 +306,18 @@ def test_bad_requests_are_sentences(arguments, word):
 
 
 class Coin(TextFamily):
-    """A family with `stems` vignettes for the answer 1, and none for the answer 2."""
+    """A family of 100 vignettes, whose answers are 1 and, with two sides, 2."""
 
-    name, reference = "coin", "nobody 2000"
+    name, reference, values = "coin", "nobody 2000", (1, 2)
 
-    def __init__(self, values: tuple[int, ...], stems: int):
-        self.values, self.stems = values, stems
+    def __init__(self, sides: int):
+        self.sides = sides
 
     def draw(self, rng, level, aim):
-        return {"toss": rng.randrange(self.stems)}
+        return {"toss": rng.randrange(100)}
 
     def rule(self, f):
-        return 1
+        return 1 + f["toss"] % self.sides
 
     def stem(self, f):
         return f"Toss {f['toss']}. Heads?"
@@ -328,12 +328,12 @@ class Coin(TextFamily):
 
 def test_a_family_that_has_no_more_questions_is_a_sentence(monkeypatch):
     monkeypatch.setattr(phantom, "TRIES", 500)
-    monkeypatch.setitem(FAMILIES, "coin", Coin((1, 2), 100))
+    monkeypatch.setitem(FAMILIES, "coin", Coin(sides=1))
     with pytest.raises(UserError, match=r"family coin: after .* 500 tries gave no new one with the answer 2; ask for"):
         make_questions("coin", "train", 10)
-    monkeypatch.setitem(FAMILIES, "coin", Coin((1,), 100))
+    monkeypatch.setitem(FAMILIES, "coin", Coin(sides=2))
     assert len(make_questions("coin", "train", 60)) == 60
-    with pytest.raises(UserError, match=r"family coin: after .* validation questions .* the answer 1; ask for fewer"):
+    with pytest.raises(UserError, match=r"family coin: after \d+ validation questions .* ask for fewer"):
         make_questions("coin", "validation", 50)
 
 
