@@ -72,7 +72,7 @@ class Data(Section):
     """Each set is `phantom:FAMILIES`, `hub:NAME` (medvlt_lib/data/published.py lists them), `split:TRAINING_SET` or a
     question file (.parquet, .jsonl); sizes count questions. `traces_image`: image questions with chains of thought for
     SFT, where `train_image` has none. `label_noise`, `trace_noise`: the share of phantom questions in `train_image`
-    with a wrong label, or with a wrong step. `mirror`: a folder with copies of Hub sets, each in a folder named like it.
+    with a wrong label, or with a wrong step. `mirror`: a folder of copies of Hub sets, each in a folder named like it.
     `drop_leaks`: drop training questions that equal validation or test questions. `endpoint`: an OpenAI-compatible
     server that lists options of closed questions, with prices and a cap of its own, as in EngineSettings."""
 
