@@ -167,6 +167,7 @@ def test_the_readme_s_sentence_on_pictures_is_that_of_the_recorded_runs():
     for profile in ("tiny", "tiny-qlora"):
         arms = [arm["datasets"] for arm in json.loads((ROOT / f"results/arms-{profile}.json").read_text())]
         families = [name for name in arms[0] if FAMILIES[name].modality == "image"]
-        means[profile] = [f"{100 * mean(arm[name]['accuracy'] for name in families):.1f} %" for arm in arms]
+        shares = [100 * mean(arm[name]["accuracy"] for name in families) for arm in arms]
+        means[profile] = [f"{share + 1e-9:.1f} %" for share in shares]  # 63.75 is 63.8, not a little less than it
     assert "goes from {} to {} with SFT and to {} with GRPO".format(*means["tiny"]) in text
     assert "from {} to {} and to {}; no interval".format(*means["tiny-qlora"]) in text
