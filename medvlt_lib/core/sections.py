@@ -71,7 +71,8 @@ class Model(Section):
 class Data(Section):
     """Each set is `phantom:FAMILIES`, `hub:NAME` (medvlt_lib/data/published.py lists them), `split:TRAINING_SET` or a
     question file (.parquet, .jsonl); sizes count questions. `traces_image`: image questions with chains of thought for
-    SFT, where `train_image` has none. `mirror`: a folder with copies of Hub sets, each in a folder named like it.
+    SFT, where `train_image` has none. `label_noise`, `trace_noise`: the share of phantom questions in `train_image`
+    with a wrong label, or with a wrong step. `mirror`: a folder of copies of Hub sets, each in a folder named like it.
     `drop_leaks`: drop training questions that equal validation or test questions. `endpoint`: an OpenAI-compatible
     server that lists options of closed questions, with prices and a cap of its own, as in EngineSettings."""
 
@@ -117,6 +118,9 @@ class EngineSettings(Section):
     batch_tokens: int = Field(80_000, ge=1)
 
 
+GraderName = Literal["published", "published-medvlm-r1", "tolerant"]
+
+
 class Filtering(Section):
     """`mode` adaptive stops asking a question once its band is decided, with a probability of error up to `error`."""
 
@@ -125,7 +129,7 @@ class Filtering(Section):
     samples: int = Field(16, ge=2)
     temperature: float = Field(1.0, gt=0)
     max_new_tokens: int = Field(4096, ge=1)
-    grader: Literal["published", "published-medvlm-r1", "tolerant"] = "published"
+    grader: GraderName = "published"
     keep_from: int = Field(1, ge=0)
     keep_to: int = Field(7, ge=0)
     seed: int = 42
@@ -214,7 +218,7 @@ class Eval(Section):
     temperature: float = Field(0.0, ge=0)
     samples: int = Field(1, ge=1)
     max_new_tokens: int = Field(4096, ge=1)
-    grader: Literal["published", "published-medvlm-r1", "tolerant"] = "published"
+    grader: GraderName = "published"
     seed: int = 42
 
 

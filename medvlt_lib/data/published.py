@@ -22,7 +22,8 @@ class Source:
     sample; otherwise a part is drawn from a shuffled stream and no more is fetched. `spread_over`: the column over
     whose values a part is spread evenly. `archive`: a zip of images beside the rows, or REPO:ZIP where it lies in
     another data set. `files`: the file of rows, or its address, where the data set has others too. `rows`: the
-    published counts.
+    published counts; the smallest of them tells which set of a group is read first, since the larger ones make up for
+    it, and whether a part is smaller than its set. `licence` goes with every question.
     """
 
     repo: str
@@ -144,4 +145,4 @@ SIX = (
     "MMMU/MMMU",
     "TsinghuaC3I/MedXpertQA/MM",
 )
-GROUPS = {"six-benchmarks": SIX}
+GROUPS = {"six-benchmarks": SIX}  # hub:NAME that reads several sets, a part of each

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.records import LETTERS, Question, Verdict
+from medvlt_lib.core.sections import GraderName
 from medvlt_lib.grading.published import (
     in_form,
     medvlm_r1_letter,
@@ -15,7 +18,7 @@ from medvlt_lib.grading.published import (
 )
 from medvlt_lib.grading.tolerant import tolerant_answer
 
-GRADERS = ("published", "published-medvlm-r1", "tolerant")
+GRADERS = get_args(GraderName)
 
 
 def well_formed(response: str, style: str = "medvlthinker") -> bool:

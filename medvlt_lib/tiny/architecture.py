@@ -18,6 +18,17 @@ from medvlt_lib.phantom.questions import make_questions
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, ProcessorMixin, Qwen2_5_VLConfig
 
+# The families that the shipped models were taught, and whose text made their tokenizer. The names stay as they are when
+# the world gets another family: with it this code would no longer build the shipped vocabulary and weights.
+TAUGHT_TEXT = (
+    "curb65", "glasgow_coma_scale", "qsofa", "cha2ds2_vasc", "apgar",
+    "anion_gap", "mean_arterial_pressure", "shock_index",
+)  # fmt: skip
+TAUGHT_IMAGE = (
+    "cardiothoracic_ratio", "nodule_count", "midline_shift", "bleed_type", "lesion_site", "lesion_size",
+    "cup_to_disc_ratio", "dark_nuclei",
+)  # fmt: skip
+TAUGHT = TAUGHT_TEXT + TAUGHT_IMAGE
 SYSTEM = "You are a helpful assistant."
 SPECIAL = [
     "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>",
@@ -93,7 +104,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
 
 def _corpus() -> Iterator[str]:
     """Text of the phantom world; the instructions are left out, since they become single tokens."""
-    for question in make_questions("all", "train", 3200, seed=1):
+    for question in make_questions(TAUGHT, "train", 3200, seed=1):
         for style in ("medvlthinker", "medvlm-r1"):
             yield prompt_text(question, style).replace(MEDVLTHINKER_INSTRUCTION, "").replace(MEDVLM_R1_TASK, "")
         yield target(question.reasoning, question.answer_label)

@@ -21,6 +21,7 @@ from medvlt_lib.core.images import load_image
 from medvlt_lib.core.prompts import messages, target
 from medvlt_lib.core.records import LETTERS, Question
 from medvlt_lib.phantom.questions import FAMILIES, OPTION_COUNTS, make_questions, trace
+from medvlt_lib.tiny.architecture import TAUGHT, TAUGHT_IMAGE, TAUGHT_TEXT
 
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
@@ -45,8 +46,8 @@ class Cycle:
     image_questions: int = 20
     learning_rate: float = 1.5e-3
     horizon: int | None = None  # steps the cosine is laid out for, when the next cycle begins before its end
-    text_families: str = "text"
-    image_families: str = "image"
+    text_families: tuple[str, ...] = TAUGHT_TEXT
+    image_families: tuple[str, ...] = TAUGHT_IMAGE
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,8 @@ RECIPES = {
                 captions=8,
                 text_questions=36,
                 learning_rate=5e-4,
-                text_families="qsofa,anion_gap,shock_index",
-                image_families="cardiothoracic_ratio,dark_nuclei",
+                text_families=("qsofa", "anion_gap", "shock_index"),
+                image_families=("cardiothoracic_ratio", "dark_nuclei"),
             ),
         )
     ),
@@ -94,7 +95,7 @@ RECIPES = {
 
 def lookup_question(rng: Random) -> Question:
     """`Find V.` among options of one family, which teaches to name a letter on the shortest sequences."""
-    family = FAMILIES[rng.choice(list(FAMILIES))]
+    family = FAMILIES[rng.choice(TAUGHT)]
     values = [family.text(v) for v in family.values]
     count = min(rng.choices(list(OPTION_COUNTS), list(OPTION_COUNTS.values()))[0], len(values))
     options = dict(zip(LETTERS, rng.sample(values, count), strict=False))
@@ -148,7 +149,8 @@ class Lessons:
         else:
             questions = make_questions(cycle.text_families, "train", cycle.text_questions, seed)
             questions += make_questions(cycle.image_families, "train", cycle.image_questions, seed)
-            described = captions(make_questions("image", "train", 2 * cycle.captions, seed + 500_000))[: cycle.captions]
+            shown = make_questions(TAUGHT_IMAGE, "train", 2 * cycle.captions, seed + 500_000)
+            described = captions(shown)[: cycle.captions]
         rows = [(q, *lesson(q, rng)) for q in questions]
         parts = [
             self.collate(

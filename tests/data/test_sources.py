@@ -54,6 +54,15 @@ def put(mirror, name, rows, file="data/train-00000-of-00001.parquet", images=Non
         table.to_parquet(str(path))
 
 
+def describe(mirror, source):
+    """The README of a data set's copy, which names configurations and splits, as on the Hub."""
+    lines = ["---", "configs:"]
+    for config in source.configs:
+        lines += [f"- config_name: {config}", "  data_files:"]
+        lines += [f"  - split: {split}\n    path: {config}/{split}-*" for split in source.splits]
+    (mirror / source.repo / "README.md").write_text("\n".join([*lines, "---", ""]))
+
+
 def unified_row(i, name="medmcqa", images=None, **changes):
     options = {"A": "Heart", "B": "Lung", "C": "Liver", "D": f"Organ {i}"}
     return {
@@ -201,13 +210,7 @@ def test_six_benchmarks_from_their_own_homes(tmp_path):
             put(
                 tmp_path, "MMMU/MMMU", [row, opened], f"{config}/{split}-00000-of-00001.parquet", ["image_1", "image_2"]
             )
-    splits = "".join(f"\n  - split: {s}\n    path: {{c}}/{s}-*" for s in ("dev", "validation"))
-    readme = (
-        "---\nconfigs:"
-        + "".join(f"\n- config_name: {c}\n  data_files:" + splits.format(c=c) for c in SOURCES["MMMU/MMMU"].configs)
-        + "\n---\n"
-    )
-    (tmp_path / "MMMU/MMMU/README.md").write_text(readme)  # as on the Hub: it names configurations and splits
+    describe(tmp_path, SOURCES["MMMU/MMMU"])
     expert = {
         "id": "MM-0",
         "question": "Which? Answer Choices: (A) a (B) b",
@@ -271,6 +274,37 @@ def test_medvlm_r1_training_and_test_rows(tmp_path):
     assert {len(q.options) for q in train} == {2, 4}
     test, _ = load(tmp_path, "JZPeterPan/MedVLM-R1", "test", size=9)
     assert sorted(q.image_modality for q in test) == ["CT"] * 3 + ["MRI"] * 3 + ["X-ray"] * 3
+
+
+def put_everywhere(mirror, source, row):
+    """One row in every configuration and split of a published set's copy."""
+    if source.configs != (None,):
+        (mirror / source.repo).mkdir(parents=True)
+        describe(mirror, source)
+    for config in source.configs:
+        for split in source.splits:
+            file = (source.files or "").rpartition("/")[2] or f"{config or 'data'}/{split}-00000-of-00001.parquet"
+            put(mirror, source.repo, [row], file)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_every_listed_set_finds_its_rows_and_refuses_those_of_another_kind(tmp_path, name):
+    source = SOURCES[name]
+    put_everywhere(tmp_path / "short", source, dict.fromkeys(source.columns[1:], "x"))
+    with pytest.raises(UserError, match=f"has no column {source.columns[0]}; it has"):
+        load(tmp_path / "short", name, "test")
+    put_everywhere(tmp_path / "other", source, dict.fromkeys(source.columns, "x"))
+    questions, [tally] = load(tmp_path / "other", name, "test")
+    assert questions == []
+    assert tally.read == sum(tally.dropped.values()) == len(source.configs) * len(source.splits)
+
+
+def test_a_set_that_is_not_listed_is_read_in_medvlthinker_s_columns(tmp_path):
+    put(tmp_path, "someone/bench", [unified_row(i) for i in range(3)], "data/test-00000-of-00001.parquet")
+    questions, [tally] = load(tmp_path, "someone/bench", "test")
+    rows = sorted((to_published(q, 0) for q in questions), key=lambda row: row["dataset_index"])
+    assert rows == [unified_row(i) for i in range(3)]
+    assert {q.source["name"] for q in questions} == {"someone/bench"} and tally.kept == 3
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,14 @@ import ast
 import json
 import re
 from pathlib import Path
+from statistics import mean
 
 import nbformat
 import pytest
 
 from medvlt_lib.course.lesson import NOTEBOOKS
 from medvlt_lib.course.runner import notebooks
+from medvlt_lib.phantom.questions import FAMILIES
 
 ROOT = Path(__file__).parents[2]
 NAMES = ["00_start_here", "01_data", "02_filtering", "03_sft", "04_grpo", "05_eval", "06_analysis"]
@@ -157,3 +159,15 @@ def test_the_readme_shows_the_recorded_tables():
 
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert times_table() in text and arms_table() in text
+
+
+def test_the_readme_s_sentence_on_pictures_is_that_of_the_recorded_runs():
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    means = {}  # of each profile, in percent: base, sft_text, rl_text
+    for profile in ("tiny", "tiny-qlora"):
+        arms = [arm["datasets"] for arm in json.loads((ROOT / f"results/arms-{profile}.json").read_text())]
+        families = [name for name in arms[0] if FAMILIES[name].modality == "image"]
+        shares = [100 * mean(arm[name]["accuracy"] for name in families) for arm in arms]
+        means[profile] = [f"{share + 1e-9:.1f} %" for share in shares]  # 63.75 is 63.8, not a little less than it
+    assert "goes from {} to {} with SFT and to {} with GRPO".format(*means["tiny"]) in text
+    assert "from {} to {} and to {}; no interval".format(*means["tiny-qlora"]) in text

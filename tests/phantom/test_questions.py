@@ -14,10 +14,12 @@ from scipy.stats import chisquare
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.images import load_image, pixel_id
 from medvlt_lib.core.records import read_questions, write_questions
-from medvlt_lib.phantom.questions import FAMILIES, blank, family_names, make_questions
+from medvlt_lib.phantom import questions as phantom
+from medvlt_lib.phantom.questions import FAMILIES, SPLITS, blank, family_names, make_questions
 from medvlt_lib.phantom.shortcuts import shortcut_scores
+from medvlt_lib.phantom.text_family import TextFamily
 
-HASHES = json.loads((Path(__file__).parent / "hashes.json").read_text())
+HASHES = Path(__file__).parent / "hashes.json"
 TEXT, IMAGE = family_names("text"), family_names("image")
 
 
@@ -221,12 +223,28 @@ def test_splits_are_disjoint_whatever_the_seed():
                 assert seen.setdefault(key, split) == split
 
 
-def test_questions_of_a_seed_are_the_committed_ones():
-    for split, expected in HASHES.items():
-        questions = make_questions("all", split, 32, seed=0)
+def hashes(family: str) -> dict:
+    """For each split, the hash of the words of a family's first two questions, and their pictures' pixel ids."""
+    found = {}
+    for split in SPLITS:
+        questions = make_questions(family, split, 2, seed=0)
         rows = [[q.id, q.question, q.options, q.answer_label, q.reasoning] for q in questions]
-        assert hashlib.sha256(json.dumps(rows).encode()).hexdigest() == expected["records"]
-        assert [q.image_ids[0] for q in questions if q.images] == expected["pixels"]
+        records = hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+        found[split] = {"records": records, "pixels": [q.image_ids[0] for q in questions if q.images]}
+    return found
+
+
+def test_questions_of_a_seed_are_the_committed_ones():
+    committed = json.loads(HASHES.read_text())
+    assert list(committed) == list(FAMILIES), "write the file anew: python -m tests.phantom.test_questions"
+    for family, expected in committed.items():
+        assert hashes(family) == expected, family
+
+
+def test_families_are_drawn_alike_alone_and_together():
+    together = make_questions("all", "test", 2 * len(FAMILIES))
+    for name in FAMILIES:
+        assert [q for q in together if q.family == name] == make_questions(name, "test", 2)
 
 
 def test_more_questions_begin_with_the_same_ones():
@@ -287,8 +305,52 @@ def test_bad_requests_are_sentences(arguments, word):
         make_questions(**arguments)
 
 
+class Coin(TextFamily):
+    """A family of 100 vignettes, whose answers are 1 and, with two sides, 2."""
+
+    name, reference, values = "coin", "nobody 2000", (1, 2)
+
+    def __init__(self, sides: int):
+        self.sides = sides
+
+    def draw(self, rng, level, aim):
+        return {"toss": rng.randrange(100)}
+
+    def rule(self, f):
+        return 1 + f["toss"] % self.sides
+
+    def stem(self, f):
+        return f"Toss {f['toss']}. Heads?"
+
+    def steps(self, f):
+        return ["heads 1, total 1"]
+
+
+def test_a_family_that_has_no_more_questions_is_a_sentence(monkeypatch):
+    monkeypatch.setattr(phantom, "TRIES", 500)
+    monkeypatch.setitem(FAMILIES, "coin", Coin(sides=1))
+    with pytest.raises(UserError, match=r"family coin: after .* 500 tries gave no new one with the answer 2; ask for"):
+        make_questions("coin", "train", 10)
+    monkeypatch.setitem(FAMILIES, "coin", Coin(sides=2))
+    assert len(make_questions("coin", "train", 60)) == 60
+    with pytest.raises(UserError, match=r"family coin: after \d+ validation questions .* ask for fewer"):
+        make_questions("coin", "validation", 50)
+
+
+def test_a_scene_that_never_falls_into_a_split_is_a_sentence(monkeypatch):
+    monkeypatch.setattr(phantom, "TRIES", 20)
+    monkeypatch.setattr(phantom, "_split_of", lambda content: "train")
+    assert len(make_questions("bleed_type", "train", 2)) == 2
+    with pytest.raises(UserError, match=r"scene head_ct: 20 tries gave no test picture with .*; let it draw more"):
+        make_questions("bleed_type", "test", 1)
+
+
 def test_a_blanked_question_keeps_everything_but_the_picture():
     question = make_questions("bleed_type", "test", 1)[0]
     empty = blank(question)
     assert (empty.question, empty.options, empty.answer) == (question.question, question.options, question.answer)
     assert np.ptp(np.asarray(load_image(empty.images[0]))) == 0
+
+
+if __name__ == "__main__":  # `python -m tests.phantom.test_questions`, after a family was added
+    HASHES.write_text(json.dumps({name: hashes(name) for name in FAMILIES}, indent=1) + "\n")

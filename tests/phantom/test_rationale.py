@@ -125,6 +125,21 @@ def test_every_family_s_steps_are_known_as_steps_to_every_other(questions):
                 assert {s.kind for s in working} == {"working"}, (q.family, working)
 
 
+@pytest.mark.parametrize("name", ["qsofa", "shock_index"])  # a sum, and a line of statements
+def test_capital_letters_make_no_difference(name, monkeypatch):
+    class Capitals(type(FAMILIES[name])):
+        def steps(self, f):
+            return [step.capitalize() for step in super().steps(f)]
+
+    plain = make_questions(name, "train", 8, seed=3)
+    monkeypatch.setitem(FAMILIES, name, Capitals())
+    for q, shouted in zip(plain, make_questions(name, "train", 8, seed=3), strict=True):
+        assert shouted.extra["steps"] != q.extra["steps"]
+        assert Trace(q, q.extra["steps"]).judge().grounded
+        assert Trace(shouted, shouted.extra["steps"]).judge().grounded
+        assert not Trace(shouted, shouted.extra["steps"][1:]).judge().grounded
+
+
 def test_all_the_working_and_the_letter_are_needed(questions):
     for q in questions:
         steps = q.extra["steps"]

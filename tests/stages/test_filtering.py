@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import shutil
+from importlib.util import find_spec
 
 import pyarrow.parquet as pq
 import pytest
@@ -107,6 +108,12 @@ def test_rollouts_of_another_provenance_are_refused(run_of, key, value):
     part.write_text("".join(json.dumps(r) + "\n" for r in rows))
     with pytest.raises(UserError, match=f'part-00001.jsonl holds rollouts with {key} = "{value}"'):
         filtering.run(run, merge=True)
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vLLM is installed")
+def test_an_engine_that_is_not_installed_is_a_sentence(run_of):
+    with pytest.raises(UserError, match=r"engine\.kind is vllm, but vLLM does not load"):
+        filtering.run(run_of("without", **{"engine.kind": "vllm"}))
 
 
 def test_rollouts_of_other_questions_and_torn_parts_are_refused(run_of):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,10 +13,12 @@ from medvlt_lib.core.prompts import MEDVLTHINKER_INSTRUCTION, messages, prompt_t
 from medvlt_lib.grading.grade import grade
 from medvlt_lib.models.loading import load_model, shipped
 from medvlt_lib.models.processor import load_processor, torchvision_loads
-from medvlt_lib.phantom.questions import blank, make_questions
+from medvlt_lib.phantom.questions import FAMILIES, blank, make_questions
+from medvlt_lib.phantom.text_family import TextFamily
 from medvlt_lib.rollout.engine import Prompt, Sampling, prompts_of
 from medvlt_lib.rollout.transformers_engine import TransformersEngine
 from medvlt_lib.tiny.architecture import SIZES, SPECIAL, build_tokenizer
+from medvlt_lib.tiny.lessons import RECIPES, Lessons
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +79,36 @@ def test_tokenizer_is_the_one_the_code_builds_and_is_lossless():
         assert tokenizer.decode(tokenizer(text).input_ids) == text
     assert len(tokenizer(MEDVLTHINKER_INSTRUCTION).input_ids) <= 5
     assert all(len(tokenizer(token).input_ids) == 1 for token in SPECIAL)
+
+
+class Zebra(TextFamily):
+    """A family that came after the shipped models."""
+
+    name, reference, values = "zebra_score", "nobody 2000", tuple(range(8))
+
+    def draw(self, rng, level, aim):
+        return {"zebras": aim, "herd": rng.getrandbits(20)}
+
+    def rule(self, f):
+        return f["zebras"]
+
+    def stem(self, f):
+        return f"Herd {f['herd']} with {f['zebras']} zebras. Zebras?"
+
+    def steps(self, f):
+        return [f"total {f['zebras']}"]
+
+
+def test_a_new_family_leaves_the_shipped_models_as_they_were_taught(monkeypatch):
+    processor = load_processor(shipped("base"))
+    lessons = Lessons(processor, replace(RECIPES["base"], lookup_steps=1))
+    before = [lessons.batch(step) for step in (0, 1)]
+    monkeypatch.setitem(FAMILIES, Zebra.name, Zebra())
+    assert any("zebras" in q.question for q in make_questions("text", "train", len(FAMILIES)))
+    assert build_tokenizer().get_vocab() == processor.tokenizer.get_vocab()
+    for one, other in zip(before, (lessons.batch(step) for step in (0, 1)), strict=True):
+        for part, same in zip(one, other, strict=True):
+            assert all(torch.equal(part[name], same[name]) for name in part)
 
 
 def test_chat_template_has_qwens_layout():
