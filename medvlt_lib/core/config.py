@@ -245,11 +245,10 @@ def _uneven_batches(p: Profile) -> Iterator[str]:
             f"grpo.micro_batch {g.micro_batch} and grpo.group_size {g.group_size} do not divide each other; "
             "make one a multiple of the other"
         )
-    if g.save_every % g.updates:
-        yield (
-            f"grpo.save_every {g.save_every} is not a multiple of grpo.updates {g.updates}; "
-            "a checkpoint must not fall inside a step"
-        )
+    for key, every in (("save_every", g.save_every), ("validate_every", g.validate_every)):
+        if every and every % g.updates:
+            not_multiple = f"grpo.{key} {every} is not a multiple of grpo.updates {g.updates}"
+            yield f"{not_multiple}; a checkpoint must not fall inside a step"
     if g.prompts % devices:
         yield f"grpo.prompts {g.prompts} cannot be shared by launch.devices {devices}; make it a multiple"
     if p.sft.batch % (p.sft.micro_batch * devices):
@@ -279,6 +278,8 @@ def _impossible_places(p: Profile) -> Iterator[str]:
             f"grpo.sampler engine samples with all weights, and launch.strategy {strategy} leaves every device a part "
             "of them, so training would wait for ever; set launch.strategy ddp, or grpo.sampler trl-vllm-server"
         )
+    if sampler == "trl-vllm-server" and p.grpo.validate_every:
+        yield "with grpo.sampler trl-vllm-server no process holds all weights to validate; set grpo.validate_every null"
     if sampler == "trl-vllm-server" and strategy == "single":
         yield "grpo.sampler trl-vllm-server is for training on many devices; set grpo.sampler engine"
 

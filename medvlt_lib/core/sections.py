@@ -171,7 +171,9 @@ class Grpo(Optimisation):
     `sampler`: `engine` samples in the training process, so every device must hold all weights; `trl-vllm-server` asks
     a server on GPUs of its own. `update`: `shared` reads a prompt once for all its completions; `stock` is TRL's own
     path, which reads it once for each. `reward`: a reward of medvlt_lib/grading/rewards.py, or `grounded`, or several
-    with their weights in the sum, such as {published: 1.0, overlong: 0.1}."""
+    with their weights in the sum, such as {published: 1.0, overlong: 0.1}. `validate_every` optimizer steps the model
+    answers `validation_questions` of the validation set, from which the checkpoint is chosen
+    (medvlt_lib/training/validation.py); null: never, and the checkpoint is the last step."""
 
     prompts: int = Field(256, ge=1)
     group_size: int = Field(8, ge=2)
@@ -187,6 +189,8 @@ class Grpo(Optimisation):
     sampler: Literal["engine", "trl-vllm-server"] = "engine"
     update: Literal["shared", "stock"] = "shared"
     data: Literal["kept", "control"] = "kept"
+    validate_every: int | None = Field(None, ge=1)
+    validation_questions: int = Field(40, ge=1)
 
     def fitting_graders(self) -> set[str]:
         """The graders by whose rules an answer counts that the rewards pay for."""

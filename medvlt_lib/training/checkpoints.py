@@ -1,12 +1,15 @@
-"""Checkpoints: the newest whole one to resume from, and the one that a finished arm keeps."""
+"""Checkpoints: the newest whole one to resume from, and those that a finished arm keeps."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medvlt_lib.core.errors import UserError, first_line
 from medvlt_lib.core.files import read_json, write_json, write_jsonl
 
 if TYPE_CHECKING:
@@ -25,6 +28,23 @@ def last_checkpoint(folder: Path) -> str | None:
     return str(whole[-1]) if whole else None
 
 
+@contextmanager
+def fitting(checkpoint: str, adapter: bool) -> Iterator[None]:
+    """Load a checkpoint inside this. Raises UserError when it is of another model, or full weights for an adapter."""
+    import torch
+
+    advice = f"delete the folder {Path(checkpoint).parent}, and the arm is trained from its start"
+    if (Path(checkpoint) / "adapter_config.json").exists() != adapter:
+        kinds = ("full weights", "an adapter")
+        raise UserError(f"{checkpoint} holds {kinds[not adapter]}, and this profile trains {kinds[adapter]}; {advice}.")
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise UserError(f"{checkpoint} does not fit this profile's model ({first_line(error)}); {advice}.") from error
+
+
 def load_weights(model: PreTrainedModel, checkpoint: str) -> None:
     """A checkpoint's full weights into the model, every one of them.
 
@@ -35,21 +55,32 @@ def load_weights(model: PreTrainedModel, checkpoint: str) -> None:
     model.load_state_dict(saved.state_dict())
 
 
-def finish_training(trainer: Trainer, folder: Path, model: str) -> dict[str, float]:
-    """Write checkpoint/ and log.jsonl and return the metrics. An adapter names its base `model`."""
+def finish_training(
+    trainer: Trainer, folder: Path, model: str, best: Path | None = None, take_best: bool = False
+) -> dict[str, float]:
+    """Write checkpoint/ and log.jsonl and return the metrics. An adapter names its base `model`.
+
+    `best`: the weights of an earlier step that are kept beside those of the last one, in best/. With `take_best` they
+    are checkpoint/, and those of the last step are last/. Killed anywhere and called again it ends with the same files.
+    """
+    last_name, best_name = ("last", "checkpoint") if take_best else ("checkpoint", "best")
     temporary = folder / ".checkpoint"
     if trainer.is_world_process_zero():
         shutil.rmtree(temporary, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
     trainer.save_model(str(temporary))  # every process takes part where weights are sharded
     if trainer.is_world_process_zero():
-        _keep_checkpoint(trainer, temporary, folder, model)
+        _keep_checkpoint(trainer, temporary, folder / last_name, model)
+        if best is not None:
+            shutil.copytree(best, temporary)
+            _keep_checkpoint(trainer, temporary, folder / best_name, model)
+        write_jsonl(folder / "log.jsonl", trainer.state.log_history)
     trainer.accelerator.wait_for_everyone()
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     return {"steps": trainer.state.global_step, "first_loss": float(losses[0]), "last_loss": float(losses[-1])}
 
 
-def _keep_checkpoint(trainer: Trainer, temporary: Path, folder: Path, model: str) -> None:
+def _keep_checkpoint(trainer: Trainer, temporary: Path, target: Path, model: str) -> None:
     trainer.processing_class.save_pretrained(temporary)
     for leftover in ("README.md", "training_args.bin"):  # an empty template, and a pickle with this machine's paths
         (temporary / leftover).unlink(missing_ok=True)
@@ -57,6 +88,5 @@ def _keep_checkpoint(trainer: Trainer, temporary: Path, folder: Path, model: str
     adapter = temporary / "adapter_config.json"
     if adapter.exists():
         write_json(adapter, {**read_json(adapter), "base_model_name_or_path": model})
-    shutil.rmtree(folder / "checkpoint", ignore_errors=True)
-    temporary.rename(folder / "checkpoint")
-    write_jsonl(folder / "log.jsonl", trainer.state.log_history)
+    shutil.rmtree(target, ignore_errors=True)
+    temporary.rename(target)

@@ -6,7 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medvlt_lib.training.checkpoints import last_checkpoint, load_weights
+from medvlt_lib.training.checkpoints import fitting, last_checkpoint, load_weights
+from medvlt_lib.training.stopping import saving_when_stopped
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -53,6 +54,8 @@ def train_resumably(trainer: Trainer, figure: str) -> None:
 
     After the last step nothing more is trained: the trainer then holds the weights and the log of its last checkpoint.
     The progress bar shows `figure` of the log ('loss' or 'reward'); every step's full row goes to log.jsonl instead.
+    SIGTERM and Ctrl-C save a checkpoint and stop, as medvlt_lib.training.stopping says. Raises UserError for a
+    checkpoint that does not fit the trainer's model.
     """
     from transformers import PrinterCallback, ProgressCallback
 
@@ -73,7 +76,25 @@ def train_resumably(trainer: Trainer, figure: str) -> None:
         ):
             trainer.remove_callback(callback)
     trainer.add_callback(Progress)
-    if not (hasattr(trainer.model, "peft_config") or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
-        trainer._load_from_checkpoint = lambda checkpoint, model=None: load_weights(trainer.model, checkpoint)
-    with suppress(AlreadyTrained):
+    _make_checkpoints_whole(trainer)
+    with saving_when_stopped(trainer), suppress(AlreadyTrained):
         trainer.train(resume_from_checkpoint=last_checkpoint(Path(trainer.args.output_dir)))
+
+
+def _make_checkpoints_whole(trainer: Trainer) -> None:
+    """Checkpoints are read as they should be (see `load_weights` and `fitting`), and complete when they say so."""
+    adapter = hasattr(trainer.model, "peft_config")
+    load, save_random_state = trainer._load_from_checkpoint, trainer._save_rng_state
+    if not (adapter or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        load = lambda checkpoint, model=None: load_weights(trainer.model, checkpoint)  # noqa: E731
+
+    def load_checked(checkpoint: str, model: Any = None) -> None:
+        with fitting(checkpoint, adapter):
+            load(checkpoint, model)
+
+    def save_everyones(folder: str) -> None:
+        """Every process writes its own random state, and the file that marks the checkpoint as whole comes after."""
+        save_random_state(folder)
+        trainer.accelerator.wait_for_everyone()
+
+    trainer._load_from_checkpoint, trainer._save_rng_state = load_checked, save_everyones
