@@ -263,8 +263,8 @@ def main() -> None:
         sentence = f"cannot write {error.filename} ({error.strerror}); make room, or work in another folder."
         print(f"error: {sentence}", file=sys.stderr)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("stopped; the same command continues from what is on disk.", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(str(stop) or "stopped; the same command continues from what is on disk.", file=sys.stderr)
         raise SystemExit(130) from None
 
 
