@@ -23,8 +23,6 @@ def impossible(p: Any) -> Iterator[str]:
         yield "grpo.order and grpo.dynamic_sampling choose questions for grpo.update shared; set that, or neither"
     if p.grpo.dynamic_sampling and p.grpo.scale_rewards == "batch":
         yield "grpo.dynamic_sampling cannot scale a batch as one; set grpo.scale_rewards group or none"
-    if p.grpo.validate_every and p.grpo.sampler != "engine":
-        yield "grpo.validate_every needs grpo.sampler engine, which has the weights in training; set it to null"
     if p.grpo.reward.keys() == {"overlong"}:
         yield "grpo.reward is overlong alone, which pays for no answer; add published"
     if not {p.filtering.grader, p.eval.grader} <= p.grpo.fitting_graders():
@@ -50,11 +48,10 @@ def _uneven_batches(p: Any) -> Iterator[str]:
             f"grpo.micro_batch {g.micro_batch} and grpo.group_size {g.group_size} do not divide each other; "
             "make one a multiple of the other"
         )
-    if g.save_every % g.updates:
-        yield (
-            f"grpo.save_every {g.save_every} is not a multiple of grpo.updates {g.updates}; "
-            "a checkpoint must not fall inside a step"
-        )
+    for key, every in (("save_every", g.save_every), ("validate_every", g.validate_every)):
+        if every and every % g.updates:
+            not_multiple = f"grpo.{key} {every} is not a multiple of grpo.updates {g.updates}"
+            yield f"{not_multiple}; a checkpoint must not fall inside a step"
     if g.prompts % devices:
         yield f"grpo.prompts {g.prompts} cannot be shared by launch.devices {devices}; make it a multiple"
     if p.sft.batch % (p.sft.micro_batch * devices):
@@ -84,6 +81,8 @@ def _impossible_places(p: Any) -> Iterator[str]:
             f"grpo.sampler engine samples with all weights, and launch.strategy {strategy} leaves every device a part "
             "of them, so training would wait for ever; set launch.strategy ddp, or grpo.sampler trl-vllm-server"
         )
+    if sampler == "trl-vllm-server" and p.grpo.validate_every:
+        yield "with grpo.sampler trl-vllm-server no process holds all weights to validate; set grpo.validate_every null"
     if sampler == "trl-vllm-server" and strategy == "single":
         yield "grpo.sampler trl-vllm-server is for training on many devices; set grpo.sampler engine"
 

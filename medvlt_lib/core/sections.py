@@ -184,8 +184,8 @@ class Grpo(Optimisation):
     (medvlt_lib/training/question_queue.py). `dynamic_sampling`: how many times in a step groups whose rewards are all
     equal are replaced by those of the next questions; each time costs the rollouts of the groups replaced.
 
-    `validate_every`: optimizer updates between two looks at `validation_questions` questions of 01_data, which decide
-    with the rule of medvlt_lib/training/validation.py whether the checkpoint is that of the last step; null: always."""
+    Every `validate_every` optimizer updates the model answers `validation_questions` questions of the validation set,
+    from which the checkpoint is chosen (medvlt_lib/training/validation.py); null: never, the checkpoint is the last."""
 
     prompts: int = Field(256, ge=1)
     group_size: int = Field(8, ge=2)

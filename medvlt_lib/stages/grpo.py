@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from medvlt_lib.core.config import Profile
 from medvlt_lib.core.errors import UserError
@@ -18,7 +18,7 @@ from medvlt_lib.training.rewarding import scorable
 from medvlt_lib.training.rollouts import gather_samples
 from medvlt_lib.training.stored_questions import StoredQuestions
 from medvlt_lib.training.trainer import train_resumably
-from medvlt_lib.training.validation import Validation, validation_slice
+from medvlt_lib.training.validation import Validation
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -31,15 +31,17 @@ def run(
     init: Path | None = None,
     callbacks: Sequence[TrainerCallback] = (),
 ) -> dict:
-    """Trains one arm into 04_grpo/<arm>; returns steps, first and last mean reward. `callbacks` go to the trainer."""
+    """Trains one arm into 04_grpo/<arm>; returns steps, first and last mean reward, and which step's weights are in
+    checkpoint/ (see medvlt_lib.training.validation). `callbacks` go to the trainer."""
     profile = run_.profile.for_arm(arm)
     _refuse_other_engines(profile)
     inputs = arm_inputs(run_, "04", arm, profile.grpo.data, data, init)
+    settings = {**run_.settings("model", "engine", "grpo", "launch", arm=arm), "model.weights": weights_id(profile)}
     if profile.grpo.order != "shuffled":
         inputs["pass_counts"] = run_.require("02") / "pass_counts.parquet"
-    if profile.grpo.validate_every:
+    if profile.grpo.validate_every is not None:
         inputs["validation"] = run_.require("01") / "validation.parquet"
-    settings = {**run_.settings("model", "engine", "grpo", "launch", arm=arm), "model.weights": weights_id(profile)}
+        settings["eval.grader"] = profile.eval.grader
     with run_.stage("04", settings, inputs, arm, scratch=("training", "samples")) as stage:
         if not stage.finished:
             stage.metrics = train(profile, inputs, stage.folder, callbacks)
@@ -57,10 +59,11 @@ def _refuse_other_engines(profile: Profile) -> None:
 
 def train(
     profile: Profile, inputs: dict[str, Path], folder: Path, callbacks: Sequence[TrainerCallback] = ()
-) -> dict[str, Any]:
+) -> dict[str, float]:
     """Reinforce a profile's model on inputs["data"], from inputs["init"] where given; checkpoint, log and samples go to
-    `folder`."""
+    `folder`. Validated on inputs["validation"] where given; else `checkpoint` is the last step."""
     g = profile.grpo
+    validation = Validation(profile, inputs["validation"], folder) if "validation" in inputs else None
     # Step 1: the questions.
     questions = StoredQuestions(
         scorable(iterate_questions(inputs["data"]), g.reward, inputs["data"]), folder / "training" / "questions.arrow"
@@ -74,21 +77,20 @@ def train(
     processor = profile_processor(profile)
     model = load_policy(profile, inputs.get("init"), True, g.seed)
     pass_counts = pass_counts_of(questions, inputs["pass_counts"], g.order) if "pass_counts" in inputs else ()
-    validation = None
-    if "validation" in inputs:
-        chosen = validation_slice(inputs["validation"], g.validation_questions)
-        validation = Validation(profile, chosen, folder / "training")
-        callbacks = [validation, *callbacks]
     trainer = make_trainer(profile, model, processor, questions, folder, callbacks, pass_counts)
     if validation is not None:
-        validation.trainer = trainer
+        validation.watch(trainer)
     # Step 3: train, from the last checkpoint where there is one, and keep what it ends with, or its best step.
-    train_resumably(trainer, "reward", g.updates)
+    train_resumably(trainer, "reward")
     if trainer.is_world_process_zero():
         gather_samples(folder)
-    metrics = finish_training(trainer, folder, profile.model.name, validation)
     means = [float(row["reward"]) for row in trainer.state.log_history if "reward" in row]
-    return {**metrics, "first_reward": means[0], "last_reward": means[-1]}
+    rewards = {"first_reward": means[0], "last_reward": means[-1]}
+    if validation is None:
+        return {**finish_training(trainer, folder, profile.model.name), **rewards}
+    choice, best = validation.metrics(), validation.best_weights()
+    take_best = choice["checkpoint_step"] < trainer.state.global_step
+    return {**finish_training(trainer, folder, profile.model.name, best, take_best), **rewards, **choice}
 
 
 def pass_counts_of(questions: StoredQuestions, path: Path, order: str) -> list[tuple[int, int]]:

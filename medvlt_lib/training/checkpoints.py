@@ -1,18 +1,19 @@
-"""Checkpoints: the newest whole one to resume from, and the one that a finished arm keeps."""
+"""Checkpoints: the newest whole one to resume from, and those that a finished arm keeps."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from medvlt_lib.core.errors import UserError, first_line
 from medvlt_lib.core.files import read_json, write_json, write_jsonl
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, Trainer
-
-    from medvlt_lib.training.validation import Validation
 
 
 def last_checkpoint(folder: Path) -> str | None:
@@ -27,6 +28,23 @@ def last_checkpoint(folder: Path) -> str | None:
     return str(whole[-1]) if whole else None
 
 
+@contextmanager
+def fitting(checkpoint: str, adapter: bool) -> Iterator[None]:
+    """Load a checkpoint inside this. Raises UserError when it is of another model, or full weights for an adapter."""
+    import torch
+
+    advice = f"delete the folder {Path(checkpoint).parent}, and the arm is trained from its start"
+    if (Path(checkpoint) / "adapter_config.json").exists() != adapter:
+        kinds = ("full weights", "an adapter")
+        raise UserError(f"{checkpoint} holds {kinds[not adapter]}, and this profile trains {kinds[adapter]}; {advice}.")
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise UserError(f"{checkpoint} does not fit this profile's model ({first_line(error)}); {advice}.") from error
+
+
 def load_weights(model: PreTrainedModel, checkpoint: str) -> None:
     """A checkpoint's full weights into the model, every one of them.
 
@@ -37,40 +55,32 @@ def load_weights(model: PreTrainedModel, checkpoint: str) -> None:
     model.load_state_dict(saved.state_dict())
 
 
-def finish_training(trainer: Trainer, folder: Path, model: str, validation: Validation | None = None) -> dict[str, Any]:
+def finish_training(
+    trainer: Trainer, folder: Path, model: str, best: Path | None = None, take_best: bool = False
+) -> dict[str, float]:
     """Write checkpoint/ and log.jsonl and return the metrics. An adapter names its base `model`.
 
-    With `validation`, checkpoint/ follows its rule, and the weights that it does not follow are kept beside it: those
-    of the best validated step in best/, or those of the last step in last/.
+    `best`: the weights of an earlier step that are kept beside those of the last one, in best/. With `take_best` they
+    are checkpoint/, and those of the last step are last/. Killed anywhere and called again it ends with the same files.
     """
-    from medvlt_lib.training.validation import chosen_step
-
-    last = folder / ".last"
+    last_name, best_name = ("last", "checkpoint") if take_best else ("checkpoint", "best")
+    temporary = folder / ".checkpoint"
     if trainer.is_world_process_zero():
-        shutil.rmtree(last, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
-    trainer.save_model(str(last))  # every process takes part where weights are sharded
-    choice = None if validation is None else chosen_step(validation.right(), validation.questions)
+    trainer.save_model(str(temporary))  # every process takes part where weights are sharded
     if trainer.is_world_process_zero():
-        kept = {"checkpoint": last}
-        if validation is not None and choice is not None and choice.best_step != choice.last_step:
-            best = folder / ".best"
-            shutil.copytree(validation.weights(choice.best_step), best, dirs_exist_ok=True)
-            follows_last = choice.step == choice.last_step
-            kept = {"checkpoint": last, "best": best} if follows_last else {"checkpoint": best, "last": last}
-        for name in ("checkpoint", "best", "last"):
-            shutil.rmtree(folder / name, ignore_errors=True)
-            if name in kept:
-                _keep(trainer, kept[name], folder / name, model)
+        _keep_checkpoint(trainer, temporary, folder / last_name, model)
+        if best is not None:
+            shutil.copytree(best, temporary)
+            _keep_checkpoint(trainer, temporary, folder / best_name, model)
         write_jsonl(folder / "log.jsonl", trainer.state.log_history)
     trainer.accelerator.wait_for_everyone()
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
-    metrics = {"steps": trainer.state.global_step, "first_loss": float(losses[0]), "last_loss": float(losses[-1])}
-    return metrics | ({} if choice is None else choice.figures())
+    return {"steps": trainer.state.global_step, "first_loss": float(losses[0]), "last_loss": float(losses[-1])}
 
 
-def _keep(trainer: Trainer, temporary: Path, target: Path, model: str) -> None:
-    """Saved weights under their final name, with the processor and without what is not to be shared."""
+def _keep_checkpoint(trainer: Trainer, temporary: Path, target: Path, model: str) -> None:
     trainer.processing_class.save_pretrained(temporary)
     for leftover in ("README.md", "training_args.bin"):  # an empty template, and a pickle with this machine's paths
         (temporary / leftover).unlink(missing_ok=True)
@@ -78,4 +88,5 @@ def _keep(trainer: Trainer, temporary: Path, target: Path, model: str) -> None:
     adapter = temporary / "adapter_config.json"
     if adapter.exists():
         write_json(adapter, {**read_json(adapter), "base_model_name_or_path": model})
+    shutil.rmtree(target, ignore_errors=True)
     temporary.rename(target)

@@ -6,7 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medvlt_lib.training.checkpoints import last_checkpoint, load_weights
+from medvlt_lib.training.checkpoints import fitting, last_checkpoint, load_weights
+from medvlt_lib.training.stopping import saving_when_stopped
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -48,16 +49,15 @@ class AlreadyTrained(Exception):
     """The checkpoint that training goes on from is of the last step: its weights are final."""
 
 
-def train_resumably(trainer: Trainer, figure: str, updates: int = 1) -> None:
+def train_resumably(trainer: Trainer, figure: str) -> None:
     """Train from the newest whole checkpoint of the trainer's output folder, or from the start.
 
     After the last step nothing more is trained: the trainer then holds the weights and the log of its last checkpoint.
-    SIGTERM saves at the next step that ends `updates` updates, and raises Terminated.
     The progress bar shows `figure` of the log ('loss' or 'reward'); every step's full row goes to log.jsonl instead.
+    SIGTERM and Ctrl-C save a checkpoint and stop, as medvlt_lib.training.stopping says. Raises UserError for a
+    checkpoint that does not fit the trainer's model.
     """
     from transformers import PrinterCallback, ProgressCallback
-
-    from medvlt_lib.training.stopping import saved_on_sigterm
 
     class Progress(ProgressCallback):
         def on_train_begin(self, args, state, control, **kwargs):
@@ -76,7 +76,25 @@ def train_resumably(trainer: Trainer, figure: str, updates: int = 1) -> None:
         ):
             trainer.remove_callback(callback)
     trainer.add_callback(Progress)
-    if not (hasattr(trainer.model, "peft_config") or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
-        trainer._load_from_checkpoint = lambda checkpoint, model=None: load_weights(trainer.model, checkpoint)
-    with saved_on_sigterm(trainer, updates), suppress(AlreadyTrained):
+    _make_checkpoints_whole(trainer)
+    with saving_when_stopped(trainer), suppress(AlreadyTrained):
         trainer.train(resume_from_checkpoint=last_checkpoint(Path(trainer.args.output_dir)))
+
+
+def _make_checkpoints_whole(trainer: Trainer) -> None:
+    """Checkpoints are read as they should be (see `load_weights` and `fitting`), and complete when they say so."""
+    adapter = hasattr(trainer.model, "peft_config")
+    load, save_random_state = trainer._load_from_checkpoint, trainer._save_rng_state
+    if not (adapter or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
+        load = lambda checkpoint, model=None: load_weights(trainer.model, checkpoint)  # noqa: E731
+
+    def load_checked(checkpoint: str, model: Any = None) -> None:
+        with fitting(checkpoint, adapter):
+            load(checkpoint, model)
+
+    def save_everyones(folder: str) -> None:
+        """Every process writes its own random state, and the file that marks the checkpoint as whole comes after."""
+        save_random_state(folder)
+        trainer.accelerator.wait_for_everyone()
+
+    trainer._load_from_checkpoint, trainer._save_rng_state = load_checked, save_everyones

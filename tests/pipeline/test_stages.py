@@ -90,7 +90,7 @@ def test_chained_arms_start_from_the_earlier_arm(finished, tmp_path):
     done = medvlt(tmp_path, "grpo", "--arm", "sft_text-rl_image", "--set", "grpo.max_steps=8")
     assert done.returncode == 0, done.stderr[-2000:]
     stage = json.loads((tmp_path / "runs/tiny/04_grpo/sft_text-rl_image/stage.json").read_text())
-    assert set(stage["inputs"]) == {"data", "init"}
+    assert set(stage["inputs"]) == {"data", "init", "validation"}
 
 
 def test_any_model_can_be_evaluated_outside_the_arms(finished, tmp_path):

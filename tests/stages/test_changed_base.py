@@ -27,8 +27,9 @@ def run(base, tmp_path, monkeypatch):
     with run.stage("01", {}, {}) as stage:
         for kind in ("text", "image"):
             write_questions(make_questions(kind, "train", 2), stage.folder / f"train_{kind}.parquet")
-        write_questions(make_questions("text", "test", 2), stage.folder / "test.parquet")
-        stage.metrics = {"questions": 6}
+        for name in ("validation", "test"):
+            write_questions(make_questions("text", name, 2), stage.folder / f"{name}.parquet")
+        stage.metrics = {"questions": 8}
 
     def scores(folder, *_):
         write_json(folder / "scores.json", {})
