@@ -17,6 +17,7 @@ from medvlt_lib.training.grpo_trainer import make_trainer
 from medvlt_lib.training.rewarding import scorable
 from medvlt_lib.training.rollouts import gather_samples
 from medvlt_lib.training.stored_questions import StoredQuestions
+from medvlt_lib.training.trackers import refuse_missing_tracker
 from medvlt_lib.training.trainer import train_resumably
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def run(
     """Trains one arm into 04_grpo/<arm>; returns steps, first and last mean reward. `callbacks` go to the trainer."""
     profile = run_.profile.for_arm(arm)
     _refuse_other_engines(profile)
+    refuse_missing_tracker(profile)
     inputs = arm_inputs(run_, "04", arm, profile.grpo.data, data, init)
     if profile.grpo.order != "shuffled":
         inputs["pass_counts"] = run_.require("02") / "pass_counts.parquet"

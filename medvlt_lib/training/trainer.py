@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medvlt_lib.training.checkpoints import last_checkpoint, load_weights
+from medvlt_lib.training.trackers import keep_tensorboard, tracker_arguments
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -36,7 +37,7 @@ def shared_arguments(profile: Profile, section: Optimisation, folder: Path) -> d
         "save_steps": section.save_every,
         "save_total_limit": 1,
         "logging_steps": 1,
-        "report_to": "none",
+        **tracker_arguments(profile, folder),
         "use_cpu": cpu,
         "bf16": profile.model.dtype == "bfloat16" and not cpu,
         "dataloader_pin_memory": not cpu,
@@ -52,7 +53,8 @@ def train_resumably(trainer: Trainer, figure: str) -> None:
     """Train from the newest whole checkpoint of the trainer's output folder, or from the start.
 
     After the last step nothing more is trained: the trainer then holds the weights and the log of its last checkpoint.
-    The progress bar shows `figure` of the log ('loss' or 'reward'); every step's full row goes to log.jsonl instead.
+    The progress bar shows `figure` of the log ('loss' or 'reward'); every step's full row goes to log.jsonl instead,
+    and to the tracker where one is set.
     """
     from transformers import PrinterCallback, ProgressCallback
 
@@ -73,6 +75,7 @@ def train_resumably(trainer: Trainer, figure: str) -> None:
         ):
             trainer.remove_callback(callback)
     trainer.add_callback(Progress)
+    keep_tensorboard(trainer, Path(str(trainer.args.output_dir)).parent)
     if not (hasattr(trainer.model, "peft_config") or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
         trainer._load_from_checkpoint = lambda checkpoint, model=None: load_weights(trainer.model, checkpoint)
     with suppress(AlreadyTrained):
