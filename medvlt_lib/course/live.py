@@ -36,7 +36,7 @@ def live_grpo() -> TrainerCallback:
 
 
 def show_sample(sample: dict[str, Any]) -> None:
-    """A row of GRPO's samples.jsonl: the prompt with its picture, and four completions; green is right, red is wrong."""
+    """A row of GRPO's samples.jsonl: the prompt, its picture, four completions, green where right, red where wrong."""
     from IPython.display import HTML, display
 
     display(HTML(sample_html(sample)))
@@ -98,7 +98,7 @@ def side_by_side(pictures: str, text: str, boxes: str) -> str:
 
 
 def answer_box(text: str, right: bool | None, note: str = "") -> str:
-    """An answer with a bar on its left: green where it is right, red where it is wrong, grey where that is not known."""
+    """An answer with a bar on its left: green where it is right, red where it is wrong, grey where that is unknown."""
     mark, colour = {True: ("right", plots.GREEN), False: ("wrong", plots.RED), None: ("", plots.GREY)}[right]
     style = f"flex:1 1 220px;border-left:4px solid {colour};padding:4px 8px;margin:4px;text-align:left"
     return f"<div style='{style}'><b style='color:{colour}'>{mark}</b>{note}<br>{_plain(text)}</div>"
