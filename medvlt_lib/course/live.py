@@ -49,10 +49,13 @@ def _redrawing(draw: Any) -> TrainerCallback:
 
     class Redrawing(TrainerCallback):
         places: tuple = ()
+        drawn = 0  # the step that was drawn last: a row at the very end sums up, and belongs to no new step
 
         def on_log(self, args, state, control, **_):
-            if not state.is_world_process_zero or (state.global_step % REDRAW and state.global_step < state.max_steps):
+            due = state.global_step % REDRAW == 0 or state.global_step == state.max_steps
+            if not (due and state.is_world_process_zero and state.global_step > self.drawn):
                 return
+            self.drawn = state.global_step
             shown = draw(state, args)
             for place, thing in zip(self.places, shown, strict=False):
                 place.update(thing)

@@ -4,7 +4,7 @@
 `tokens_per_second`: completion tokens while sampling, for one process.
 `rewards/NAME/group_std`: a reward's standard deviation within a group, mean over the groups.
 `ratio/mean`, `ratio/min`, `ratio/max`: new to old probability, where a batch serves several updates.
-`picture_effect`: how much likelier its own picture makes an answer than another picture, in nats a token.
+`picture_effect`: how much likelier its own picture makes a completion than another picture does, in nats.
 Watching changes nothing: it draws no random number and leaves no gradient.
 """
 
@@ -136,14 +136,14 @@ class WatchedTrainer(GRPOTrainer):
         whole = not (self.is_fsdp_enabled or self.is_deepspeed_enabled)  # one process alone can call the model
         if self.model.training and due and whole:
             own = torch.tensor(self._picture_effect(output), device=self.accelerator.device)
-            effect, tokens = self.accelerator.gather(own).view(-1, 2).sum(0).tolist()
-            if tokens:
-                self._metrics["train"]["picture_effect"].append(effect / tokens)
+            effect, rows = self.accelerator.gather(own).view(-1, 2).sum(0).tolist()
+            if rows:
+                self._metrics["train"]["picture_effect"].append(effect / rows)
         return output
 
     def _picture_effect(self, output: dict[str, Any]) -> tuple[float, float]:
-        """(sum over the tokens of a few completions of how much their own pictures raise log-probabilities, number of
-        these tokens); (0, 0) where no question has a picture."""
+        """(sum over a few completions of how much their own pictures raise their log-probabilities, number of these
+        completions); (0, 0) where no question has a picture. The mean estimates a divergence: it is 0 or more."""
         pictures = output.get("num_images") or []
         rows = [row for row in range(0, len(pictures), self.num_generations) if pictures[row]][:ROWS]
         if not rows:
@@ -154,8 +154,7 @@ class WatchedTrainer(GRPOTrainer):
         with torch.no_grad(), self.accelerator.autocast():
             right, wrong = (self._plain_logps(batch) for batch in (own, {**own, "pixel_values": others}))
         self.model.train()
-        mask = own["completion_mask"]
-        return ((right - wrong) * mask).sum().item(), mask.sum().item()
+        return ((right - wrong) * own["completion_mask"]).sum().item(), float(len(rows))
 
     def _plain_logps(self, batch: dict[str, Any]) -> torch.Tensor:
         """TRL's own log-probabilities of the completion tokens, (rows, tokens); pictures by row."""

@@ -23,8 +23,8 @@ FAMILIES = "curb65,nodule_count"
 
 @pytest.mark.parametrize("update", ["shared", "stock"])
 def test_shares_and_group_deviations_are_those_of_the_completions(make_trainer, tmp_path, update):
-    questions = make_questions(FAMILIES, "train", 4, seed=3)
-    trainer = make_trainer(update, questions=questions, **{"grpo.max_completion_length": 32})
+    questions = make_questions("curb65,apgar", "train", 4, seed=3)
+    trainer = make_trainer(update, questions=questions, **{"grpo.max_completion_length": 64})
     batch = generation_batch(trainer)
     ids = [
         own[mask.bool()].tolist() for own, mask in zip(batch["completion_ids"], batch["completion_mask"], strict=True)
@@ -34,7 +34,7 @@ def test_shares_and_group_deviations_are_those_of_the_completions(make_trainer, 
         grade(text, questions[i // 4], finish_reason="stop" if own[-1] in trainer.eos_token_ids else "length")
         for i, (text, own) in enumerate(zip(texts, ids, strict=True))
     ]
-    assert {v.well_formed for v in verdicts} == {v.correct for v in verdicts} == {True, False}
+    assert {v.truncated for v in verdicts} == {v.correct for v in verdicts} == {True, False}
     logged = {name: values for name, values in trainer._metrics["train"].items()}
     for name in ("well_formed", "correct", "truncated"):
         assert logged[name] == [pytest.approx(fmean(getattr(v, name) for v in verdicts))], name
@@ -84,7 +84,8 @@ def test_ratios_are_new_to_old_probability(make_trainer, update, loss, expected)
 
 
 def test_several_updates_log_their_ratios(make_trainer):
-    trainer = make_trainer("shared", **{"grpo.updates": 2, "grpo.micro_batch": 8, "grpo.learning_rate": 3e-4})
+    settings = {"grpo.updates": 2, "grpo.micro_batch": 8, "grpo.reward": {"published": 1.0, "overlong": 1.0}}
+    trainer = make_trainer("shared", **settings, **{"grpo.learning_rate": 3e-4})
     trainer.train()
     first, second = trainer.state.log_history[:2]
     assert first["ratio/min"] == pytest.approx(1, abs=1e-4) and first["ratio/max"] == pytest.approx(1, abs=1e-4)
@@ -105,7 +106,7 @@ def test_pictures_have_an_effect_and_none_where_the_model_does_not_see_them(make
     trainer.model.model.get_image_features = features
     generation_batch(trainer)
     assert trainer._metrics["train"]["picture_effect"] == [0.0]
-    assert effect > 0.05, effect
+    assert effect > 1, effect
 
 
 def test_text_questions_have_no_pictures_effect(make_trainer):
