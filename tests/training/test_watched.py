@@ -23,7 +23,7 @@ FAMILIES = "curb65,nodule_count"
 
 @pytest.mark.parametrize("update", ["shared", "stock"])
 def test_shares_and_group_deviations_are_those_of_the_completions(make_trainer, tmp_path, update):
-    questions = make_questions("curb65,apgar", "train", 4, seed=3)
+    questions = make_questions("curb65,apgar", "train", 12, seed=3)
     trainer = make_trainer(update, questions=questions, **{"grpo.max_completion_length": 64})
     batch = generation_batch(trainer)
     ids = [
@@ -39,7 +39,7 @@ def test_shares_and_group_deviations_are_those_of_the_completions(make_trainer, 
     for name in ("well_formed", "correct", "truncated"):
         assert logged[name] == [pytest.approx(fmean(getattr(v, name) for v in verdicts))], name
     assert logged["no_answer"] == [pytest.approx(fmean(v.letter is None for v in verdicts))]
-    spreads = [stdev(v.reward for v in verdicts[i : i + 4]) for i in range(0, 16, 4)]
+    spreads = [stdev(v.reward for v in verdicts[i : i + 4]) for i in range(0, 48, 4)]
     assert logged["rewards/published/group_std"] == [pytest.approx(fmean(spreads))]
     assert logged["tokens_per_second"][0] > 0
     sample = latest_sample(tmp_path)
@@ -84,12 +84,16 @@ def test_ratios_are_new_to_old_probability(make_trainer, update, loss, expected)
 
 
 def test_several_updates_log_their_ratios(make_trainer):
-    settings = {"grpo.updates": 2, "grpo.micro_batch": 8, "grpo.reward": {"published": 1.0, "overlong": 1.0}}
-    trainer = make_trainer("shared", **settings, **{"grpo.learning_rate": 3e-4})
+    """The first update after sampling has ratios of 1, the second has others."""
+    settings = {"grpo.updates": 2, "grpo.micro_batch": 8, "grpo.reward": {"published": 1.0, "overlong": 0.1}}
+    questions = make_questions("curb65,nodule_count,cup_to_disc_ratio", "train", 8, seed=3)
+    trainer = make_trainer("shared", questions=questions, **settings, **{"grpo.max_steps": 4})
     trainer.train()
-    first, second = trainer.state.log_history[:2]
-    assert first["ratio/min"] == pytest.approx(1, abs=1e-4) and first["ratio/max"] == pytest.approx(1, abs=1e-4)
-    assert second["ratio/min"] < 0.99 and second["ratio/max"] > 1.01
+    first, second, third, fourth = trainer.state.log_history[:4]
+    for row in (first, third):
+        assert row["ratio/min"] == pytest.approx(1, abs=1e-4) and row["ratio/max"] == pytest.approx(1, abs=1e-4)
+    for row in (second, fourth):
+        assert row["ratio/min"] < 0.99 and row["ratio/max"] > 1.01
 
 
 def test_pictures_have_an_effect_and_none_where_the_model_does_not_see_them(make_trainer):
