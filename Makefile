@@ -1,9 +1,10 @@
 # `make course` runs the whole course, `make test` the tests; both set everything up in .venv first.
-# A torch that is already in .venv is kept.
+# A torch that is already in .venv is kept. Tests run in WORKERS processes, those of one file in one of them.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PROFILE ?= tiny
+WORKERS ?= 2
 
 .PHONY: setup course lab test test-processes test-all lint clean
 
@@ -25,13 +26,13 @@ lab: setup
 	$(BIN)/jupyter lab --notebook-dir=.
 
 test: setup
-	$(BIN)/python -m pytest -q -m "not slow and not processes" $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow and not processes" $(PYTEST_ARGS)
 
 test-processes: setup
 	$(BIN)/python -m pytest -q -m "processes and not slow" $(PYTEST_ARGS)
 
 test-all: setup
-	$(BIN)/python -m pytest -q $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

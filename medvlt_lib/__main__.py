@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from medvlt_lib.core.errors import UserError
+from medvlt_lib.core.errors import Terminated, UserError
 from medvlt_lib.core.tables import percent
 from medvlt_lib.core.terminal import (
     Inputs,
@@ -264,6 +264,9 @@ def main() -> None:
         sentence = f"cannot write {error.filename} ({error.strerror}); make room, or work in another folder."
         print(f"error: {sentence}", file=sys.stderr)
         raise SystemExit(2) from None
+    except Terminated as stop:
+        print(f"{stop}; the same command goes on from there.", file=sys.stderr)
+        raise SystemExit(143) from None
     except KeyboardInterrupt:
         print("stopped; the same command continues from what is on disk.", file=sys.stderr)
         raise SystemExit(130) from None

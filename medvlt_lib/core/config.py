@@ -9,13 +9,13 @@ both. No torch here.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import AfterValidator, Field, ValidationError
 
+from medvlt_lib.core.combinations import impossible
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.sections import Data, EngineSettings, Eval, Filtering, Grpo, Launch, Model, Section, Sft
 
@@ -78,8 +78,8 @@ class Profile(Section):
         A stage that has begun may be continued only with these unchanged. Left out are the settings in BOUNDS: they say
         how much is in memory at once, on how many GPUs an engine lies, what may be spent, how often a checkpoint is
         written, where a log is reported, and beyond which length a row is refused. Whatever they are, the results are
-        the same but for rounding. So GRPO that ran out of memory continues with a smaller micro-batch: every loss but
-        `bnpo` comes to the same however a batch is cut.
+        the same but for rounding. So GRPO that ran out of memory continues with a smaller micro-batch, which changes no
+        loss but `bnpo`.
 
         A micro-batch stays where it counts: in SFT and with the loss `bnpo`, which average over the tokens of each
         micro-batch, and with LoRA's dropout, which draws one mask a forward pass. What a model sees (model.max_pixels)
@@ -190,7 +190,7 @@ def checked(values: dict[str, Any], arm: str | None = None) -> Profile:
         profile = Profile.model_validate(values)
     except ValidationError as error:
         raise UserError(f"profile {name}: {'' if arm is None else f'arms.{arm}.'}{_wrong_key(error)}") from None
-    for sentence in _impossible(profile):
+    for sentence in impossible(profile):
         own = {f"arms.{arm}.{s}.{k}": v for s, keys in profile.arms.get(arm or "", {}).items() for k, v in keys.items()}
         where = f"with {', '.join(f'{key} = {value}' for key, value in own.items())}, " if own else ""
         raise UserError(f"profile {name}: {where}{sentence}.")
@@ -209,97 +209,3 @@ def _wrong_key(error: ValidationError) -> str:
     if first["type"] == "extra_forbidden":
         what = " is not a setting"
     return f"{key}{what}; see medvlt_lib/core/sections.py for what may stand there."
-
-
-def _impossible(p: Profile) -> Iterator[str]:
-    """A sentence for every combination of settings that cannot work."""
-    yield from _impossible_places(p)
-    yield from _uneven_batches(p)
-    yield from _caps_without_prices(p)
-    if not p.filtering.keep_from <= p.filtering.keep_to < p.filtering.samples:
-        yield (
-            f"filtering keeps {p.filtering.keep_from} to {p.filtering.keep_to} of {p.filtering.samples} samples; "
-            "the band must lie below the number of samples"
-        )
-    if p.grpo.update == "stock" and (p.grpo.order != "shuffled" or p.grpo.dynamic_sampling):
-        yield "grpo.order and grpo.dynamic_sampling choose questions for grpo.update shared; set that, or neither"
-    if p.grpo.dynamic_sampling and p.grpo.scale_rewards == "batch":
-        yield (
-            "grpo.dynamic_sampling samples a batch in parts, which grpo.scale_rewards batch cannot scale as one; "
-            "set scale_rewards group or none"
-        )
-    if p.grpo.reward.keys() == {"overlong"}:
-        yield "grpo.reward is overlong alone, which pays for no answer; add published"
-    if not {p.filtering.grader, p.eval.grader} <= p.grpo.fitting_graders():
-        yield (
-            "filtering.grader and eval.grader must be grpo.reward's paper, or tolerant, "
-            "so that filter, reward and evaluation fit together"
-        )
-    if p.engine.kind == "openai" and p.engine.url is None:
-        yield "engine.kind is openai without engine.url; give the server's address, ending in /v1"
-
-
-def _uneven_batches(p: Profile) -> Iterator[str]:
-    """Rows that cannot be shared evenly by updates, micro-batches and devices."""
-    g, devices = p.grpo, p.launch.devices
-    rows = g.updates * g.micro_batch * devices
-    if p.completions() % rows:
-        yield (
-            f"grpo.prompts x grpo.group_size = {p.completions()} completions do not divide into "
-            f"grpo.updates x grpo.micro_batch x launch.devices = {rows}; change one of them"
-        )
-    if g.micro_batch % g.group_size and g.group_size % g.micro_batch:
-        yield (
-            f"grpo.micro_batch {g.micro_batch} and grpo.group_size {g.group_size} do not divide each other; "
-            "make one a multiple of the other"
-        )
-    if g.save_every % g.updates:
-        yield (
-            f"grpo.save_every {g.save_every} is not a multiple of grpo.updates {g.updates}; "
-            "a checkpoint must not fall inside a step"
-        )
-    if g.prompts % devices:
-        yield f"grpo.prompts {g.prompts} cannot be shared by launch.devices {devices}; make it a multiple"
-    if p.sft.batch % (p.sft.micro_batch * devices):
-        yield (
-            f"sft.batch {p.sft.batch} is not a multiple of sft.micro_batch x launch.devices = "
-            f"{p.sft.micro_batch * devices}; change one of them"
-        )
-
-
-def _impossible_places(p: Profile) -> Iterator[str]:
-    """Weights that cannot be trained, or sampled from, where they lie."""
-    devices, strategy, sampler = p.launch.devices, p.launch.strategy, p.grpo.sampler
-    if devices > 1 and strategy == "single":
-        yield f"launch.devices is {devices} with launch.strategy single; choose ddp, fsdp or zero3"
-    if p.model.quantization != "none" and p.model.lora is None:
-        yield (
-            "model.quantization is nf4 without model.lora, and 4-bit weights cannot be trained; "
-            "set model.lora or quantization none"
-        )
-    if p.model.quantization != "none" and strategy != "single":
-        yield (
-            f"model.quantization is nf4 with launch.strategy {strategy}, and 4-bit weights train on one device; "
-            "set launch.strategy single, or model.quantization none"
-        )
-    if sampler == "engine" and strategy in ("fsdp", "zero3"):
-        yield (
-            f"grpo.sampler engine samples with all weights, and launch.strategy {strategy} leaves every device a part "
-            "of them, so training would wait for ever; set launch.strategy ddp, or grpo.sampler trl-vllm-server"
-        )
-    if sampler == "trl-vllm-server" and strategy == "single":
-        yield "grpo.sampler trl-vllm-server is for training on many devices; set grpo.sampler engine"
-
-
-def _caps_without_prices(p: Profile) -> Iterator[str]:
-    """A cap on spending counts nothing where the prices are not known."""
-    engine, data = p.engine, p.data
-    if engine.max_cost is not None and min(engine.prompt_price, engine.completion_price) == 0:
-        yield (
-            "engine.max_cost needs engine.prompt_price and engine.completion_price, dollars a million tokens; set both"
-        )
-    if data.endpoint_max_cost is not None and min(data.endpoint_prompt_price, data.endpoint_completion_price) == 0:
-        yield (
-            "data.endpoint_max_cost needs data.endpoint_prompt_price and data.endpoint_completion_price, "
-            "dollars a million tokens; set both"
-        )

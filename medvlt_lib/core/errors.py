@@ -11,6 +11,10 @@ class UserError(Exception):
         return [f"error: {self}"]
 
 
+class Terminated(Exception):
+    """SIGTERM came, and what was done is on disk; the message says what."""
+
+
 def first_line(error: Exception) -> str:
     """What an error says, in one line, for the middle of a sentence; its kind where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -178,7 +178,10 @@ class Grpo(Optimisation):
     `epsilon_high`: the upper bound of clipping, where it is not `epsilon` (DAPO's clip-higher: 0.28 with 0.2).
     `order`: `shuffled`; `easy-first`, by filtering's pass counts; `online`, a curriculum that follows the policy
     (medvlt_lib/training/question_queue.py). `dynamic_sampling`: how many times in a step groups whose rewards are all
-    equal are replaced by those of the next questions; each time costs the rollouts of the groups replaced."""
+    equal are replaced by those of the next questions; each time costs the rollouts of the groups replaced.
+
+    `validate_every`: optimizer updates between two looks at `validation_questions` questions of 01_data, which decide
+    with the rule of medvlt_lib/training/validation.py whether the checkpoint is that of the last step; null: always."""
 
     prompts: int = Field(256, ge=1)
     group_size: int = Field(8, ge=2)
@@ -197,6 +200,8 @@ class Grpo(Optimisation):
     data: Literal["kept", "control"] = "kept"
     order: Literal["shuffled", "easy-first", "online"] = "shuffled"
     dynamic_sampling: int = Field(0, ge=0, le=8)
+    validate_every: int | None = Field(None, ge=1)
+    validation_questions: int = Field(40, ge=1)
 
     def fitting_graders(self) -> set[str]:
         """The graders by whose rules an answer counts that the rewards pay for."""

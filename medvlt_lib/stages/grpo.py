@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medvlt_lib.core.config import Profile
 from medvlt_lib.core.errors import UserError
@@ -19,6 +19,7 @@ from medvlt_lib.training.rollouts import gather_samples
 from medvlt_lib.training.stored_questions import StoredQuestions
 from medvlt_lib.training.trackers import refuse_missing_tracker
 from medvlt_lib.training.trainer import train_resumably
+from medvlt_lib.training.validation import Validation, validation_slice
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -38,6 +39,8 @@ def run(
     inputs = arm_inputs(run_, "04", arm, profile.grpo.data, data, init)
     if profile.grpo.order != "shuffled":
         inputs["pass_counts"] = run_.require("02") / "pass_counts.parquet"
+    if profile.grpo.validate_every:
+        inputs["validation"] = run_.require("01") / "validation.parquet"
     settings = {**run_.settings("model", "engine", "grpo", "launch", arm=arm), "model.weights": weights_id(profile)}
     with run_.stage("04", settings, inputs, arm, scratch=("training", "samples")) as stage:
         if not stage.finished:
@@ -56,7 +59,7 @@ def _refuse_other_engines(profile: Profile) -> None:
 
 def train(
     profile: Profile, inputs: dict[str, Path], folder: Path, callbacks: Sequence[TrainerCallback] = ()
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Reinforce a profile's model on inputs["data"], from inputs["init"] where given; checkpoint, log and samples go to
     `folder`."""
     g = profile.grpo
@@ -73,12 +76,19 @@ def train(
     processor = profile_processor(profile)
     model = load_policy(profile, inputs.get("init"), True, g.seed)
     pass_counts = pass_counts_of(questions, inputs["pass_counts"], g.order) if "pass_counts" in inputs else ()
+    validation = None
+    if "validation" in inputs:
+        chosen = validation_slice(inputs["validation"], g.validation_questions)
+        validation = Validation(profile, chosen, folder / "training")
+        callbacks = [validation, *callbacks]
     trainer = make_trainer(profile, model, processor, questions, folder, callbacks, pass_counts)
-    # Step 3: train, from the last checkpoint where there is one, and keep what it ends with.
-    train_resumably(trainer, "reward")
+    if validation is not None:
+        validation.trainer = trainer
+    # Step 3: train, from the last checkpoint where there is one, and keep what it ends with, or its best step.
+    train_resumably(trainer, "reward", g.updates)
     if trainer.is_world_process_zero():
         gather_samples(folder)
-    metrics = finish_training(trainer, folder, profile.model.name)
+    metrics = finish_training(trainer, folder, profile.model.name, validation)
     means = [float(row["reward"]) for row in trainer.state.log_history if "reward" in row]
     return {**metrics, "first_reward": means[0], "last_reward": means[-1]}
 

@@ -64,7 +64,7 @@ class QuestionQueue:
         """Count `right` of `answers` answers for each of the questions just asked; what was known of all fades."""
         self.right *= FORGETTING
         self.wrong *= FORGETTING
-        places = np.asarray(questions)
+        places = np.asarray(questions, dtype=int)
         np.add.at(self.right, places, np.asarray(right, dtype=float))
         np.add.at(self.wrong, places, answers - np.asarray(right, dtype=float))
 

@@ -49,14 +49,17 @@ class AlreadyTrained(Exception):
     """The checkpoint that training goes on from is of the last step: its weights are final."""
 
 
-def train_resumably(trainer: Trainer, figure: str) -> None:
+def train_resumably(trainer: Trainer, figure: str, updates: int = 1) -> None:
     """Train from the newest whole checkpoint of the trainer's output folder, or from the start.
 
     After the last step nothing more is trained: the trainer then holds the weights and the log of its last checkpoint.
+    SIGTERM saves at the next step that ends `updates` updates, and raises Terminated.
     The progress bar shows `figure` of the log ('loss' or 'reward'); every step's full row goes to log.jsonl instead,
     and to the tracker where one is set.
     """
     from transformers import PrinterCallback, ProgressCallback
+
+    from medvlt_lib.training.stopping import saved_on_sigterm
 
     class Progress(ProgressCallback):
         def on_train_begin(self, args, state, control, **kwargs):
@@ -78,5 +81,5 @@ def train_resumably(trainer: Trainer, figure: str) -> None:
     keep_tensorboard(trainer, Path(str(trainer.args.output_dir)).parent)
     if not (hasattr(trainer.model, "peft_config") or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
         trainer._load_from_checkpoint = lambda checkpoint, model=None: load_weights(trainer.model, checkpoint)
-    with suppress(AlreadyTrained):
+    with saved_on_sigterm(trainer, updates), suppress(AlreadyTrained):
         trainer.train(resume_from_checkpoint=last_checkpoint(Path(trainer.args.output_dir)))

@@ -30,7 +30,8 @@ def main() -> None:
     target, processes = Path(sys.argv[1]), int(sys.argv[2])
     settings = {
         "model.name": "phantom:small", "grpo.prompts": 4, "grpo.group_size": 4, "grpo.micro_batch": 8,
-        "grpo.max_steps": 3, "grpo.max_completion_length": 32, "grpo.save_every": 100, "launch.devices": processes,
+        "grpo.max_steps": 3, "grpo.max_completion_length": 32, "grpo.save_every": 100,
+        "launch.devices": processes, "sft.micro_batch": 8,
         "launch.strategy": "ddp" if processes > 1 else "single",
     }  # fmt: skip
     profile = load_profile("tiny", settings)

@@ -81,7 +81,7 @@ def test_a_process_without_signal_takes_part_with_zero(tmp_path):
     results = []
     for processes in (1, 2):
         target = tmp_path / f"{processes}.pt"
-        launch = f"accelerate launch --cpu --config_file {config} --num_processes 2 " if processes == 2 else "python "
+        launch = f"accelerate launch --config_file {config} --num_processes 2 " if processes == 2 else "python "
         done = pasted(root, f"PYTHONPATH={root} {launch}{script} {target} {processes}")
         assert done.returncode == 0, done.stderr[-3000:]
         results.append(torch.load(target))

@@ -35,7 +35,10 @@ def test_worth_is_the_expected_variance_of_a_reward():
 
 
 def test_online_asks_questions_of_middling_difficulty():
-    """Of 40 questions whose pass rates go from 0 to 1, those near one half are asked most, once that is known."""
+    """Of 40 questions whose pass rates go from 0 to 1, those near one half are asked most, once that is known.
+
+    Drawn in proportion to v = p(1 - p), the mean variance is E[v^2] / E[v] = (1/30) / (1/6), 1.2 times that of chance.
+    """
     rates = np.linspace(0, 1, 40)
     queue, random = QuestionQueue(40, "online", seed=1), np.random.default_rng(5)
     asked = []
@@ -46,7 +49,7 @@ def test_online_asks_questions_of_middling_difficulty():
         if step >= 40:
             asked.extend(chosen)
     variance = fmean(rates[asked] * (1 - rates[asked]))
-    assert variance > 1.2 * fmean(rates * (1 - rates))
+    assert variance > 1.15 * fmean(rates * (1 - rates))
 
 
 def test_what_was_counted_fades():

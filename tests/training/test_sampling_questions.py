@@ -137,7 +137,7 @@ def test_easy_first_needs_the_pass_counts_of_its_questions(tmp_path):
     ("settings", "sentence"),
     [
         ({"grpo.update": "stock", "grpo.order": "online"}, "for grpo.update shared"),
-        ({"grpo.dynamic_sampling": 2, "grpo.scale_rewards": "batch"}, "cannot scale as one"),
+        ({"grpo.dynamic_sampling": 2, "grpo.scale_rewards": "batch"}, "cannot scale a batch as one"),
         ({"grpo.dynamic_sampling": 9}, "grpo.dynamic_sampling is 9"),
         ({"grpo.order": "hardest"}, "grpo.order is 'hardest'"),
         ({"grpo.epsilon_high": 0}, "grpo.epsilon_high is 0"),

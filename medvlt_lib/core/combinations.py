@@ -1,0 +1,102 @@
+"""Settings that each are well and together cannot work: a sentence for every such combination. No torch here.
+
+`p` is a Profile everywhere, of medvlt_lib/core/config.py, which asks here and so cannot be imported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+
+def impossible(p: Any) -> Iterator[str]:
+    """A sentence for every combination of settings that cannot work."""
+    yield from _impossible_places(p)
+    yield from _uneven_batches(p)
+    yield from _caps_without_prices(p)
+    if not p.filtering.keep_from <= p.filtering.keep_to < p.filtering.samples:
+        yield (
+            f"filtering keeps {p.filtering.keep_from} to {p.filtering.keep_to} of {p.filtering.samples} samples; "
+            "the band must lie below the number of samples"
+        )
+    if p.grpo.update == "stock" and (p.grpo.order != "shuffled" or p.grpo.dynamic_sampling):
+        yield "grpo.order and grpo.dynamic_sampling choose questions for grpo.update shared; set that, or neither"
+    if p.grpo.dynamic_sampling and p.grpo.scale_rewards == "batch":
+        yield "grpo.dynamic_sampling cannot scale a batch as one; set grpo.scale_rewards group or none"
+    if p.grpo.validate_every and p.grpo.sampler != "engine":
+        yield "grpo.validate_every needs grpo.sampler engine, which has the weights in training; set it to null"
+    if p.grpo.reward.keys() == {"overlong"}:
+        yield "grpo.reward is overlong alone, which pays for no answer; add published"
+    if not {p.filtering.grader, p.eval.grader} <= p.grpo.fitting_graders():
+        yield (
+            "filtering.grader and eval.grader must be grpo.reward's paper, or tolerant, "
+            "so that filter, reward and evaluation fit together"
+        )
+    if p.engine.kind == "openai" and p.engine.url is None:
+        yield "engine.kind is openai without engine.url; give the server's address, ending in /v1"
+
+
+def _uneven_batches(p: Any) -> Iterator[str]:
+    """Rows that cannot be shared evenly by updates, micro-batches and devices."""
+    g, devices = p.grpo, p.launch.devices
+    rows = g.updates * g.micro_batch * devices
+    if p.completions() % rows:
+        yield (
+            f"grpo.prompts x grpo.group_size = {p.completions()} completions do not divide into "
+            f"grpo.updates x grpo.micro_batch x launch.devices = {rows}; change one of them"
+        )
+    if g.micro_batch % g.group_size and g.group_size % g.micro_batch:
+        yield (
+            f"grpo.micro_batch {g.micro_batch} and grpo.group_size {g.group_size} do not divide each other; "
+            "make one a multiple of the other"
+        )
+    if g.save_every % g.updates:
+        yield (
+            f"grpo.save_every {g.save_every} is not a multiple of grpo.updates {g.updates}; "
+            "a checkpoint must not fall inside a step"
+        )
+    if g.prompts % devices:
+        yield f"grpo.prompts {g.prompts} cannot be shared by launch.devices {devices}; make it a multiple"
+    if p.sft.batch % (p.sft.micro_batch * devices):
+        yield (
+            f"sft.batch {p.sft.batch} is not a multiple of sft.micro_batch x launch.devices = "
+            f"{p.sft.micro_batch * devices}; change one of them"
+        )
+
+
+def _impossible_places(p: Any) -> Iterator[str]:
+    """Weights that cannot be trained, or sampled from, where they lie."""
+    devices, strategy, sampler = p.launch.devices, p.launch.strategy, p.grpo.sampler
+    if devices > 1 and strategy == "single":
+        yield f"launch.devices is {devices} with launch.strategy single; choose ddp, fsdp or zero3"
+    if p.model.quantization != "none" and p.model.lora is None:
+        yield (
+            "model.quantization is nf4 without model.lora, and 4-bit weights cannot be trained; "
+            "set model.lora or quantization none"
+        )
+    if p.model.quantization != "none" and strategy != "single":
+        yield (
+            f"model.quantization is nf4 with launch.strategy {strategy}, and 4-bit weights train on one device; "
+            "set launch.strategy single, or model.quantization none"
+        )
+    if sampler == "engine" and strategy in ("fsdp", "zero3"):
+        yield (
+            f"grpo.sampler engine samples with all weights, and launch.strategy {strategy} leaves every device a part "
+            "of them, so training would wait for ever; set launch.strategy ddp, or grpo.sampler trl-vllm-server"
+        )
+    if sampler == "trl-vllm-server" and strategy == "single":
+        yield "grpo.sampler trl-vllm-server is for training on many devices; set grpo.sampler engine"
+
+
+def _caps_without_prices(p: Any) -> Iterator[str]:
+    """A cap on spending counts nothing where the prices are not known."""
+    engine, data = p.engine, p.data
+    if engine.max_cost is not None and min(engine.prompt_price, engine.completion_price) == 0:
+        yield (
+            "engine.max_cost needs engine.prompt_price and engine.completion_price, dollars a million tokens; set both"
+        )
+    if data.endpoint_max_cost is not None and min(data.endpoint_prompt_price, data.endpoint_completion_price) == 0:
+        yield (
+            "data.endpoint_max_cost needs data.endpoint_prompt_price and data.endpoint_completion_price, "
+            "dollars a million tokens; set both"
+        )
