@@ -88,9 +88,10 @@ def nothing_is_learnt(rows: Log) -> bool:
 
 
 def form_is_hacked(rows: Log) -> bool:
-    """Form and reward have risen, right answers have not."""
-    form, right = column(rows, "well_formed"), column(rows, "correct")
-    if len(right) < PATIENCE or _late(form) - _early(form) < 0.1:
+    """Form and reward have risen; of the answers that were given, no more are right (a guess in form may be, too)."""
+    form = column(rows, "well_formed")
+    right = [row["correct"] / (1 - row["no_answer"]) for row in rows if row.get("no_answer", 1) < 1]
+    if len(form) < PATIENCE or len(right) < 2 * RECENT or _late(form) - _early(form) < 0.1:
         return False
     return _has_risen(form, 2) and _has_risen(column(rows, "reward"), 2) and not _has_risen(right)
 

@@ -23,7 +23,7 @@ def healthy(steps=40):
             "frac_reward_zero_std": 0.2, "grad_norm": 0.6, 
             "entropy": 0.9 - 0.4 * i / steps, "completions/clipped_ratio": 0.02, "loss": 0.0,
             "live_groups": 0.8, "correct": 0.45 + 0.4 * i / steps + noise.uniform(-0.06, 0.06),
-            "well_formed": 0.7 + 0.3 * i / steps, **({"picture_effect": 1.5} if i % 10 == 0 else {}),
+            "no_answer": 0.05, "well_formed": 0.7 + 0.3 * i / steps, **({"picture_effect": 1.5} if i % 10 == 0 else {}),
         }
         for i in range(steps)
     ]  # fmt: skip
