@@ -109,6 +109,7 @@ def grpo_arguments(profile: Profile, folder: Path) -> GRPOConfig:
         reward_weights=list(g.reward.values()),
         temperature=g.temperature,
         num_iterations=1,
+        log_multimodal=False,  # TRL would gather pictures from those processes alone that have some, and never end
         **server,
     )
 
