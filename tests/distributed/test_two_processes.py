@@ -108,8 +108,8 @@ def test_a_process_without_pictures_beside_one_that_has_some(tmp_path):
         results.append(json.loads(target.read_text()))
     one, two = results
     assert sorted(two["pictured"][0]) == [False, True]
-    for first, second in list(zip(one["log"], two["log"], strict=True))[:3]:
-        for name in ("reward", "well_formed", "correct", "no_answer", "truncated", "rewards/published/group_std"):
-            assert first.get(name) == pytest.approx(second.get(name)), name
+    first, second = one["log"][0], two["log"][0]  # later they differ: which groups an update takes does
+    for name in ("reward", "well_formed", "correct", "no_answer", "truncated", "rewards/published/group_std"):
+        assert first[name] == pytest.approx(second[name]), name
     assert two["log"][0]["picture_effect"] > 0
     assert two["log"][1]["ratio/max"] > two["log"][0]["ratio/max"] == pytest.approx(1, abs=1e-4)
