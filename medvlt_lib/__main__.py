@@ -183,7 +183,8 @@ def grpo(
     """04: reinforce with a verifiable reward (GRPO) on the kept questions.
 
     Needs 02, and for a chained arm such as sft_text-rl_image its first part. Writes a checkpoint, log.jsonl and
-    samples.jsonl to runs/RUN/04_grpo/ARM. Interrupted, it continues.
+    samples.jsonl (one group a step) to runs/RUN/04_grpo/ARM. Says on stderr when something goes wrong, and which
+    setting to turn. Interrupted, it continues. launch.tracker=tensorboard (or trackio, wandb) reports the log there.
     Example: medvlt grpo --arm rl_image --set grpo.max_steps=20
     """
     from medvlt_lib.stages.grpo import run as work

@@ -21,7 +21,7 @@ from medvlt_lib.core.sections import Data, EngineSettings, Eval, Filtering, Grpo
 
 PROFILES = Path(__file__).parents[1] / "assets" / "profiles"
 NEW_NAMES = {"engine.prompt_style": "model.prompt_style"}  # settings that were called otherwise before
-# Settings that bound memory, money or time, or refuse a row that is too long: see Profile.identity.
+# Settings that bound memory, money or time, refuse a row that is too long, or only report: see Profile.identity.
 BOUNDS = frozenset(
     {
         "engine.tensor_parallel", "engine.gpu_memory", "engine.max_images", "engine.batch_tokens", "engine.concurrency",
@@ -29,6 +29,7 @@ BOUNDS = frozenset(
         "data.endpoint_prompt_price", "data.endpoint_completion_price", "data.endpoint_max_cost",
         "sft.gradient_checkpointing", "sft.save_every", "sft.max_length",
         "grpo.micro_batch", "grpo.gradient_checkpointing", "grpo.save_every", "grpo.max_prompt_length",
+        "launch.tracker",
     }
 )  # fmt: skip
 
@@ -76,8 +77,9 @@ class Profile(Section):
 
         A stage that has begun may be continued only with these unchanged. Left out are the settings in BOUNDS: they say
         how much is in memory at once, on how many GPUs an engine lies, what may be spent, how often a checkpoint is
-        written, and beyond which length a row is refused. Whatever they are, the results are the same but for rounding.
-        So GRPO that ran out of memory continues with a smaller micro-batch, which changes no loss but `bnpo`.
+        written, where a log is reported, and beyond which length a row is refused. Whatever they are, the results are
+        the same but for rounding. So GRPO that ran out of memory continues with a smaller micro-batch, which changes no
+        loss but `bnpo`.
 
         A micro-batch stays where it counts: in SFT and with the loss `bnpo`, which average over the tokens of each
         micro-batch, and with LoRA's dropout, which draws one mask a forward pass. What a model sees (model.max_pixels)

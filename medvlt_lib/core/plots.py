@@ -95,15 +95,21 @@ def pass_counts(counts: dict[str, Sequence[int]], samples: int, keep_from: int, 
 
 def curves(log: Sequence[dict], keys: dict[str, str], total: int | None = None, smooth: int = 5) -> Figure:
     """Training curves over steps: one panel for every `key: label`, with a running mean over `smooth` steps."""
+    return panels(log, {label: {key: f"mean of {smooth} steps"} for key, label in keys.items()}, total, smooth)
+
+
+def panels(log: Sequence[dict], keys: dict[str, dict[str, str]], total: int | None = None, smooth: int = 5) -> Figure:
+    """Training curves as `curves`, with several in a panel: `keys` maps a panel's label to its `key: name`."""
     figure = Figure(figsize=(3.4 * len(keys), 2.6), layout="constrained")
-    for axis, (key, label) in zip(figure.subplots(1, len(keys), squeeze=False)[0], keys.items(), strict=True):
-        points = [(i + 1, float(row[key])) for i, row in enumerate(r for r in log if key in r)]
-        if points:
-            steps, values = zip(*points, strict=True)
+    for axis, (label, lines) in zip(figure.subplots(1, len(keys), squeeze=False)[0], keys.items(), strict=True):
+        for (key, name), colour in zip(lines.items(), (BLUE, ORANGE, GREEN, RED) * len(lines), strict=False):
+            values = [float(row[key]) for row in log if key in row]
+            steps = range(1, len(values) + 1)
             running = [sum(values[max(0, i - smooth + 1) : i + 1]) / min(i + 1, smooth) for i in range(len(values))]
-            axis.plot(steps, values, color=GREY, linewidth=0.8)
-            axis.plot(steps, running, color=BLUE, linewidth=2, label=f"mean of {smooth} steps")
-            axis.legend(fontsize=8)
+            if len(lines) == 1:
+                axis.plot(steps, values, color=GREY, linewidth=0.8)
+            axis.plot(steps, running, color=colour, linewidth=2, label=name)
+        axis.legend(fontsize=8)
         axis.set(xlabel="step", ylabel=label)
         if total:
             axis.set_xlim(0, total)

@@ -9,7 +9,7 @@ import shutil
 import time
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from medvlt_lib.core.config import Profile
 from medvlt_lib.core.errors import UserError
@@ -17,10 +17,15 @@ from medvlt_lib.core.files import read_json, write_json
 from medvlt_lib.core.memory import peak_memory_mb
 from medvlt_lib.core.records import Completion, Question, Verdict
 from medvlt_lib.core.runs import STAGES, Run, open_run
+from medvlt_lib.course.live import (  # noqa: F401 (notebooks take them from here)
+    answer_box,
+    live_curve,
+    live_grpo,
+    picture_tag,
+    show_sample,
+    side_by_side,
+)
 from medvlt_lib.rollout.engine import Engine, Sampling, prompts_of
-
-if TYPE_CHECKING:
-    from transformers import TrainerCallback
 
 ASSETS = Path(__file__).parents[1] / "assets"
 NOTEBOOKS = ASSETS / "notebooks"  # a link to the project's notebooks/; a wheel holds the files themselves
@@ -129,28 +134,6 @@ def trains_here(run: Run, command: str) -> bool:
     return launch is None
 
 
-def live_curve(key: str, label: str, total: int) -> TrainerCallback:
-    """A trainer callback that draws `key` of the log every few steps, in place."""
-    from IPython.display import display
-    from transformers import TrainerCallback
-
-    from medvlt_lib.core import plots
-
-    class LiveCurve(TrainerCallback):
-        handle = None
-
-        def on_log(self, args, state, control, **_):
-            if state.global_step % 5 and state.global_step < total:
-                return
-            figure = plots.curves(state.log_history, {key: label}, total)
-            if self.handle is None:
-                self.handle = display(figure, display_id=True)
-            else:
-                self.handle.update(figure)
-
-    return LiveCurve()
-
-
 def show_table(cells: list[tuple]) -> None:
     """A table in the notebook; the first row is its head."""
     from IPython.display import HTML, display
@@ -173,20 +156,9 @@ def show_answers(question: Question, answers: list[tuple[Completion | str, Verdi
     options = "<br>".join(
         f"{k}. {html.escape(v)}" + (" ←" if k == question.answer_label else "") for k, v in question.options.items()
     )
-    boxes = ""
-    for answer, verdict in answers:
-        text = answer if isinstance(answer, str) else answer.text
-        colour = "#009E73" if verdict.correct else "#D55E00"
-        mark = "right" if verdict.correct else "wrong"
-        style = f"flex:1 1 220px;border-left:4px solid {colour};padding:4px 8px;margin:4px;text-align:left"
-        words = f"<span style='white-space:pre-wrap'>{html.escape(text)}</span>"
-        boxes += f"<div style='{style}'><b style='color:{colour}'>{mark}</b><br>{words}</div>"
-    head = html.escape(title or question.group)
-    text = f"<b>{head}</b><br>{html.escape(question.question)}<br>{options}"
-    pictures = "".join(map(_picture, question.images))
-    beside = f"<div>{pictures}</div><div style='max-width:32em'>{text}</div>"
-    top = f"<div style='display:flex;gap:12px;text-align:left'>{beside}</div>"
-    display(HTML(f"{top}<div style='display:flex;flex-wrap:wrap'>{boxes}</div>"))
+    boxes = "".join(answer_box(a if isinstance(a, str) else a.text, verdict.correct) for a, verdict in answers)
+    text = f"<b>{html.escape(title or question.group)}</b><br>{html.escape(question.question)}<br>{options}"
+    display(HTML(side_by_side("".join(map(_picture, question.images)), text, boxes)))
 
 
 def _picture(image: str | bytes) -> str:
@@ -198,7 +170,7 @@ def _picture(image: str | bytes) -> str:
 
     buffer = io.BytesIO()
     load_image(image).save(buffer, "PNG")
-    return f"<img style='width:180px' src='data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}'>"
+    return picture_tag(base64.b64encode(buffer.getvalue()).decode(), "png")
 
 
 def expected(notebook: str, profile: str) -> dict | None:

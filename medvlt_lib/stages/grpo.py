@@ -17,6 +17,7 @@ from medvlt_lib.training.grpo_trainer import make_trainer
 from medvlt_lib.training.rewarding import scorable
 from medvlt_lib.training.rollouts import gather_samples
 from medvlt_lib.training.stored_questions import StoredQuestions
+from medvlt_lib.training.trackers import refuse_missing_tracker
 from medvlt_lib.training.trainer import train_resumably
 from medvlt_lib.training.validation import Validation
 
@@ -35,6 +36,7 @@ def run(
     checkpoint/ (see medvlt_lib.training.validation). `callbacks` go to the trainer."""
     profile = run_.profile.for_arm(arm)
     _refuse_other_engines(profile)
+    refuse_missing_tracker(profile)
     inputs = arm_inputs(run_, "04", arm, profile.grpo.data, data, init)
     settings = {**run_.settings("model", "engine", "grpo", "launch", arm=arm), "model.weights": weights_id(profile)}
     if profile.grpo.order != "shuffled":

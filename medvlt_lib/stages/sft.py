@@ -23,6 +23,7 @@ from medvlt_lib.models.loading import load_policy, profile_processor, weights_id
 from medvlt_lib.stages.arms import arm_inputs
 from medvlt_lib.training.checkpoints import finish_training
 from medvlt_lib.training.stored_questions import StoredQuestions
+from medvlt_lib.training.trackers import refuse_missing_tracker
 from medvlt_lib.training.trainer import shared_arguments, train_resumably
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ def run(
 ) -> dict:
     """Trains one arm into 03_sft/<arm>; returns steps and the first and last loss. `callbacks` go to the trainer."""
     profile = run_.profile.for_arm(arm)
+    refuse_missing_tracker(profile)
     inputs = arm_inputs(run_, "03", arm, profile.sft.data, data, init)
     settings = {**run_.settings("model", "engine", "sft", "launch", arm=arm), "model.weights": weights_id(profile)}
     with run_.stage("03", settings, inputs, arm, scratch=("training",)) as stage:

@@ -46,22 +46,21 @@ def make_trainer(
     `pass_counts`: (right answers, answers) of every question in filtering, for the orders that begin with them.
     """
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # its rollout hook is marked experimental, and pinned here
-    from trl import GRPOTrainer
-
     from medvlt_lib.rollout.transformers_engine import TransformersEngine
-    from medvlt_lib.training.grouped import GroupedTrainer
+    from medvlt_lib.training.watched import Watch, WatchedGroupedTrainer, WatchedTrainer
 
     g = profile.grpo
     hook = None
     if g.sampler == "engine":
         engine = TransformersEngine(model, processor, profile.engine.batch_tokens)
         sampling = Sampling(g.group_size, g.temperature, g.max_completion_length, g.seed)
-        hook = rollout_with(engine, sampling, g.max_prompt_length, folder / "samples")
-    trainer_class: Callable[..., GRPOTrainer] = GRPOTrainer
+        hook = rollout_with(engine, sampling, g.max_prompt_length)
+    trainer_class: Callable[..., GRPOTrainer] = WatchedTrainer
     if g.update == "shared":
         queue = QuestionQueue(len(questions), g.order, g.seed, pass_counts)
-        trainer_class = partial(GroupedTrainer, queue=queue, replacements=g.dynamic_sampling)
+        trainer_class = partial(WatchedGroupedTrainer, queue=queue, replacements=g.dynamic_sampling)
     trainer = trainer_class(
+        watch=Watch(profile.eval.grader, profile.model.prompt_style, folder / "samples"),
         model=model,
         reward_funcs=reward_functions(g.reward, g.max_completion_length),
         args=grpo_arguments(profile, folder),
@@ -110,6 +109,7 @@ def grpo_arguments(profile: Profile, folder: Path) -> GRPOConfig:
         reward_weights=list(g.reward.values()),
         temperature=g.temperature,
         num_iterations=1,
+        log_multimodal=False,  # TRL would gather pictures from those processes alone that have some, and never end
         **server,
     )
 
@@ -129,6 +129,7 @@ def training_rows(questions: Sequence[Question], style: str = "medvlthinker") ->
         return {
             "prompt": [[{"role": "user", "content": prompt_text(question, style)}] for question in asked],
             "images": [pictures[number] for number in batch["question"]],
+            "question_id": [question.id for question in asked],
             **{name: [row[name] for row in columns] for name in columns[0]},
         }
 

@@ -1,8 +1,11 @@
 """What goes wrong in a GRPO run, told from its log: each alarm names the likely cause and the setting to turn.
 
-`alarms` looks at the rows of log.jsonl (one a step, in TRL's names) and says what it sees; `alarm_bell` says it on
-stderr while training goes on. That the loss is about 0 is no alarm: at the first update after sampling the ratio is
-1, so the loss is minus the mean advantage, which is 0 by construction; its gradient is not. No torch here.
+`alarms` looks at the rows of log.jsonl (one a step, in the names of TRL and of watched.py) and says what it sees;
+`alarm_bell` says it on stderr while training goes on. No torch here.
+
+That the loss is about 0 is no alarm: at the first update after sampling the ratio is 1, so the loss is minus the mean
+advantage, which is 0 by construction; its gradient is not. A loss of 0 is fatal only where grad_norm is 0 as well, and
+then "constant reward" or "reward without gradient" says why.
 """
 
 from __future__ import annotations
@@ -16,7 +19,9 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
 
 RECENT = 10  # steps that an alarm looks back over
-PATIENCE = 30  # steps before "nothing is learnt" may be said
+PATIENCE = 30  # steps before it may be said what is not learnt
+LOOKS = 3  # looks at the pictures' effect that an alarm takes together; there is one every ten steps
+NO_EFFECT = 0.1  # nats a completion: another picture makes it less likely by a tenth at most
 
 Log = Sequence[dict[str, float]]
 
@@ -45,15 +50,15 @@ def alarm_bell() -> TrainerCallback:
     return AlarmBell()
 
 
-def column(rows: Log, *names: str) -> list[float]:
-    """The figures of the first of `names` that the rows have."""
-    found = next((name for name in names if name in rows[-1]), None)
-    return [float(row[found]) for row in rows if found in row] if found else []
+def column(rows: Log, name: str) -> list[float]:
+    """The figures called `name`, of the rows that have one."""
+    return [float(row[name]) for row in rows if row.get(name) is not None]
 
 
 def reward_is_constant(rows: Log) -> bool:
-    share = column(rows, "frac_reward_zero_std")[-RECENT:]
-    return bool(share) and min(share) == 1.0
+    """`live_groups` compares rewards; TRL's share looks at their deviation, which rounding may keep from 0."""
+    live, alike = column(rows, "live_groups")[-RECENT:], column(rows, "frac_reward_zero_std")[-RECENT:]
+    return max(live) == 0.0 if live else bool(alike) and min(alike) == 1.0
 
 
 def gradient_is_zero(rows: Log) -> bool:
@@ -71,20 +76,40 @@ def lengths_are_at_the_cap(rows: Log) -> bool:
 
 
 def rate_is_too_high(rows: Log) -> bool:
-    """The reward was well above what it is now, and the policy moved in large steps."""
+    """The reward was well above what it is now, by more than chance alone may give."""
     reward = column(rows, "reward")
-    means = [fmean(reward[i : i + RECENT]) for i in range(len(reward) - RECENT + 1)]
-    return max(means) > 0 and means[-1] < 0.6 * max(means)
+    windows = [reward[i : i + RECENT] for i in range(len(reward) - RECENT + 1)]
+    best, last = max(windows, key=fmean), windows[-1]
+    return fmean(best) > 0 and fmean(last) < 0.6 * fmean(best) and fmean(best) - fmean(last) > 2 * _chance(best, last)
 
 
 def nothing_is_learnt(rows: Log) -> bool:
-    """After PATIENCE steps the late rewards are not above the early ones by what chance alone may give."""
-    reward = column(rows, "reward")
-    if len(reward) < PATIENCE:
+    return len(rows) >= PATIENCE and not _has_risen(column(rows, "reward"))
+
+
+def form_is_hacked(rows: Log) -> bool:
+    """Form and reward have risen; of the answers that were given, no more are right (a guess in form may be, too)."""
+    form = column(rows, "well_formed")
+    right = [row["correct"] / (1 - row["no_answer"]) for row in rows if row.get("no_answer", 1) < 1]
+    if len(form) < PATIENCE or len(right) < 2 * RECENT or _late(form) - _early(form) < 0.1:
         return False
-    early, late = reward[:RECENT], reward[-RECENT:]
-    noise = ((stdev(early) ** 2 + stdev(late) ** 2) / RECENT) ** 0.5
-    return fmean(late) - fmean(early) < noise
+    return _has_risen(form, 2) and _has_risen(column(rows, "reward"), 2) and not _has_risen(right)
+
+
+def pictures_do_not_matter(rows: Log) -> bool:
+    effect = column(rows, "picture_effect")[-LOOKS:]
+    return len(effect) == LOOKS and fmean(effect) < NO_EFFECT
+
+
+def _has_risen(values: list[float], times: float = 1) -> bool:
+    """Whether the late values are above the early ones by `times` what chance alone may give, or more."""
+    early, late = values[:RECENT], values[-RECENT:]
+    return fmean(late) - fmean(early) >= times * _chance(early, late)
+
+
+def _chance(one: list[float], other: list[float]) -> float:
+    """The standard error of the difference of two windows' means."""
+    return ((stdev(one) ** 2 + stdev(other) ** 2) / RECENT) ** 0.5
 
 
 def _early(values: list[float]) -> float:
@@ -124,5 +149,16 @@ ALARMS: dict[str, tuple[Callable[[Log], bool], str]] = {
         nothing_is_learnt,
         f"after {PATIENCE} steps the reward is no higher than chance explains; raise grpo.learning_rate (LoRA wants "
         "about ten times the rate of full weights), grpo.prompts or grpo.group_size.",
+    ),
+    "form hacking": (
+        form_is_hacked,
+        "the reward rises because more answers have the asked form, while no more of them are right; set grpo.reward "
+        "to one that pays for form and answer together (published), or lower the weight of what pays for form alone.",
+    ),
+    "pictures do not matter": (
+        pictures_do_not_matter,
+        "another question's picture makes the sampled answers just as likely, so the policy answers from the words; "
+        "look whether the pictures are large enough (model.max_pixels) and belong to their questions, and whether the "
+        "questions can be answered without them (another data.train_image).",
     ),
 }

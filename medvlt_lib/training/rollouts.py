@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.files import atomic_write, read_json, read_jsonl, write_jsonl
 from medvlt_lib.rollout.engine import Engine, Prompt, Sampling
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
-def rollout_with(
-    engine: Engine, sampling: Sampling, max_prompt_length: int, samples: Path
-) -> Callable[[list, Any], dict[str, list]]:
+PICTURE_SIZE = 180  # pixels along the longer side of a picture that is kept with a sample
+
+
+def rollout_with(engine: Engine, sampling: Sampling, max_prompt_length: int) -> Callable[[list, Any], dict[str, list]]:
     """A TRL rollout function. TRL repeats every prompt G = sampling.n times in a row; each group is sampled once.
 
-    The first group of every rollout is kept in `samples`, one file a step. Raises UserError for too long a prompt.
+    Raises UserError for too long a prompt.
     """
 
     def rollout(prompts: list, trainer: Any) -> dict[str, list]:
@@ -39,8 +44,6 @@ def rollout_with(
         trainer.model.train(training)
         asked, answered = [p.id for p in distinct for _ in range(group)], [c.question_id for c in completions]
         assert answered == asked, "the engine's completions are not in the order of the prompts"
-        if trainer.accelerator.is_main_process and sampling_round == 0:
-            _write_samples(samples, step, prompts[0], completions[:group])
         longest = max(len(c.prompt_ids) for c in completions)
         if longest > max_prompt_length:
             raise UserError(
@@ -66,12 +69,27 @@ def _images(messages: list[dict]) -> list:
     ]
 
 
-def _write_samples(folder: Path, step: int, prompt: list[dict], done: list) -> None:
+def write_sample(folder: Path, step: int, prompt: list[dict], sample: dict[str, Any]) -> None:
+    """Keep one group of a step as a file of `folder`: its prompt's text, its pictures as small JPEGs in base64, and
+    what `sample` holds of its completions."""
     content = prompt[-1]["content"]
     text = content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
-    row = {"step": step, "prompt": text, "completions": [c.text for c in done]}
+    row = {"step": step, "prompt": text, "pictures": [_small_jpeg(image) for image in _images(prompt)], **sample}
     line = json.dumps(row, ensure_ascii=False) + "\n"
     atomic_write(folder / f"{step:06d}.json", lambda temporary: Path(temporary).write_text(line, encoding="utf-8"))
+
+
+def _small_jpeg(image: Image) -> str:
+    small, buffer = image.copy(), io.BytesIO()
+    small.thumbnail((PICTURE_SIZE, PICTURE_SIZE))
+    small.save(buffer, "JPEG", quality=85)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def latest_sample(folder: Path) -> dict[str, Any] | None:
+    """The group that was kept last while an arm trains into `folder`; None where there is none yet."""
+    files = sorted((folder / "samples").glob("*.json"))
+    return read_json(files[-1]) if files else None
 
 
 def gather_samples(folder: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from medvlt_lib.training.checkpoints import fitting, last_checkpoint, load_weights
 from medvlt_lib.training.stopping import saving_when_stopped
+from medvlt_lib.training.trackers import keep_tensorboard, tracker_arguments
 
 if TYPE_CHECKING:
     from transformers import Trainer
@@ -37,7 +38,7 @@ def shared_arguments(profile: Profile, section: Optimisation, folder: Path) -> d
         "save_steps": section.save_every,
         "save_total_limit": 1,
         "logging_steps": 1,
-        "report_to": "none",
+        **tracker_arguments(profile, folder),
         "use_cpu": cpu,
         "bf16": profile.model.dtype == "bfloat16" and not cpu,
         "dataloader_pin_memory": not cpu,
@@ -53,7 +54,8 @@ def train_resumably(trainer: Trainer, figure: str) -> None:
     """Train from the newest whole checkpoint of the trainer's output folder, or from the start.
 
     After the last step nothing more is trained: the trainer then holds the weights and the log of its last checkpoint.
-    The progress bar shows `figure` of the log ('loss' or 'reward'); every step's full row goes to log.jsonl instead.
+    The progress bar shows `figure` of the log ('loss' or 'reward'); every step's full row goes to log.jsonl instead,
+    and to the tracker where one is set.
     SIGTERM and Ctrl-C save a checkpoint and stop, as medvlt_lib.training.stopping says. Raises UserError for a
     checkpoint that does not fit the trainer's model.
     """
@@ -76,6 +78,7 @@ def train_resumably(trainer: Trainer, figure: str) -> None:
         ):
             trainer.remove_callback(callback)
     trainer.add_callback(Progress)
+    keep_tensorboard(trainer, Path(str(trainer.args.output_dir)).parent)
     _make_checkpoints_whole(trainer)
     with saving_when_stopped(trainer), suppress(AlreadyTrained):
         trainer.train(resume_from_checkpoint=last_checkpoint(Path(trainer.args.output_dir)))

@@ -221,6 +221,7 @@ BOUNDS = {
     "data.endpoint_max_cost": 5.0, "engine.gpu_memory": 0.5, "engine.tensor_parallel": 2, "engine.max_images": 2,
     "sft.gradient_checkpointing": True, "sft.save_every": 5, "sft.max_length": 1024, "grpo.micro_batch": 16,
     "grpo.gradient_checkpointing": True, "grpo.save_every": 5, "grpo.max_prompt_length": 256,
+    "launch.tracker": "tensorboard",
 }  # fmt: skip
 SECTIONS = ("model", "data", "engine", "filtering", "sft", "grpo", "eval", "launch")
 

@@ -1,5 +1,6 @@
 """Training launched as two CPU processes: one set of files, and the weights that one process would have made."""
 
+import json
 import os
 import shutil
 import signal
@@ -92,3 +93,23 @@ def test_a_process_without_signal_takes_part_with_zero(tmp_path):
         assert (first - second).abs().max() <= 1e-5 * max(first.abs().max(), 1e-3)
     assert one["gradients"][0].abs().max() > 0 and one["gradients"][1].abs().max() == 0
     assert max((one["weights"][k] - two["weights"][k]).abs().max().item() for k in one["weights"]) < 1e-5
+
+
+def test_a_process_without_pictures_beside_one_that_has_some(tmp_path):
+    """The figures of a step are those of all processes' completions."""
+    script = Path(__file__).parent / "mixed_pictures.py"
+    root, config = script.parents[2], Path(medvlt_lib.__file__).parent / "assets/launch/ddp.yaml"
+    results = []
+    for processes in (1, 2):
+        target = tmp_path / f"{processes}.json"
+        launch = f"accelerate launch --config_file {config} --num_processes 2 " if processes == 2 else "python "
+        done = pasted(root, f"PYTHONPATH={root} {launch}{script} {target} {processes}")
+        assert done.returncode == 0, done.stderr[-3000:]
+        results.append(json.loads(target.read_text()))
+    one, two = results
+    assert sorted(two["pictured"][0]) == [False, True]
+    first, second = one["log"][0], two["log"][0]  # later they differ: which groups an update takes does
+    for name in ("reward", "well_formed", "correct", "no_answer", "truncated", "rewards/published/group_std"):
+        assert first[name] == pytest.approx(second[name]), name
+    assert two["log"][0]["picture_effect"] > 0
+    assert two["log"][1]["ratio/max"] > two["log"][0]["ratio/max"] == pytest.approx(1, abs=1e-4)

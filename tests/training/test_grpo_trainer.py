@@ -91,7 +91,7 @@ def rollout(prompts, reorder=lambda completions: completions):
 
     accelerator = SimpleNamespace(process_index=0, is_main_process=False)
     trainer = SimpleNamespace(state=SimpleNamespace(global_step=0), model=Model().train(), accelerator=accelerator)
-    return rollout_with(Engine(), Sampling(n=2), 100, samples=None)(prompts, trainer)
+    return rollout_with(Engine(), Sampling(n=2), 100)(prompts, trainer)
 
 
 def turn(text: str) -> list[dict]:

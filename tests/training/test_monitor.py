@@ -1,11 +1,17 @@
-"""Each alarm is given for the fault it names, and none for a healthy run. The logs are written by hand."""
+"""Each alarm is given for the fault it names, and none for a healthy run. The logs are written by hand, but for the
+recorded one; test_alarms_in_training.py has real runs."""
 
 import random
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from medvlt_lib.training.monitor import alarm_bell, alarms
+import medvlt_lib
+from medvlt_lib.core.files import read_jsonl
+from medvlt_lib.training.monitor import ALARMS, alarm_bell, alarms
+
+RECORDED = Path(medvlt_lib.__file__).parent / "assets/reference/04_grpo/rl_text/log.jsonl"
 
 
 def healthy(steps=40):
@@ -16,6 +22,8 @@ def healthy(steps=40):
             "reward": 0.4 + 0.4 * i / steps + noise.uniform(-0.06, 0.06), "reward_std": 0.4,
             "frac_reward_zero_std": 0.2, "grad_norm": 0.6, 
             "entropy": 0.9 - 0.4 * i / steps, "completions/clipped_ratio": 0.02, "loss": 0.0,
+            "live_groups": 0.8, "correct": 0.45 + 0.4 * i / steps + noise.uniform(-0.06, 0.06),
+            "no_answer": 0.05, "well_formed": 0.7 + 0.3 * i / steps, **({"picture_effect": 1.5} if i % 10 == 0 else {}),
         }
         for i in range(steps)
     ]  # fmt: skip
@@ -28,17 +36,31 @@ def changed(**columns):
 
 
 FAULTS = {
-    "constant reward": {"frac_reward_zero_std": lambda t: 1.0, "reward": lambda t: 0.0, "reward_std": lambda t: 0.0},
+    "constant reward": {"live_groups": lambda t: 0.0, "reward": lambda t: 0.7, "reward_std": lambda t: 0.0},
     "reward without gradient": {"grad_norm": lambda t: 0.0},
     "entropy collapse": {"entropy": lambda t: 0.9 * 0.001**t},
     "lengths at the cap": {"completions/clipped_ratio": lambda t: t},
     "rate too high": {"reward": lambda t: 0.8 if t < 0.6 else 0.1},
     "nothing is learnt": {"reward": lambda t: 0.4 + 0.05 * ((40 * t) % 2)},
+    "form hacking": {"correct": lambda t: 0.4 + 0.05 * ((40 * t) % 2)},
+    "pictures do not matter": {"picture_effect": lambda t: 0.02},
 }
 
 
 def test_a_healthy_run_is_silent():
     assert alarms(healthy()) == {}
+
+
+def test_the_recorded_run_is_silent_at_every_step():
+    log = list(read_jsonl(RECORDED))
+    assert len(log) >= 40
+    assert [alarms(log[:step]) for step in range(len(log) + 1)] == [{}] * (len(log) + 1)
+
+
+def test_an_alarm_names_a_setting_to_turn():
+    assert set(FAULTS) == set(ALARMS)
+    for name, (_, sentence) in ALARMS.items():
+        assert any(word in sentence for word in ("grpo.", "model.", "filtering.", "data.")), name
 
 
 def test_too_few_steps_say_nothing():
