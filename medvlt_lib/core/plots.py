@@ -94,10 +94,10 @@ def pass_counts(counts: dict[str, Sequence[int]], samples: int, keep_from: int, 
 
 
 def curves(log: Sequence[dict], keys: dict[str, str], total: int | None = None, smooth: int = 5) -> Figure:
-    """Training curves over steps: one panel for every `key: label`, with a running mean over `smooth` steps."""
+    """Training curves over steps: one panel for every `key: label`, with a running mean over `smooth` rows."""
     figure = Figure(figsize=(3.4 * len(keys), 2.6), layout="constrained")
     for axis, (key, label) in zip(figure.subplots(1, len(keys), squeeze=False)[0], keys.items(), strict=True):
-        points = [(i + 1, float(row[key])) for i, row in enumerate(r for r in log if key in r)]
+        points = [(row.get("step", i + 1), float(row[key])) for i, row in enumerate(r for r in log if key in r)]
         if points:
             steps, values = zip(*points, strict=True)
             running = [sum(values[max(0, i - smooth + 1) : i + 1]) / min(i + 1, smooth) for i in range(len(values))]
