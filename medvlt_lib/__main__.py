@@ -57,7 +57,7 @@ def _open(
 def _train(
     stage: str, figure: str, work: Callable, arm: str, data: Path | None, init: Path | None, opened: Run
 ) -> None:
-    """Run stage 03 or 04 on one arm and show its steps, the first and last loss or reward, and the checkpoint's step."""
+    """Run stage 03 or 04 on one arm; show its steps, first and last loss or reward, and the checkpoint's step."""
     from medvlt_lib.core.runs import STAGES
     from medvlt_lib.training.launch import how_to_launch
 
@@ -189,7 +189,7 @@ def grpo(
     Needs 01, 02, and for a chained arm such as sft_text-rl_image its first part. Writes a checkpoint, log.jsonl and
     samples.jsonl to runs/RUN/04_grpo/ARM. Interrupted, it continues; Ctrl-C and SIGTERM save a checkpoint first.
     Every grpo.validate_every steps it answers validation questions. checkpoint/ is the last step, unless the best
-    validated step is better beyond doubt; the other one of the two is kept in best/ or last/.
+    validated step is better by more than chance explains; the other one of the two is kept in best/ or last/.
     Example: medvlt grpo --arm rl_image --set grpo.max_steps=20
     """
     from medvlt_lib.stages.grpo import run as work
@@ -269,8 +269,8 @@ def main() -> None:
         sentence = f"cannot write {error.filename} ({error.strerror}); make room, or work in another folder."
         print(f"error: {sentence}", file=sys.stderr)
         raise SystemExit(2) from None
-    except KeyboardInterrupt as stop:
-        print(str(stop) or "stopped; the same command continues from what is on disk.", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("stopped; the same command continues from what is on disk.", file=sys.stderr)
         raise SystemExit(130) from None
 
 
