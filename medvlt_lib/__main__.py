@@ -57,7 +57,7 @@ def _open(
 def _train(
     stage: str, figure: str, work: Callable, arm: str, data: Path | None, init: Path | None, opened: Run
 ) -> None:
-    """Run stage 03 or 04 on one arm and show its steps and the first and last loss or reward."""
+    """Run stage 03 or 04 on one arm; show its steps, first and last loss or reward, and the checkpoint's step."""
     from medvlt_lib.core.runs import STAGES
     from medvlt_lib.training.launch import how_to_launch
 
@@ -67,7 +67,11 @@ def _train(
         raise UserError(launch)
     metrics = work(opened, arm, data, init)
     row = (arm, str(metrics["steps"]), f"{metrics[f'first_{figure}']:.3f}", f"{metrics[f'last_{figure}']:.3f}")
-    show_table(f"{opened.folder}/{folder}/{arm}", [("arm", "steps", f"first {figure}", f"last {figure}"), row])
+    kept = None
+    if "best_step" in metrics:
+        kept = f"checkpoint/ is step {metrics['checkpoint_step']}; the best validated step is {metrics['best_step']}"
+    title, head = f"{opened.folder}/{folder}/{arm}", ("arm", "steps", f"first {figure}", f"last {figure}")
+    show_table(title, [head, row], caption=kept)
 
 
 @app.command()
@@ -159,7 +163,7 @@ def sft(
     """03: fine-tune on the teacher's chains of thought.
 
     Needs 01 (with sft.data=kept also 02). Writes a checkpoint and log.jsonl to runs/RUN/03_sft/ARM. Interrupted, it
-    continues from its last checkpoint (every sft.save_every steps).
+    continues from its last checkpoint (every sft.save_every steps); Ctrl-C and SIGTERM save one before they stop it.
     Example: medvlt sft --arm sft_image --set sft.epochs=1
     """
     from medvlt_lib.stages.sft import run as work
@@ -182,9 +186,12 @@ def grpo(
 ) -> None:
     """04: reinforce with a verifiable reward (GRPO) on the kept questions.
 
-    Needs 02, and for a chained arm such as sft_text-rl_image its first part. Writes a checkpoint, log.jsonl and
+    Needs 01, 02, and for a chained arm such as sft_text-rl_image its first part. Writes a checkpoint, log.jsonl and
     samples.jsonl (one group a step) to runs/RUN/04_grpo/ARM. Says on stderr when something goes wrong, and which
-    setting to turn. Interrupted, it continues. launch.tracker=tensorboard (or trackio, wandb) reports the log there.
+    setting to turn. Interrupted, it continues; Ctrl-C and SIGTERM save a checkpoint first.
+    launch.tracker=tensorboard (or trackio, wandb) reports the log there.
+    Every grpo.validate_every steps it answers validation questions. checkpoint/ is the last step, unless the best
+    validated step is better by more than chance explains; the other one of the two is kept in best/ or last/.
     Example: medvlt grpo --arm rl_image --set grpo.max_steps=20
     """
     from medvlt_lib.stages.grpo import run as work
@@ -264,8 +271,8 @@ def main() -> None:
         sentence = f"cannot write {error.filename} ({error.strerror}); make room, or work in another folder."
         print(f"error: {sentence}", file=sys.stderr)
         raise SystemExit(2) from None
-    except KeyboardInterrupt as stop:
-        print(str(stop) or "stopped; the same command continues from what is on disk.", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("stopped; the same command continues from what is on disk.", file=sys.stderr)
         raise SystemExit(130) from None
 
 

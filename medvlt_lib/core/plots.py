@@ -94,7 +94,7 @@ def pass_counts(counts: dict[str, Sequence[int]], samples: int, keep_from: int, 
 
 
 def curves(log: Sequence[dict], keys: dict[str, str], total: int | None = None, smooth: int = 5) -> Figure:
-    """Training curves over steps: one panel for every `key: label`, with a running mean over `smooth` steps."""
+    """Training curves over steps: one panel for every `key: label`, with a running mean over `smooth` rows."""
     return panels(log, {label: {key: f"mean of {smooth} steps"} for key, label in keys.items()}, total, smooth)
 
 
@@ -103,8 +103,9 @@ def panels(log: Sequence[dict], keys: dict[str, dict[str, str]], total: int | No
     figure = Figure(figsize=(3.4 * len(keys), 2.6), layout="constrained")
     for axis, (label, lines) in zip(figure.subplots(1, len(keys), squeeze=False)[0], keys.items(), strict=True):
         for (key, name), colour in zip(lines.items(), (BLUE, ORANGE, GREEN, RED) * len(lines), strict=False):
-            values = [float(row[key]) for row in log if key in row]
-            steps = range(1, len(values) + 1)
+            own = [row for row in log if key in row]
+            values = [float(row[key]) for row in own]
+            steps = [row.get("step", i + 1) for i, row in enumerate(own)]
             running = [sum(values[max(0, i - smooth + 1) : i + 1]) / min(i + 1, smooth) for i in range(len(values))]
             if len(lines) == 1:
                 axis.plot(steps, values, color=GREY, linewidth=0.8)

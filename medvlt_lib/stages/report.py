@@ -106,6 +106,21 @@ def notes(rows: list[dict]) -> str:
     return " ".join(filter(None, sentences))
 
 
+def checkpoints(run_: Run, arms: list[str]) -> str:
+    """Which step's weights each validated arm was evaluated with, and by which rule; empty where there is none."""
+    metrics = {arm: run_.stage_folder("04", arm) / "metrics.json" for arm in arms}
+    chosen = {arm: read_json(path) for arm, path in metrics.items() if path.exists()}
+    validated = {arm: own for arm, own in chosen.items() if "checkpoint_rule" in own}
+    if not validated:
+        return ""
+    steps = "; ".join(
+        f"{arm}: step {own['checkpoint_step']} of {own['steps']} (best validated: {own['best_step']})"
+        for arm, own in validated.items()
+    )
+    rule = next(iter(validated.values()))["checkpoint_rule"]
+    return f"Checkpoints of GRPO, chosen on validation questions: {steps}. The rule: {rule}."
+
+
 def _page(run_: Run, rows: list[dict], not_run: list[str]) -> str:
     cells = table(rows)
     body = "".join(
@@ -121,6 +136,7 @@ td,th{{border:1px solid #ccc;padding:.3em .6em;text-align:right}}td:first-child{
 <p class="notice">{NOTICE}</p>
 <table>{body}</table>
 <p>{html.escape(notes(rows))}</p>
+<p>{html.escape(checkpoints(run_, [row["arm"] for row in rows]))}</p>
 <p>Not run: {", ".join(not_run) or "nothing"}.</p>
 <img src="figures/accuracy.png" alt="Accuracy by arm and by data set">
 <details><summary>Settings</summary><pre>{settings}</pre></details></html>
@@ -137,6 +153,8 @@ Trained from `{run_.profile.model.name}` with profile `{run_.profile.profile}`.
 {markdown_table(table(rows))}
 
 {notes(rows)}
+
+{checkpoints(run_, [row["arm"] for row in rows])}
 
 Not run: {", ".join(not_run) or "nothing"}.
 """

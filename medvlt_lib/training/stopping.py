@@ -68,10 +68,10 @@ def saving_when_stopped(trainer: Trainer) -> Iterator[None]:
 def say_goodbye(trainer: Trainer, number: int) -> None:
     state = trainer.state
     sentence = f"stopped after step {state.global_step} of {state.max_steps}; the same command continues from there."
-    if number == signal.SIGINT:
-        raise KeyboardInterrupt(sentence)
     if trainer.is_world_process_zero():
         print(sentence, file=sys.stderr)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
     raise SystemExit(128 + number)
 
 
