@@ -178,7 +178,8 @@ class Grpo(Optimisation):
     updates: int = Field(2, ge=1)
     beta: float = Field(0.01, ge=0)
     epsilon: float = Field(0.2, gt=0)
-    loss_type: Literal["grpo", "bnpo", "dapo", "dr_grpo"] = "dapo"
+    epsilon_high: float | None = Field(None, gt=0)
+    loss_type: Literal["grpo", "dr_grpo", "bnpo", "dapo", "gspo", "cispo"] = "dapo"
     scale_rewards: Literal["group", "batch", "none"] = "group"
     temperature: float = Field(1.0, gt=0)
     max_prompt_length: int = Field(2048, ge=1)
