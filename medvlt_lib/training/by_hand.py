@@ -51,10 +51,11 @@ def train(
         pictures = [load_image(i) for c in completions for i in by_id[c.question_id].images]
         inputs, mask = as_rows(model, processor, completions, pictures)
         with torch.no_grad():
-            old = token_logprobs(model, inputs, mask)
             known = token_logprobs(reference, inputs, mask) if reference else None
+        old = None
         for _ in range(g.updates):
             new = token_logprobs(model, inputs, mask)
+            old = new.detach() if old is None else old  # of the policy that sampled, which the first update begins with
             loss, seen = policy_loss(new, old, known, advantages, mask, g)
             optimizer.zero_grad()
             loss.backward()
