@@ -2,12 +2,14 @@
 
 import math
 import os
+from types import SimpleNamespace
 
+import nbformat
 import pyarrow.parquet as pq
 import pytest
 
-from medvlt_lib.core.files import read_json, read_jsonl
-from medvlt_lib.course.lesson import REFERENCE
+from medvlt_lib.core.files import read_json, read_jsonl, write_json
+from medvlt_lib.course.lesson import NOTEBOOKS, REFERENCE
 from medvlt_lib.course.runner import run_course
 
 # The stages before a notebook come from the reference run, so their settings stay as they are.
@@ -88,7 +90,7 @@ def test_sft(metrics):
 def test_grpo(metrics):
     m = metrics["04_grpo"]
     assert m["steps"] == 2
-    assert m["rewards_shown"] == [1, 1, 1, 0, 0, 0, 0, 1]  # the published rule's own vectors
+    assert m["rewards_shown"] == [1, 0, 0, 1, 0, 0, 1, 1]  # the published rule's own vectors
     assert abs(sum(m["advantages"])) < 0.05
     assert 2 * 128 * m["first_rewards"] == pytest.approx(round(2 * 128 * m["first_rewards"]))  # 0 or 1 each
     counts = pq.read_table(REFERENCE / "02_filtering" / "pass_counts.parquet").to_pylist()
@@ -96,6 +98,49 @@ def test_grpo(metrics):
     kept = pq.read_table(REFERENCE / "02_filtering" / "kept_text.parquet", columns=["id"])["id"].to_pylist()
     # The policy has hardly moved: 16 prompts, 16 answers each, are within 4 standard errors of what filtering counted.
     assert m["first_rewards"] == pytest.approx(sum(rates[key] for key in kept) / len(kept), abs=0.22)
+
+
+def test_by_hand_the_right_letter_gains_what_the_others_lose(metrics):
+    m = metrics["04_grpo"]
+    before, after = m["letters"]["before"], m["letters"]["after"]
+    lost = {i: before[i] - after[i] for i in (0, 2, 3)}
+    assert after[1] - before[1] > 0.2 and sum(lost.values()) > 0.2
+    assert max(lost, key=lost.__getitem__) == max(lost, key=before.__getitem__)  # most where most was
+    assert m["rewards_by_hand"][-1] > m["rewards_by_hand"][0] + 0.2
+
+
+def test_what_notebook_04_says_of_its_ablations(metrics):
+    runs = metrics["04_grpo"]["ablations"]
+    healthy = runs["healthy"]
+    assert healthy["end"] > healthy["rewards"][0] + 0.2 and healthy["without_signal"] < 0.25
+    assert runs["rate too high"]["end"] < 0.1  # falls to 0, and no way leads back
+    assert runs["groups of 2"]["without_signal"] > max(0.4, 2 * healthy["without_signal"])
+    assert runs["groups of 2"]["end"] > runs["groups of 2"]["rewards"][0] + 0.15  # and learns all the same
+    assert runs["unfiltered"]["without_signal"] > healthy["without_signal"] + 0.15
+    assert runs["unfiltered"]["end"] > runs["unfiltered"]["rewards"][0] + 0.1
+    assert runs["KL on"]["kl"] < 0.7 * healthy["kl"] and runs["KL on"]["end"] < healthy["end"] - 0.1
+
+
+def checkpoint_cell(folder, log) -> None:
+    """Run the cell of notebook 04 that says which checkpoint was kept."""
+    notebook = nbformat.read(NOTEBOOKS / "04_grpo.ipynb", as_version=4)
+    [source] = [c.source for c in notebook.cells if c.cell_type == "code" and "checkpoint_rule" in c.source]
+    table = SimpleNamespace(show_table=lambda rows: print("\n".join(" | ".join(map(str, row)) for row in rows)))
+    exec(source, {"folder": folder, "log": log, "lesson": table})
+
+
+def test_which_checkpoint_is_told_where_validation_was_measured(tmp_path, capsys):
+    write_json(tmp_path / "metrics.json", {"best_step": 10, "checkpoint_step": 20, "checkpoint_rule": "the last"})
+    rows = [
+        {"step": 10, "reward": 0.4},
+        {"step": 10, "validation_accuracy": 0.625, "validation_low": 0.41, "validation_high": 0.8},
+        {"step": 20, "validation_accuracy": 0.5, "validation_low": 0.3, "validation_high": 0.7},
+    ]
+    checkpoint_cell(tmp_path, rows)
+    told = capsys.readouterr().out
+    assert "10 | 62.5 | 41 to 80\n20 | 50.0 | 30 to 70\nbest at step 10; kept: step 20 (the last)" in told
+    checkpoint_cell(tmp_path, rows[:1])
+    assert "No validation accuracy was measured" in capsys.readouterr().out
 
 
 def test_eval(metrics):
