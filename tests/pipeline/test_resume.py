@@ -114,7 +114,8 @@ def test_a_kill_after_the_last_step_trains_no_more(stage, name, questions, tmp_p
 # --- real kills ---
 
 VALIDATED = {
-    **SHORT, "grpo.updates": 2, "grpo.learning_rate": 5e-5, "grpo.seed": 2, "grpo.validate_every": 2, "grpo.validation_questions": 20,
+    **SHORT, "grpo.updates": 2, "grpo.learning_rate": 5e-5, "grpo.seed": 2, "grpo.validate_every": 2,
+    "grpo.validation_questions": 20,
 }  # fmt: skip
 # A process that has everything imported makes each process to be killed by forking, so that a start takes a moment.
 SERVER = multiprocessing.get_context("forkserver")
