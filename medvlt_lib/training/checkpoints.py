@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import shutil
 from collections.abc import Iterator
@@ -53,6 +54,20 @@ def load_weights(model: PreTrainedModel, checkpoint: str) -> None:
     """
     saved = type(model).from_pretrained(checkpoint, dtype=model.dtype)
     model.load_state_dict(saved.state_dict())
+
+
+@functools.cache
+def read_numbered_cpus() -> None:
+    """Let torch.load put tensors on `cpu:1`, as accelerate calls the CPU of a second process; it knows `cpu` alone.
+
+    transformers 5.17 reads the optimizer's state to that place, so training in several CPU processes could not go on.
+    """
+    import torch
+
+    def restored(storage: torch.UntypedStorage, place: str) -> torch.UntypedStorage | None:
+        return storage if place.startswith("cpu:") else None
+
+    torch.serialization.register_package(0, lambda storage: None, restored)
 
 
 def finish_training(

@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from medvlt_lib.training.checkpoints import fitting, last_checkpoint, load_weights
+from medvlt_lib.training.checkpoints import fitting, last_checkpoint, load_weights, read_numbered_cpus
 from medvlt_lib.training.stopping import saving_when_stopped
 from medvlt_lib.training.trackers import keep_tensorboard, tracker_arguments
 
@@ -86,6 +86,7 @@ def train_resumably(trainer: Trainer, figure: str) -> None:
 
 def _make_checkpoints_whole(trainer: Trainer) -> None:
     """Checkpoints are read as they should be (see `load_weights` and `fitting`), and complete when they say so."""
+    read_numbered_cpus()
     adapter = hasattr(trainer.model, "peft_config")
     load, save_random_state = trainer._load_from_checkpoint, trainer._save_rng_state
     if not (adapter or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):

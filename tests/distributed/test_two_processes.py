@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -45,6 +47,22 @@ def killed_after_a_checkpoint(folder: Path, command: str, checkpoints: Path) -> 
     started.wait()
 
 
+def stop_one_process(folder: Path, command: str) -> None:
+    """Start training, and end it by SIGTERM to the second process alone: both stop at the same step, which is saved."""
+    launcher = subprocess.Popen(
+        ["bash", "-c", f"exec {command.strip()}"], cwd=folder, env=shell(), stderr=subprocess.PIPE, text=True
+    )
+    arm = folder / "runs/tiny/04_grpo/rl_text"
+    while launcher.poll() is None and not (arm / "training/validation/000000.json").exists():
+        time.sleep(0.02)
+    [second] = [p for p in psutil.Process(launcher.pid).children(recursive=True) if p.environ().get("RANK") == "1"]
+    second.send_signal(signal.SIGTERM)
+    _, errors = launcher.communicate(timeout=300)
+    assert launcher.returncode != 0
+    step = int(re.search(r"stopped after step (\d) of 4; the same command continues from there\.", errors)[1])
+    assert (arm / f"training/checkpoint-{step}/trainer_state.json").exists() and not (arm / "metrics.json").exists()
+
+
 def test_two_processes_train_what_one_would(tmp_path):
     one, two = tmp_path / "one", tmp_path / "two"
     for folder, more in ((one, []), (two, TWO)):
@@ -57,6 +75,8 @@ def test_two_processes_train_what_one_would(tmp_path):
         refused = medvlt(two, command)
         assert refused.returncode == 2 and "trains on 2 devices" in refused.stderr
         [launch] = [line for line in refused.stderr.splitlines() if line.startswith("    accelerate launch")]
+        if command == "grpo":
+            stop_one_process(two, launch)
         done = pasted(two, launch)
         assert done.returncode == 0, done.stderr[-3000:]
         assert done.stdout.count("runs/tiny/") == 1  # one table, not one a process
@@ -70,6 +90,8 @@ def test_two_processes_train_what_one_would(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     a, b = (load_file(f / "rl_text/checkpoint/model.safetensors") for f in (unbroken, two / "runs/tiny/04_grpo"))
     assert max((a[k] - b[k]).abs().max().item() for k in a) <= 1e-6
+    metrics = json.loads((two / "runs/tiny/04_grpo/rl_text/metrics.json").read_text())
+    assert [row["step"] for row in metrics["validation"]] == [0, 4] and metrics["validation_questions"] == 8
     for arm in ("03_sft/sft_text", "04_grpo/rl_text"):
         a, b = (load_file(folder / "runs/tiny" / arm / "checkpoint/model.safetensors") for folder in (one, two))
         assert max((a[k] - b[k]).abs().max().item() for k in a) < 1e-4, arm
