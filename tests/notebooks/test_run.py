@@ -114,10 +114,10 @@ def test_what_notebook_04_says_of_its_ablations(metrics):
     healthy = runs["healthy"]
     assert healthy["end"] > healthy["rewards"][0] + 0.2 and healthy["without_signal"] < 0.25
     assert runs["rate too high"]["end"] < 0.1  # falls to 0, and no way leads back
-    assert runs["groups of 2"]["without_signal"] > max(0.4, 2 * healthy["without_signal"])
-    assert runs["groups of 2"]["end"] > runs["groups of 2"]["rewards"][0] + 0.15  # and learns all the same
-    assert runs["unfiltered"]["without_signal"] > healthy["without_signal"] + 0.15
-    assert runs["unfiltered"]["end"] > runs["unfiltered"]["rewards"][0] + 0.1
+    two, unfiltered = runs["groups of 2"], runs["unfiltered"]
+    assert two["without_signal"] > healthy["without_signal"] + 0.2  # two answers often agree
+    assert two["end"] > two["rewards"][0] + 0.15  # and learns all the same
+    assert unfiltered["end"] > unfiltered["rewards"][0] + 0.1  # no clear effect: it learns, too
     assert runs["KL on"]["kl"] < 0.7 * healthy["kl"] and runs["KL on"]["end"] < healthy["end"] - 0.1
 
 
