@@ -160,7 +160,11 @@ def summary(runs: dict[str, dict]) -> dict:
 
 
 def main() -> None:
-    given = parser(__doc__).parse_args()
+    options = parser(__doc__)
+    options.add_argument(
+        "--only", nargs="+", choices=RUNS, default=list(RUNS), help="runs of these names (default: all)"
+    )
+    given = options.parse_args()
     runs: dict[str, dict] = json.loads(given.out.read_text())["runs"] if given.out.exists() else {}
     test = make_questions(FAMILIES, "test", 400, seed=7)
     validation = make_questions(FAMILIES, "validation", 200, seed=8)
@@ -168,7 +172,7 @@ def main() -> None:
     model, processor = load_policy(tiny), profile_processor(tiny)
     base, first = answers(model, processor, test), answers(model, processor, validation)
     at_start = macro(right(first, validation), [q.group for q in validation])
-    for name, seed in sorted(((n, s) for n, (_, seeds) in RUNS.items() for s in seeds), key=lambda pair: pair[1]):
+    for name, seed in sorted(((n, s) for n in given.only for s in RUNS[n][1]), key=lambda pair: pair[1]):
         key = f"{name} {seed}"
         if key in runs:
             continue
