@@ -91,6 +91,8 @@ def finish_training(
             _keep_checkpoint(trainer, temporary, folder / best_name, model)
         write_jsonl(folder / "log.jsonl", trainer.state.log_history)
     trainer.accelerator.wait_for_everyone()
+    if trainer.accelerator.num_processes > 1:  # a process that leaves while another still talks to it is aborted
+        trainer.accelerator.state.destroy_process_group()
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     return {"steps": trainer.state.global_step, "first_loss": float(losses[0]), "last_loss": float(losses[-1])}
 

@@ -61,6 +61,7 @@ def main() -> None:
     if trainer.is_world_process_zero():
         weights = {name: p.detach() for name, p in trainer.accelerator.unwrap_model(trainer.model).named_parameters()}
         torch.save({"weights": weights, "gradients": gradients, "shared": trainer.shared}, target)
+    trainer.accelerator.end_training()  # a process that leaves while the other still talks to it is aborted
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ def main() -> None:
     trainer.train()
     if trainer.is_world_process_zero():
         target.write_text(json.dumps({"pictured": pictured, "log": trainer.state.log_history}))
+    trainer.accelerator.end_training()  # a process that leaves while the other still talks to it is aborted
 
 
 if __name__ == "__main__":
