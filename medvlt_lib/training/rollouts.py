@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medvlt_lib.core.errors import UserError
-from medvlt_lib.core.files import atomic_write, read_json, read_jsonl, write_jsonl
+from medvlt_lib.core.files import read_json, read_jsonl, write_jsonl
 from medvlt_lib.rollout.engine import Engine, Prompt, Sampling
 
 if TYPE_CHECKING:
@@ -75,8 +74,7 @@ def write_sample(folder: Path, step: int, prompt: list[dict], sample: dict[str, 
     content = prompt[-1]["content"]
     text = content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
     row = {"step": step, "prompt": text, "pictures": [_small_jpeg(image) for image in _images(prompt)], **sample}
-    line = json.dumps(row, ensure_ascii=False) + "\n"
-    atomic_write(folder / f"{step:06d}.json", lambda temporary: Path(temporary).write_text(line, encoding="utf-8"))
+    write_jsonl(folder / f"{step:06d}.json", [row])
 
 
 def _small_jpeg(image: Image) -> str:
@@ -94,7 +92,6 @@ def latest_sample(folder: Path) -> dict[str, Any] | None:
 
 def gather_samples(folder: Path) -> None:
     """One samples.jsonl from the files of the single steps; a kill in the middle of this loses nothing."""
-
     kept = folder / "samples.jsonl"
     rows = [*(read_jsonl(kept) if kept.exists() else ()), *map(read_json, (folder / "samples").glob("*.json"))]
     by_step = {row["step"]: row for row in rows}

@@ -88,13 +88,15 @@ def _make_checkpoints_whole(trainer: Trainer) -> None:
     """Checkpoints are read as they should be (see `load_weights` and `fitting`), and complete when they say so."""
     read_numbered_cpus()
     adapter = hasattr(trainer.model, "peft_config")
+    all_weights_here = not (adapter or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled)
     load, save_random_state = trainer._load_from_checkpoint, trainer._save_rng_state
-    if not (adapter or trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled):
-        load = lambda checkpoint, model=None: load_weights(trainer.model, checkpoint)  # noqa: E731
 
     def load_checked(checkpoint: str, model: Any = None) -> None:
         with fitting(checkpoint, adapter):
-            load(checkpoint, model)
+            if all_weights_here:
+                load_weights(trainer.model, checkpoint)
+            else:
+                load(checkpoint, model)
 
     def save_everyones(folder: str) -> None:
         """Every process writes its own random state, and the file that marks the checkpoint as whole comes after."""

@@ -27,6 +27,7 @@ from medvlt_lib.grading.rewards import text_of
 from medvlt_lib.training.batches import rows_at
 from medvlt_lib.training.grouped import GroupedTrainer
 from medvlt_lib.training.rollouts import write_sample
+from medvlt_lib.training.stopping import updates_in_a_step
 
 EVERY = 10  # steps from one look at the pictures' effect to the next
 ROWS = 4  # completions of different questions that it takes
@@ -131,8 +132,7 @@ class WatchedTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)
-        updates = self.args.steps_per_generation // self.args.gradient_accumulation_steps
-        due = self.state.global_step % EVERY < updates and self._is_first_sampling()
+        due = self.state.global_step % EVERY < updates_in_a_step(self.args) and self._is_first_sampling()
         whole = not (self.is_fsdp_enabled or self.is_deepspeed_enabled)  # one process alone can call the model
         if self.model.training and due and whole:
             own = torch.tensor(self._picture_effect(output), device=self.accelerator.device)

@@ -6,16 +6,12 @@ process's groups); step 1, nothing has; step 2, everything has.
 """
 
 import sys
-import tempfile
 from pathlib import Path
 
 import torch
 from accelerate import PartialState
 
-from medvlt_lib.core.config import load_profile
-from medvlt_lib.models.loading import load_policy, profile_processor
-from medvlt_lib.phantom.questions import make_questions
-from medvlt_lib.training.grpo_trainer import make_trainer
+from tests.distributed.small_trainer import small_trainer
 
 
 def reward(completions, trainer_state, **_):
@@ -28,16 +24,8 @@ def reward(completions, trainer_state, **_):
 
 def main() -> None:
     target, processes = Path(sys.argv[1]), int(sys.argv[2])
-    settings = {
-        "model.name": "phantom:small", "grpo.prompts": 4, "grpo.group_size": 4, "grpo.micro_batch": 8,
-        "grpo.max_steps": 3, "grpo.max_completion_length": 32, "grpo.save_every": 100,
-        "launch.devices": processes, "sft.micro_batch": 8,
-        "launch.strategy": "ddp" if processes > 1 else "single",
-    }  # fmt: skip
-    profile = load_profile("tiny", settings)
-    questions = make_questions("curb65,nodule_count", "train", 8, seed=3)
-    model, folder = load_policy(profile, trainable=True), Path(tempfile.mkdtemp())
-    trainer = make_trainer(profile, model, profile_processor(profile), questions, folder)
+    settings = {"grpo.micro_batch": 8, "grpo.max_steps": 3, "grpo.max_completion_length": 32}
+    trainer = small_trainer(processes, "curb65,nodule_count", **settings)
     trainer.reward_funcs = [reward]
     gradients = []
     sampled = trainer._sampled_batch

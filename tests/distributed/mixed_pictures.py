@@ -5,29 +5,17 @@ Started by test_two_processes.py, with or without `accelerate launch`. One of tw
 
 import json
 import sys
-import tempfile
 from pathlib import Path
 
 from accelerate.utils import gather_object
 
-from medvlt_lib.core.config import load_profile
-from medvlt_lib.models.loading import load_policy, profile_processor
-from medvlt_lib.phantom.questions import make_questions
-from medvlt_lib.training.grpo_trainer import make_trainer
+from tests.distributed.small_trainer import small_trainer
 
 
 def main() -> None:
     target, processes = Path(sys.argv[1]), int(sys.argv[2])
-    settings = {
-        "model.name": "phantom:small", "grpo.prompts": 4, "grpo.group_size": 4, "grpo.micro_batch": 4,
-        "grpo.updates": 2, "grpo.max_steps": 4, "grpo.max_completion_length": 48, "grpo.save_every": 100,
-        "launch.devices": processes, "sft.micro_batch": 8,
-        "launch.strategy": "ddp" if processes > 1 else "single",
-    }  # fmt: skip
-    profile = load_profile("tiny", settings)
-    questions = make_questions("curb65,nodule_count,cup_to_disc_ratio", "train", 8, seed=3)
-    model, folder = load_policy(profile, trainable=True), Path(tempfile.mkdtemp())
-    trainer = make_trainer(profile, model, profile_processor(profile), questions, folder)
+    settings = {"grpo.micro_batch": 4, "grpo.updates": 2, "grpo.max_steps": 4, "grpo.max_completion_length": 48}
+    trainer = small_trainer(processes, "curb65,nodule_count,cup_to_disc_ratio", **settings)
     sampled, pictured = trainer._sampled_batch, []
 
     def recorded():

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 import medvlt_lib
+from medvlt_lib.core.files import read_json
 from tests.pipeline.conftest import medvlt, settings
 
 pytestmark = pytest.mark.processes
@@ -34,6 +35,17 @@ def shell() -> dict[str, str]:
 def pasted(folder: Path, command: str) -> subprocess.CompletedProcess:
     """What a shell does with a command that was printed."""
     return subprocess.run(["bash", "-c", command], cwd=folder, env=shell(), capture_output=True, text=True, timeout=300)
+
+
+def with_one_and_two_processes(script: str, folder: Path) -> list[Path]:
+    """The files that a script of this folder writes when it is run as one process, and as two."""
+    here, config = Path(__file__).parent, Path(medvlt_lib.__file__).parent / "assets/launch/ddp.yaml"
+    targets = [folder / "1", folder / "2"]
+    for processes, target in enumerate(targets, start=1):
+        launch = f"accelerate launch --config_file {config} --num_processes 2" if processes == 2 else "python"
+        done = pasted(here.parents[1], f"PYTHONPATH={here.parents[1]} {launch} {here / script} {target} {processes}")
+        assert done.returncode == 0, done.stderr[-3000:]
+    return targets
 
 
 def killed_after_a_checkpoint(folder: Path, command: str, checkpoints: Path) -> None:
@@ -99,16 +111,7 @@ def test_two_processes_train_what_one_would(tmp_path):
 
 def test_a_process_without_signal_takes_part_with_zero(tmp_path):
     """All groups of one of two processes dead, then all of both, then none: gradients and weights of one process."""
-    script = Path(__file__).parent / "dead_groups.py"
-    root, config = script.parents[2], Path(medvlt_lib.__file__).parent / "assets/launch/ddp.yaml"
-    results = []
-    for processes in (1, 2):
-        target = tmp_path / f"{processes}.pt"
-        launch = f"accelerate launch --config_file {config} --num_processes 2 " if processes == 2 else "python "
-        done = pasted(root, f"PYTHONPATH={root} {launch}{script} {target} {processes}")
-        assert done.returncode == 0, done.stderr[-3000:]
-        results.append(torch.load(target))
-    one, two = results
+    one, two = map(torch.load, with_one_and_two_processes("dead_groups.py", tmp_path))
     assert one["shared"] and two["shared"]
     for first, second in zip(one["gradients"], two["gradients"], strict=True):
         assert first.shape == second.shape
@@ -119,16 +122,7 @@ def test_a_process_without_signal_takes_part_with_zero(tmp_path):
 
 def test_a_process_without_pictures_beside_one_that_has_some(tmp_path):
     """The figures of a step are those of all processes' completions."""
-    script = Path(__file__).parent / "mixed_pictures.py"
-    root, config = script.parents[2], Path(medvlt_lib.__file__).parent / "assets/launch/ddp.yaml"
-    results = []
-    for processes in (1, 2):
-        target = tmp_path / f"{processes}.json"
-        launch = f"accelerate launch --config_file {config} --num_processes 2 " if processes == 2 else "python "
-        done = pasted(root, f"PYTHONPATH={root} {launch}{script} {target} {processes}")
-        assert done.returncode == 0, done.stderr[-3000:]
-        results.append(json.loads(target.read_text()))
-    one, two = results
+    one, two = map(read_json, with_one_and_two_processes("mixed_pictures.py", tmp_path))
     assert sorted(two["pictured"][0]) == [False, True]
     first, second = one["log"][0], two["log"][0]  # later they differ: which groups an update takes does
     for name in ("reward", "well_formed", "correct", "no_answer", "truncated", "rewards/published/group_std"):

@@ -44,3 +44,15 @@ def loss_and_gradients(trainer, batch):
     loss = trainer._compute_loss(trainer.model, dict(batch))
     loss.backward()
     return loss.item(), {n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.grad is not None}
+
+
+def logps_of(trainer, batch):
+    """The log-probabilities of a batch's completion tokens, (rows, T), on the trainer's own path."""
+    with torch.no_grad():
+        return trainer._get_per_token_logps_and_entropies(
+            trainer.model,
+            torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1),
+            torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1),
+            batch["completion_ids"].shape[1],
+            **{k: batch[k] for k in ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids")},
+        )[0]

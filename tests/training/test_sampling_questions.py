@@ -9,6 +9,7 @@ from medvlt_lib.core.config import load_profile
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.phantom.questions import make_questions
 from medvlt_lib.training.trainer import train_resumably
+from tests.training.conftest import logps_of
 
 FAMILIES = "curb65,nodule_count"
 
@@ -80,14 +81,7 @@ def test_a_replaced_groups_log_probabilities_are_those_it_was_sampled_with(make_
 
     batch = unsplit_pixel_values_by_grid(trainer._sampled_batch())
     assert trainer.queue.taken > 4 and {0, 1} <= set(batch["num_images"])
-    with torch.no_grad():
-        logps = trainer._get_per_token_logps_and_entropies(
-            trainer.model,
-            torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1),
-            torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1),
-            batch["completion_ids"].shape[1],
-            **{k: batch[k] for k in ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids")},
-        )[0]
+    logps = logps_of(trainer, batch)
     assert trainer.shared
     assert ((logps - batch["sampling_per_token_logps"]).abs() * batch["completion_mask"]).max() < 1e-3
 

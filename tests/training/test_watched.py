@@ -16,7 +16,7 @@ from medvlt_lib.training.grouped import GroupedTrainer
 from medvlt_lib.training.rollouts import latest_sample
 from medvlt_lib.training.trainer import train_resumably
 from medvlt_lib.training.watched import other_pictures
-from tests.training.conftest import generation_batch
+from tests.training.conftest import generation_batch, logps_of
 
 FAMILIES = "curb65,nodule_count"
 
@@ -70,14 +70,7 @@ def test_ratios_are_new_to_old_probability(make_trainer, update, loss, expected)
     batch["advantages"][:4] = 0
     trainer._compute_loss(trainer.model, dict(batch))
     assert not any(name.startswith("ratio/") for name in trainer._metrics["train"])  # there is no older policy
-    with torch.no_grad():
-        old = trainer._get_per_token_logps_and_entropies(
-            trainer.model,
-            torch.cat([batch["prompt_ids"], batch["completion_ids"]], 1),
-            torch.cat([batch["prompt_mask"], batch["completion_mask"]], 1),
-            batch["completion_ids"].shape[1],
-            **{k: batch[k] for k in ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids")},
-        )[0]
+    old = logps_of(trainer, batch)
     trainer._compute_loss(trainer.model, {**batch, "old_per_token_logps": old - torch.tensor(2.0).log()})
     for name in ("mean", "min", "max"):
         assert trainer._metrics["train"][f"ratio/{name}"] == [pytest.approx(expected, rel=1e-4)], name
