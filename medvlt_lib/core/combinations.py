@@ -81,10 +81,15 @@ def _impossible_places(p: Any) -> Iterator[str]:
             f"grpo.sampler engine samples with all weights, and launch.strategy {strategy} leaves every device a part "
             "of them, so training would wait for ever; set launch.strategy ddp, or grpo.sampler trl-vllm-server"
         )
+    if sampler == "vllm" and devices > 1:
+        yield (
+            "grpo.sampler vllm samples beside training on one device; "
+            "on several set grpo.sampler trl-vllm-server, or engine with launch.strategy ddp"
+        )
     if sampler == "trl-vllm-server" and p.grpo.validate_every:
         yield "with grpo.sampler trl-vllm-server no process holds all weights to validate; set grpo.validate_every null"
     if sampler == "trl-vllm-server" and strategy == "single":
-        yield "grpo.sampler trl-vllm-server is for training on many devices; set grpo.sampler engine"
+        yield "grpo.sampler trl-vllm-server is for training on many devices; set grpo.sampler engine or vllm"
 
 
 def _caps_without_prices(p: Any) -> Iterator[str]:

@@ -28,6 +28,7 @@ BOUNDS = frozenset(
         "engine.prompt_price", "engine.completion_price", "engine.max_cost",
         "data.endpoint_prompt_price", "data.endpoint_completion_price", "data.endpoint_max_cost",
         "sft.gradient_checkpointing", "sft.save_every", "sft.max_length",
+        "grpo.sampler_memory",
         "grpo.micro_batch", "grpo.gradient_checkpointing", "grpo.save_every", "grpo.max_prompt_length",
         "launch.tracker",
     }

@@ -14,6 +14,13 @@ from typing import Any
 from medvlt_lib.core.errors import UserError
 
 
+def cache_folder() -> Path:
+    """Where what may be made again is kept: $MEDVLT_CACHE, or medvlt in the user's cache folder."""
+    from platformdirs import user_cache_dir
+
+    return Path(os.environ.get("MEDVLT_CACHE") or user_cache_dir("medvlt"))
+
+
 def atomic_write(path: str | os.PathLike, write: Callable[[str], Any]) -> None:
     """Call `write(temporary_path)` and rename the result to `path`, so that nobody ever sees half a file.
 

@@ -103,8 +103,7 @@ class EngineSettings(Section):
     completions. `kind` openai asks model.name of the server at `url`, `concurrency` prompts at a time; `prompt_price`
     and `completion_price` are US dollars a million tokens, and `max_cost` caps the dollars spent on that model in all
     runs. `kind` vllm spreads a model over `tensor_parallel` GPUs, takes the share `gpu_memory` of each, and up to
-    `max_images` pictures a question. GRPO's own sampler reads `batch_tokens` alone, and refuses
-    another `kind` than transformers."""
+    `max_images` pictures a question. GRPO's `sampler` is a setting of its own."""
 
     kind: Literal["transformers", "vllm", "openai"] = "transformers"
     tensor_parallel: int = Field(1, ge=1)
@@ -172,10 +171,13 @@ def _alone(value: Any) -> Any:
 class Grpo(Optimisation):
     """`prompts` a step x `group_size` completions, in `updates` optimizer steps; names as in the papers and TRL.
 
-    `sampler`: `engine` samples in the training process, so every device must hold all weights; `trl-vllm-server` asks
-    a server on GPUs of its own. `update`: `shared` reads a prompt once for all its completions; `stock` is TRL's own
-    path, which reads it once for each. `reward`: a reward of medvlt_lib/grading/rewards.py, or `grounded`, or several
-    with their weights in the sum, such as {published: 1.0, overlong: 0.1}.
+    `sampler`: `engine` samples with the training model itself, so every device must hold all weights; `vllm` starts
+    vLLM beside it on one device, in the share `sampler_memory` of the GPU; `trl-vllm-server` asks a server on GPUs of
+    its own. With `vllm`, `sampler_base` says what it holds for an NF4 model (the weights as `original`ly published, or
+    `dequantized` from 4 bits, written to disk once), and `importance_cap` cuts the ratios that correct for what sampler
+    and learner differ in; null: no correction. `update`: `shared` reads a prompt once for all its completions; `stock`
+    is TRL's own path, which reads it once for each. `reward`: a reward of medvlt_lib/grading/rewards.py, or `grounded`,
+    or several with their weights in the sum, such as {published: 1.0, overlong: 0.1}.
 
     `loss_type`, each as its paper normalises it: grpo (arXiv 2402.03300), dr_grpo (2503.20783), bnpo (2506.02864), dapo
     (2503.14476), gspo (2507.18071, one ratio a completion), cispo (2506.13585, a cut weight instead of clipping).
@@ -199,7 +201,10 @@ class Grpo(Optimisation):
     max_prompt_length: int = Field(2048, ge=1)
     max_completion_length: int = Field(4096, ge=1)
     reward: Annotated[dict[RewardName, FiniteFloat], BeforeValidator(_alone)] = Field({"published": 1.0}, min_length=1)
-    sampler: Literal["engine", "trl-vllm-server"] = "engine"
+    sampler: Literal["engine", "vllm", "trl-vllm-server"] = "engine"
+    sampler_memory: float = Field(0.4, gt=0, lt=1)
+    sampler_base: Literal["dequantized", "original"] = "dequantized"
+    importance_cap: float | None = Field(2.0, gt=0)
     update: Literal["shared", "stock"] = "shared"
     data: Literal["kept", "control"] = "kept"
     order: Literal["shuffled", "easy-first", "online"] = "shuffled"

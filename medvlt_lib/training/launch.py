@@ -55,7 +55,7 @@ def launch_commands(run_: Run, arguments: list[str]) -> list[str]:
             ' --main_process_ip "${FIRST_MACHINE:?set it to the address of the first machine}"'
         )
     training += " " + shlex.join(["-m", "medvlt_lib", *arguments])
-    if profile.grpo.sampler == "engine" or arguments[0] != "grpo":
+    if profile.grpo.sampler != "trl-vllm-server" or arguments[0] != "grpo":
         return [training]
     return [_server_command(profile, devices // machines), training]
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 RECENT = 10  # steps that an alarm looks back over
 PATIENCE = 30  # steps before it may be said what is not learnt
 LOOKS = 3  # looks at the pictures' effect that an alarm takes together; there is one every ten steps
+ENOUGH = 0.9  # effective share of the tokens that another engine sampled
 NO_EFFECT = 0.1  # nats a completion: another picture makes it less likely by a tenth at most
 
 Log = Sequence[dict[str, float]]
@@ -101,6 +102,10 @@ def pictures_do_not_matter(rows: Log) -> bool:
     return len(effect) == LOOKS and fmean(effect) < NO_EFFECT
 
 
+def sampler_is_another_policy(rows: Log) -> bool:
+    return _late(column(rows, "sampler/effective_share") or [1.0]) < ENOUGH
+
+
 def _has_risen(values: list[float], times: float = 1) -> bool:
     """Whether the late values are above the early ones by `times` what chance alone may give, or more."""
     early, late = values[:RECENT], values[-RECENT:]
@@ -154,6 +159,12 @@ ALARMS: dict[str, tuple[Callable[[Log], bool], str]] = {
         form_is_hacked,
         "the reward rises because more answers have the asked form, while no more of them are right; set grpo.reward "
         "to one that pays for form and answer together (published), or lower the weight of what pays for form alone.",
+    ),
+    "sampler is another policy": (
+        sampler_is_another_policy,
+        "the engine that samples gives its answers other probabilities than the model that learns from them; set "
+        "grpo.sampler_base dequantized for an NF4 model, look whether weights arrive (sampler/ratio), or set "
+        "grpo.sampler engine.",
     ),
     "pictures do not matter": (
         pictures_do_not_matter,

@@ -59,7 +59,9 @@ class Validation:
         from medvlt_lib.rollout.transformers_engine import TransformersEngine
 
         validation = self
-        engine = TransformersEngine(trainer.model, trainer.processing_class, self.profile.engine.batch_tokens)
+        engine: Engine = TransformersEngine(trainer.model, trainer.processing_class, self.profile.engine.batch_tokens)
+        if self.profile.grpo.sampler == "vllm":
+            engine = trainer.vllm_generation
 
         class Watch(TrainerCallback):
             def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -104,6 +106,8 @@ class Validation:
         asked = [self.questions[place] for place in own]
         training = trainer.model.training
         trainer.model.eval()
+        if self.profile.grpo.sampler == "vllm":
+            engine.sync_weights()
         completions = list(engine.generate(prompts_of(asked, style), self.sampling()))
         trainer.model.train(training)
         grader = self.profile.eval.grader

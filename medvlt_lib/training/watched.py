@@ -4,6 +4,8 @@
 `tokens_per_second`: completion tokens while sampling, for one process.
 `rewards/NAME/group_std`: a reward's standard deviation within a group, mean over the groups.
 `ratio/mean`, `ratio/min`, `ratio/max`: new to old probability, where a batch serves several updates.
+`sampler/effective_share`, `sampler/cut`, `sampler/ratio ...`: where another engine samples, how far its probabilities
+lie from the learner's (`sampler_figures`).
 `picture_effect`: how much likelier its own picture makes a completion than another picture does, in nats.
 Watching changes nothing: it draws no random number and leaves no gradient.
 """
@@ -30,6 +32,7 @@ from medvlt_lib.training.rollouts import write_sample
 from medvlt_lib.training.stopping import updates_in_a_step
 
 EVERY = 10  # steps from one look at the pictures' effect to the next
+BINS = (0.5, 0.8, 0.95, 1.05, 1.25, 2.0)  # where the histogram of ratios is cut
 ROWS = 4  # completions of different questions that it takes
 
 
@@ -132,6 +135,12 @@ class WatchedTrainer(GRPOTrainer):
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         output = super()._generate_and_score_completions(inputs)
+        if self.model.training and "importance_sampling_ratio" in output and self._is_first_sampling():
+            logs = output["old_per_token_logps"] - output["sampling_per_token_logps"]
+            logs = logs[output["completion_mask"].bool()]
+            counts = self.accelerator.gather(sampler_counts(logs, self.vllm_importance_sampling_clip_max)[None]).sum(0)
+            for name, value in sampler_figures(counts).items():
+                self._metrics["train"][f"sampler/{name}"].append(value)
         due = self.state.global_step % EVERY < updates_in_a_step(self.args) and self._is_first_sampling()
         whole = not (self.is_fsdp_enabled or self.is_deepspeed_enabled)  # one process alone can call the model
         if self.model.training and due and whole:
@@ -172,6 +181,24 @@ class WatchedTrainer(GRPOTrainer):
 
 class WatchedGroupedTrainer(WatchedTrainer, GroupedTrainer):
     """`GroupedTrainer` that logs this module's figures beside its own."""
+
+
+def sampler_counts(logs: torch.Tensor, cap: float) -> torch.Tensor:
+    """What `sampler_figures` needs of the logarithms (tokens,) of learner over sampler, ready to be summed over
+    processes: tokens, sum of ratios, sum of their squares, ratios over `cap`, and a count for each range of BINS."""
+    ratios = logs.double().exp()
+    ranges = torch.bucketize(ratios, ratios.new_tensor(BINS)).bincount(minlength=len(BINS) + 1)
+    head = torch.stack([ratios.new_tensor(len(ratios)), ratios.sum(), ratios.square().sum(), (ratios > cap).sum()])
+    return torch.cat([head, ranges.double()])
+
+
+def sampler_figures(counts: torch.Tensor) -> dict[str, float]:
+    """`effective_share`: the effective sample size of the tokens' ratios, (sum w)^2 / sum w^2 (Kong 1992), as a share
+    of the tokens, 1 where sampler and learner agree; `cut`: the share of ratios over the cap; and the histogram."""
+    tokens, total, squares, cut, *ranges = counts.tolist()
+    names = [f"ratio {low or 0:g} to {high or 'more'}" for low, high in zip((None, *BINS), (*BINS, None), strict=True)]
+    shares = {name: count / tokens for name, count in zip(names, ranges, strict=True)}
+    return {"effective_share": total**2 / (tokens * squares), "cut": cut / tokens, **shares}
 
 
 def other_pictures(patches: list[torch.Tensor], grids: list[torch.Tensor]) -> list[torch.Tensor]:
