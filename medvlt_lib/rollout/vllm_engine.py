@@ -133,6 +133,7 @@ class VllmEngine:
         vLLM's own reload_weights: on a CPU, linear layers keep no weight that could be written over.
         """
         self.llm.collective_rpc("reload_weights", kwargs={"weights_iterator": iter(weights)})
+        self.llm.apply_model(pack_output_layer)
         self.llm.reset_prefix_cache()
 
     def prompt_logprobs(self, token_ids: list[int]) -> list[float]:
@@ -200,6 +201,16 @@ class VllmEngine:
                 logprobs = [by_token[token].logprob for by_token, token in zip(sample.logprobs, ids, strict=True)]
             reason = "length" if sample.finish_reason == "length" else "stop"
             yield Completion(prompt.id, number, sample.text, ids, logprobs, reason, prompt_ids)
+
+
+def pack_output_layer(model: Any) -> None:
+    """Let vLLM make its copy of the output layer again: on a CPU it computes with packed copies of the weights, and
+    reload_weights (0.31) leaves out that of an output layer whose weights are the embedding's."""
+    from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+
+    for module in model.modules():
+        if isinstance(module, ParallelLMHead) and hasattr(module, "cpu_linear"):
+            module.quant_method.process_weights_after_loading(module)
 
 
 def build_vllm_engine(profile: Profile, checkpoint: Path | None = None) -> VllmEngine:

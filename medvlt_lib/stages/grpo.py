@@ -35,6 +35,7 @@ def run(
     """Trains one arm into 04_grpo/<arm>; returns steps, first and last mean reward, and which step's weights are in
     checkpoint/ (see medvlt_lib.training.validation). `callbacks` go to the trainer."""
     profile = run_.profile.for_arm(arm)
+    _refuse_a_server(profile)
     refuse_missing_tracker(profile)
     inputs = arm_inputs(run_, "04", arm, profile.grpo.data, data, init)
     settings = {**run_.settings("model", "engine", "grpo", "launch", arm=arm), "model.weights": weights_id(profile)}
@@ -83,6 +84,15 @@ def train(
     choice, best = validation.metrics(), validation.best_weights()
     take_best = choice["checkpoint_step"] < trainer.state.global_step
     return {**finish_training(trainer, folder, profile.model.name, best, take_best), **rewards, **choice}
+
+
+def _refuse_a_server(profile: Profile) -> None:
+    """Filtering and evaluation may ask a server; the weights that are trained must be here."""
+    if profile.engine.kind == "openai":
+        raise UserError(
+            f"GRPO cannot train {profile.model.name}, whose weights are at {profile.engine.url}; "
+            "give this command --set engine.kind=transformers and the model as model.name."
+        )
 
 
 def pass_counts_of(questions: StoredQuestions, path: Path, order: str) -> list[tuple[int, int]]:

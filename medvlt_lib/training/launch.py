@@ -73,4 +73,5 @@ def _server_command(profile: Profile, gpu: int) -> str:
     command += ["--max_model_len", str(g.max_prompt_length + g.max_completion_length)]
     pixels = {k: v for k, v in (("min_pixels", m.min_pixels), ("max_pixels", m.max_pixels)) if v is not None}
     command += ["--mm-processor-kwargs", json.dumps(pixels)] if pixels else []
+    command += ["--logprobs-mode", "processed_logprobs"]  # of what is sampled from; the ratios correct for it
     return f"CUDA_VISIBLE_DEVICES={visible} {shlex.join(command)}"

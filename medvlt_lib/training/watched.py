@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -196,7 +197,8 @@ def sampler_figures(counts: torch.Tensor) -> dict[str, float]:
     """`effective_share`: the effective sample size of the tokens' ratios, (sum w)^2 / sum w^2 (Kong 1992), as a share
     of the tokens, 1 where sampler and learner agree; `cut`: the share of ratios over the cap; and the histogram."""
     tokens, total, squares, cut, *ranges = counts.tolist()
-    names = [f"ratio {low or 0:g} to {high or 'more'}" for low, high in zip((None, *BINS), (*BINS, None), strict=True)]
+    edges = ["0", *(f"{edge:g}" for edge in BINS), "more"]
+    names = [f"ratio {low} to {high}" for low, high in pairwise(edges)]
     shares = {name: count / tokens for name, count in zip(names, ranges, strict=True)}
     return {"effective_share": total**2 / (tokens * squares), "cut": cut / tokens, **shares}
 

@@ -25,7 +25,7 @@ PUBLISHED = json.loads((Path(__file__).parent / "vllm_signatures.json").read_tex
 @pytest.mark.parametrize("version", sorted(PUBLISHED))
 @pytest.mark.parametrize("name", profile_names())
 def test_every_keyword_exists_in_the_published_versions(version, name, tmp_path):
-    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "adapter_config.json").write_text('{"r": 16}')
     signature = PUBLISHED[version]
     for checkpoint in (None, tmp_path):
         assert set(engine_keywords(load_profile(name), checkpoint)) <= {*signature["LLM"], *signature["EngineArgs"]}
@@ -54,7 +54,11 @@ class FakeLLM:
     def __init__(self, shift=0):
         self.processor = load_processor(shipped("small"))
         self.engine = TransformersEngine(load_model(shipped("small")).eval(), self.processor)
-        self.shift, self.calls = shift, []
+        self.shift, self.calls, self.adapters, self.resets = shift, [], [], 0
+        self.llm_engine = types.SimpleNamespace(add_lora=self.adapters.append)
+
+    def reset_prefix_cache(self):
+        self.resets += 1
 
     def generate(self, handed, wanted, use_tqdm, lora_request):
         outputs = []
@@ -105,7 +109,9 @@ def test_order_samples_seeds_and_adapter(vllm_module, tmp_path):
     _, params, adapter = llm.calls[0]
     assert (params.max_tokens, params.top_p, params.top_k) == (7, 1.0, 0)
     pad = llm.processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")
-    assert params.logit_bias[pad] == -100 and (adapter.lora_path, adapter.load_inplace) == (str(tmp_path), True)
+    assert params.logit_bias[pad] == -100 and adapter.lora_path == str(tmp_path)
+    [added] = llm.adapters  # read anew from its folder once, not at every request; what the last one cached is dropped
+    assert added.load_inplace and not hasattr(adapter, "load_inplace") and llm.resets == 1
 
 
 def test_another_prompt_length_is_refused(vllm_module):

@@ -3,6 +3,8 @@
 Runs of the smallest model, a few steps each; so the alarms look back over fewer steps than they do for a user.
 """
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from transformers import TrainerCallback
@@ -11,6 +13,7 @@ from medvlt_lib.grading.published import in_form
 from medvlt_lib.phantom.questions import make_questions
 from medvlt_lib.training import monitor, watched
 from medvlt_lib.training.monitor import alarms
+from medvlt_lib.training.vllm_sampler import sample_with
 
 TEXT, PICTURES = "curb65,apgar", "nodule_count,cup_to_disc_ratio"
 SETTINGS = {
@@ -65,6 +68,22 @@ def no_weight_reaches_the_loss(trainer):
     blinded(trainer)
 
 
+def badly_sampled(trainer):
+    """The engine that samples says of its answers what another policy would say."""
+    rollout = trainer.rollout_func
+
+    def noisy(prompts, own):
+        done = rollout(prompts, own)
+        noise = torch.Generator().manual_seed(own.state.global_step)
+        done["logprobs"] = [
+            (torch.tensor(row) + 0.8 * torch.randn(len(row), generator=noise)).tolist() for row in done["logprobs"]
+        ]
+        return done
+
+    trainer.rollout_func = noisy
+    sample_with(trainer, SimpleNamespace(sync_weights=lambda: None))
+
+
 class Sharper(TrainerCallback):
     """After every step the policy is surer of what it would have said anyway."""
 
@@ -88,6 +107,7 @@ FAULTS = {
         "steps": 14, "prepare": rewarded_with(lambda text: float(in_form(text))), "grpo.max_completion_length": 30,
         "grpo.learning_rate": 3e-4, "families": "curb65,nodule_count",
     },
+    "sampler is another policy": {"steps": 4, "prepare": badly_sampled},
     "pictures do not matter": {"steps": 4, "prepare": blinded, "families": PICTURES},
 }  # fmt: skip
 

@@ -69,6 +69,7 @@ def test_trl_reads_the_server_command(version, monkeypatch):
     assert (command[4], values["--revision"], values["--tensor-parallel-size"]) == (m.name, m.revision, "2")
     assert values["--max-model-len"] == "6144"  # grpo.max_prompt_length + grpo.max_completion_length
     assert json.loads(values["--mm-processor-kwargs"]) == {"max_pixels": 401408}
+    assert values["--logprobs-mode"] == "processed_logprobs"
     assert ("--enable-scale-out" in command) == (version == "0.30.0")
 
 

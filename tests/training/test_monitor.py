@@ -43,6 +43,7 @@ FAULTS = {
     "rate too high": {"reward": lambda t: 0.8 if t < 0.6 else 0.1},
     "nothing is learnt": {"reward": lambda t: 0.4 + 0.05 * ((40 * t) % 2)},
     "form hacking": {"correct": lambda t: 0.4 + 0.05 * ((40 * t) % 2)},
+    "sampler is another policy": {"sampler/effective_share": lambda t: 0.6},
     "pictures do not matter": {"picture_effect": lambda t: 0.02},
 }
 

@@ -191,6 +191,7 @@ def test_grpo_needs_the_validation_questions(files, tmp_path):
     [
         ({"grpo.updates": 2, "grpo.micro_batch": 64, "grpo.validate_every": 5}, r"grpo\.validate_every 5 .*multiple"),
         ({"grpo.sampler": "trl-vllm-server", "launch.strategy": "ddp"}, r"set grpo\.validate_every null"),
+        ({"grpo.sampler": "vllm", "launch.devices": 2, "launch.strategy": "ddp"}, r"vllm samples .* on one device"),
     ],
 )
 def test_settings_that_cannot_be_validated_are_refused(changes, words):

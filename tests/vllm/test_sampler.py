@@ -38,7 +38,7 @@ def shake(model, seed: int) -> None:
     with torch.no_grad():
         for weight in model.parameters():
             if weight.requires_grad:
-                weight += 0.01 * weight.std().nan_to_num(0).clamp(min=0.01) * torch.randn_like(weight)
+                weight += 0.02 * weight.std().nan_to_num(0).clamp(min=0.02) * torch.randn_like(weight)
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -60,7 +60,7 @@ def test_after_twenty_swaps_the_sampler_answers_as_the_learner(sampler):
         ours, theirs = sampler.engine.prompt_logprobs(sampler.probe), logprobs_of(sampler.model, sampler.probe)
         assert max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) < 1e-3
         first = first or ours
-    assert max(abs(a - b) for a, b in zip(ours, first, strict=True)) > 0.1  # twenty swaps have moved far
+    assert max(abs(a - b) for a, b in zip(ours, first, strict=True)) > 0.1  # twenty swaps have gone far
     asked, greedy = prompts_of(make_questions("curb65,nodule_count", "validation", 20)), Sampling(1, 0.0, 96)
     learner = TransformersEngine(sampler.model, sampler.engine.processor)
     answers = [[c.token_ids for c in engine.generate(asked, greedy)] for engine in (sampler, learner)]
@@ -85,7 +85,7 @@ def test_grpo_with_an_nf4_learner(base, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     few = {"data.train_text_size": 12, "data.train_image_size": 12, "data.test_size": 10, "data.validation_size": 10}
     more = {"grpo.validate_every": 2, "grpo.validation_questions": 10}
-    run = open_run("qlora", load_profile("tiny-qlora", {**SMALL, **few, **more, "grpo.sampler_base": base}))
+    run = open_run("tiny-qlora", None, {**SMALL, **few, **more, "grpo.sampler_base": base}, root=tmp_path)
     data.run(run)
     metrics = grpo.run(run, "rl_text", data=run.folder / "01_data" / "train_image.parquet")
     folder = run.folder / "04_grpo" / "rl_text"
