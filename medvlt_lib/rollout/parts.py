@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
@@ -14,6 +14,11 @@ from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.files import atomic_write, read_jsonl
 from medvlt_lib.core.question_files import QuestionFiles
 from medvlt_lib.core.records import Question
+
+if TYPE_CHECKING:
+    from medvlt_lib.core.config import Profile
+
+VLLM_PROMPTS = 256  # that vLLM is handed at once (MedVLThinker: 512 for the probe)
 
 # What every row of the filter's rollouts says of how it was made (medvlt_lib.stages.filtering).
 PROVENANCE = ("weights", "quantization", "prompt_style", "temperature", "max_new_tokens", "seed", "engine", "grader")
@@ -77,6 +82,11 @@ def parts_of(folder: Path, questions: QuestionFiles, size: int, provenance: dict
         Part(folder / f"part-{n:05d}.jsonl", questions, start, min(start + size, len(questions)), provenance or {})
         for n, start in enumerate(starts)
     ]
+
+
+def part_size(profile: Profile, usual: int) -> int:
+    """Questions in one part: `usual`, or as many more as vLLM wants at once, which would wait for work otherwise."""
+    return max(usual, VLLM_PROMPTS) if profile.engine.kind == "vllm" else usual
 
 
 def missing(parts: list[Part]) -> list[Part]:

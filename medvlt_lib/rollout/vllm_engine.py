@@ -24,13 +24,13 @@ from medvlt_lib.core.files import read_json
 from medvlt_lib.core.images import load_image
 from medvlt_lib.core.records import Completion
 from medvlt_lib.rollout.engine import Prompt, Sampling, suppressed_tokens
+from medvlt_lib.rollout.parts import VLLM_PROMPTS
 
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import ProcessorMixin
     from vllm import LLM, RequestOutput
 
-CHUNK = 256  # prompts handed over at once (MedVLThinker: 512 for the probe)
 NEVER = -100.0  # added to the logits of tokens that must not be sampled
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of LoRA, for which vLLM has kernels
 PATCH = 28 * 28  # pixels that become one image token of Qwen2-VL and Qwen2.5-VL
@@ -108,7 +108,7 @@ def sampling_keywords(sampling: Sampling, prompt_id: str, end: int, never: list[
 class VllmEngine:
     """`generate` on a `vllm.LLM`; `swap` puts an adapter folder in place of the last one, `reload` other weights.
 
-    at_once: completions that vLLM is asked for at a time; None: of CHUNK prompts.
+    at_once: completions that vLLM is asked for at a time; None: of VLLM_PROMPTS prompts.
     """
 
     def __init__(self, llm: LLM, processor: ProcessorMixin, at_once: int | None = None) -> None:
@@ -155,7 +155,7 @@ class VllmEngine:
         from vllm import SamplingParams
 
         remaining = iter(prompts)
-        count = CHUNK if self.at_once is None else max(1, self.at_once // sampling.n)
+        count = VLLM_PROMPTS if self.at_once is None else max(1, self.at_once // sampling.n)
         while chunk := list(islice(remaining, count)):
             inputs = [self._vllm_input(p) for p in chunk]
             params = [SamplingParams(**sampling_keywords(sampling, p.id, self.end, self.suppressed)) for p in chunk]

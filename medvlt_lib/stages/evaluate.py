@@ -24,7 +24,7 @@ from medvlt_lib.grading.grade import grade
 from medvlt_lib.models.loading import weights_id
 from medvlt_lib.rollout.build import build_engine
 from medvlt_lib.rollout.engine import Sampling, prompts_of
-from medvlt_lib.rollout.parts import missing, parts_of, rows_of, with_progress
+from medvlt_lib.rollout.parts import missing, part_size, parts_of, rows_of, with_progress
 from medvlt_lib.stages.arms import trained_in
 
 PART = 128  # questions in one part
@@ -71,7 +71,7 @@ def evaluate(folder: Path, test: Path, profile: Profile, checkpoint: Path | None
     # Step 1: answer and grade the questions, part by part.
     style, e = profile.model.prompt_style, profile.eval
     sampling = Sampling(e.samples, e.temperature, e.max_new_tokens, e.seed)
-    parts = parts_of(folder / "parts", QuestionFiles([test]), PART)
+    parts = parts_of(folder / "parts", QuestionFiles([test]), part_size(profile, PART))
     if missing(parts):
         engine = build_engine(profile, checkpoint)
         for part in with_progress(parts, f"evaluating {name}"):

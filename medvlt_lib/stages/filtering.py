@@ -30,7 +30,7 @@ from medvlt_lib.grading.grade import grade
 from medvlt_lib.models.loading import weights_id
 from medvlt_lib.rollout.build import build_engine
 from medvlt_lib.rollout.engine import Engine, Sampling, engine_version, prompts_of
-from medvlt_lib.rollout.parts import missing, parts_of, rows_of, with_progress
+from medvlt_lib.rollout.parts import missing, part_size, parts_of, rows_of, with_progress
 
 PART = {"full": 32, "adaptive": 128}  # questions in a rollout file; asked two by two, more at once are quicker
 STEP = 2  # samples between two decisions of the adaptive mode
@@ -64,7 +64,7 @@ def run(run_: Run, shard: tuple[int, int] | None = None, merge: bool = False) ->
             return stage.metrics
         # Step 1: roll out what is missing.
         questions = QuestionFiles(sets.values())
-        parts = parts_of(stage.folder / "rollouts", questions, PART[f.mode], provenance(profile))
+        parts = parts_of(stage.folder / "rollouts", questions, part_size(profile, PART[f.mode]), provenance(profile))
         to_do = [p for n, p in enumerate(parts) if n % shard[1] == shard[0] - 1] if shard else parts
         if merge and (absent := missing(parts)):
             raise UserError(

@@ -16,6 +16,7 @@ from medvlt_lib.models.loading import load_model, shipped
 from medvlt_lib.models.processor import load_processor
 from medvlt_lib.phantom.questions import make_questions
 from medvlt_lib.rollout.engine import Prompt, Sampling, engine_version, prompts_of
+from medvlt_lib.rollout.parts import part_size
 from medvlt_lib.rollout.transformers_engine import TransformersEngine
 from medvlt_lib.rollout.vllm_engine import VllmEngine, build_vllm_engine, engine_keywords, sampling_keywords
 
@@ -150,3 +151,9 @@ def test_pictures_are_handed_over_as_they_are(vllm_module):
     [question] = make_questions("nodule_count", "validation", 1)
     given = VllmEngine(llm, llm.processor)._vllm_input(prompts_of([question])[0])
     assert given["multi_modal_data"]["image"][0].tobytes() == load_image(question.images[0]).tobytes()
+
+
+def test_a_part_holds_as_many_questions_as_vllm_wants_at_once():
+    """A filter part of 32 questions would leave vLLM waiting for the next one."""
+    vllm = load_profile("tiny", {"engine.kind": "vllm"})
+    assert (part_size(vllm, 32), part_size(vllm, 1000), part_size(load_profile("tiny"), 32)) == (256, 1000, 32)
