@@ -58,9 +58,9 @@ def test_weights_are_handed_over_once_a_step_and_the_log_shows_the_ratios(make_t
 
 
 def test_effective_share_by_hand():
-    """Ratios 1, 1, 2 and 4: (8 * 8) / (4 * 22) of the tokens count; one ratio is over 2."""
-    figures = sampler_figures(sampler_counts(torch.tensor([1.0, 1.0, 2.0, 4.0]).log(), cap=2.5))
-    assert figures["effective_share"] == pytest.approx(64 / 88) and figures["cut"] == 0.25
+    """Ratios 1, 1, 1.5 and 4.5: (8 * 8) / (4 * 24.5) of the tokens count; one ratio is over 2.5."""
+    figures = sampler_figures(sampler_counts(torch.tensor([1.0, 1.0, 1.5, 4.5]).log(), cap=2.5))
+    assert figures["effective_share"] == pytest.approx(64 / 98) and figures["cut"] == 0.25
     assert (figures["ratio 0.95 to 1.05"], figures["ratio 2 to more"]) == (0.5, 0.25)
     assert sum(figures[name] for name in figures if name.startswith("ratio")) == 1 and len(figures) == len(BINS) + 3
 

@@ -22,7 +22,13 @@ SMALL = {
     "grpo.sampler": "vllm", "grpo.prompts": 4, "grpo.group_size": 8, "grpo.micro_batch": 32, "grpo.max_steps": 2,
     "grpo.validate_every": None, "grpo.max_prompt_length": 256,
 }  # fmt: skip
-KINDS = ["tiny", "tiny-qlora"]  # all weights; NF4 and an adapter
+LORA = {"rank": 16, "alpha": 32, "dropout": 0.0}
+KINDS = {
+    "all weights": ("tiny", {}),
+    "nf4 and lora": ("tiny-qlora", {}),
+    "bf16 and lora": ("tiny", {"model.dtype": "bfloat16", "model.lora": LORA}),
+}
+CLOSE = {"float32": 1e-3, "bfloat16": 0.2}  # of a log-probability; bf16 has three digits, and the two sum in other orders
 
 
 def logprobs_of(model, token_ids: list[int]) -> list[float]:
@@ -46,25 +52,27 @@ def sampler(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("sampler")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MEDVLT_CACHE", str(folder / "cache"))
-        profile = load_profile(request.param, SMALL)
+        name, changes = KINDS[request.param]
+        profile = load_profile(name, {**SMALL, **changes})
         model = load_policy(profile, trainable=True).eval()
         yield start_sampler(profile, model, folder)
 
 
 def test_after_twenty_swaps_the_sampler_answers_as_the_learner(sampler):
-    """Adapters and whole weights: log-probabilities within 1e-3, greedy answers equal, pictures too."""
-    first = None
+    """Adapters and whole weights: log-probabilities within CLOSE, greedy answers equal, pictures too."""
+    dtype = str(sampler.model.dtype).removeprefix("torch.")
+    first, close = None, CLOSE[dtype]
     for number in range(20):
         shake(sampler.model, number)
         sampler.sync_weights()
         ours, theirs = sampler.engine.prompt_logprobs(sampler.probe), logprobs_of(sampler.model, sampler.probe)
-        assert max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) < 1e-3
+        assert max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) < close
         first = first or ours
     assert max(abs(a - b) for a, b in zip(ours, first, strict=True)) > 0.1  # twenty swaps have gone far
     asked, greedy = prompts_of(make_questions("curb65,nodule_count", "validation", 20)), Sampling(1, 0.0, 96)
     learner = TransformersEngine(sampler.model, sampler.engine.processor)
     answers = [[c.token_ids for c in engine.generate(asked, greedy)] for engine in (sampler, learner)]
-    assert answers[0] == answers[1]
+    assert answers[0] == answers[1] if dtype == "float32" else sum(map(list.__eq__, *answers)) >= 15
 
 
 def test_a_swap_that_did_not_happen_is_caught(sampler, monkeypatch):
