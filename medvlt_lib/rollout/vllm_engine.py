@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from medvlt_lib.core.config import Profile
 from medvlt_lib.core.errors import UserError, first_line
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 NEVER = -100.0  # added to the logits of tokens that must not be sampled
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of LoRA, for which vLLM has kernels
 PATCH = 28 * 28  # pixels that become one image token of Qwen2-VL and Qwen2.5-VL
+RUNNING: WeakSet[VllmEngine] = WeakSet()  # of this process: one at most, since what they share ends with the first
 OLDEST = (0, 26, 0)  # of vLLM, whose keywords are those used here
 CPU_REQUESTS = 256  # at once on a CPU: more than these would have to wait, and seeds then fail there
 
@@ -117,6 +119,12 @@ class VllmEngine:
         self.end = tokenizer.convert_tokens_to_ids("<|im_end|>")
         self.suppressed = suppressed_tokens(tokenizer)
         self._checked: set[bool] = set()
+        RUNNING.add(self)
+
+    def close(self) -> None:
+        """Stop vLLM and give its memory back; it cannot be asked again."""
+        self.llm.llm_engine.engine_core.shutdown()
+        RUNNING.discard(self)
 
     def swap(self, adapter: Path) -> None:
         """Answer with this LoRA adapter from now on, read again from its folder."""
@@ -229,6 +237,8 @@ def build_vllm_engine(profile: Profile, checkpoint: Path | None = None) -> VllmE
 def start_vllm(profile: Profile, keywords: dict[str, Any], asked_by: str, memory_key: str) -> VllmEngine:
     """vLLM started with `keywords`; it says what it waits for. Errors name the settings `asked_by` and `memory_key`.
 
+    One that ran in this process before is stopped: it holds memory, and would take the new one's groups with it later.
+
     Raises UserError where vLLM is not installed, is too old or does not start.
     """
     from medvlt_lib.models.loading import profile_processor
@@ -251,6 +261,8 @@ def start_vllm(profile: Profile, keywords: dict[str, Any], asked_by: str, memory
             f"{asked_by} is vllm, and vLLM {vllm.__version__} is older than {'.'.join(map(str, OLDEST))}; "
             f"install requirements/gpu.txt or {mend}."
         )
+    for former in list(RUNNING):
+        former.close()
     compiles = "" if keywords["enforce_eager"] else " and compiles them, which takes a minute or more the first time"
     print(f"vLLM {vllm.__version__} starts: it loads the weights of {keywords['model']}{compiles}.", file=sys.stderr)
     try:

@@ -77,6 +77,8 @@ def train(
     train_resumably(trainer, "reward")
     if trainer.is_world_process_zero():
         gather_samples(folder)
+    if g.sampler == "vllm":
+        trainer.vllm_generation.engine.close()
     means = [float(row["reward"]) for row in trainer.state.log_history if "reward" in row]
     rewards = {"first_reward": means[0], "last_reward": means[-1]}
     if validation is None:

@@ -26,7 +26,7 @@ def questions():
     return make_questions(FAMILIES, "validation", 200)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def vllm_engine(profile):
     return build_vllm_engine(profile)
 

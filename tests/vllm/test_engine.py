@@ -1,5 +1,6 @@
 """vLLM's engine against the transformers engine: the same prompts, the same answers, the same log-probabilities."""
 
+import gc
 import json
 import subprocess
 import sys
@@ -71,12 +72,6 @@ def test_a_prompt_that_is_too_long_is_a_sentence(vllm_engine):
         list(vllm_engine.generate([long], GREEDY))
 
 
-def test_a_model_that_is_not_there_is_a_sentence(tmp_path):
-    profile = load_profile("tiny", {"engine.kind": "vllm", "model.name": str(tmp_path)})
-    with pytest.raises(UserError, match=r"vLLM does not start \(.+\); set engine.kind transformers"):
-        build_vllm_engine(profile)
-
-
 def test_filtering_with_vllm_from_the_command_line(tmp_path):
     """What a user types: the start-up says what it does, and every row names the engine."""
     settings = {"engine.kind": "vllm", "data.train_text_size": 12, "data.train_image_size": 12, "data.test_size": 10}
@@ -106,3 +101,18 @@ def test_pass_rates_of_both_engines_agree(vllm_engine, reference, questions):
     strata, clusters = [q.group for q in questions], [q.cluster for q in questions]
     low, high = macro_interval(rates[0] - rates[1], strata, clusters, bounds=(-1, 1))
     assert low > -0.04 and high < 0.04
+
+
+def test_the_one_before_is_stopped_when_another_starts(vllm_engine, profile, questions):
+    """What several of a process share would end with the first that is collected. Last here: it stops the others'."""
+    asked = prompts_of(questions[:4])
+    before = [c.text for c in vllm_engine.generate(asked, GREEDY)]
+    after = build_vllm_engine(profile)
+    gc.collect()
+    assert [c.text for c in after.generate(asked, GREEDY)] == before
+
+
+def test_a_model_that_is_not_there_is_a_sentence(tmp_path):
+    profile = load_profile("tiny", {"engine.kind": "vllm", "model.name": str(tmp_path)})
+    with pytest.raises(UserError, match=r"vLLM does not start \(.+\); set engine.kind transformers"):
+        build_vllm_engine(profile)
