@@ -29,9 +29,6 @@ KINDS = {
     "bf16 and lora": ("tiny", {"model.dtype": "bfloat16", "model.lora": LORA}),
 }
 CLOSE = {"float32": 1e-3, "bfloat16": 0.2}  # of a log-probability; bf16 has three digits
-    "float32": 1e-3,
-    "bfloat16": 0.2,
-}  # of a log-probability; bf16 has three digits, and the two sum in other orders
 
 
 def logprobs_of(model, token_ids: list[int]) -> list[float]:
