@@ -20,6 +20,7 @@ from medvlt_lib.training.stored_questions import StoredQuestions
 from medvlt_lib.training.trackers import refuse_missing_tracker
 from medvlt_lib.training.trainer import train_resumably
 from medvlt_lib.training.validation import Validation
+from medvlt_lib.training.vllm_sampler import stop_sampling
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -78,7 +79,7 @@ def train(
     if trainer.is_world_process_zero():
         gather_samples(folder)
     if g.sampler == "vllm":
-        trainer.vllm_generation.engine.close()
+        stop_sampling(trainer)
     means = [float(row["reward"]) for row in trainer.state.log_history if "reward" in row]
     rewards = {"first_reward": means[0], "last_reward": means[-1]}
     if validation is None:

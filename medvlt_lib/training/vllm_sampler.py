@@ -99,3 +99,9 @@ def start_sampler(profile: Profile, model: PreTrainedModel | PeftModel, folder: 
 def sample_with(trainer: GRPOTrainer, sampler: Any) -> None:
     """Let TRL treat `sampler` as its vLLM engine: weights are handed over at each step, ratios correct the loss."""
     trainer.use_vllm, trainer.vllm_generation, trainer._last_loaded_step = True, sampler, -1
+
+
+def stop_sampling(trainer: GRPOTrainer) -> None:
+    """Give vLLM's memory back, for what comes after training."""
+    sampler: Any = trainer.vllm_generation
+    sampler.engine.close()
