@@ -5,7 +5,7 @@ through prefix caching. Image tokens are biased away, since a sampled one breaks
 is swapped in place, never merged into 4-bit weights. At the first prompt of each kind, text and image, vLLM's prompt
 length must equal the processor's: a wrong expansion would train on other positions without a word.
 
-Several data-parallel copies are several processes: `medvlt filter --shard`.
+Several engines at once, on one machine or more, are Ray's work: medvlt_lib/rollout/cluster.py.
 """
 
 from __future__ import annotations
