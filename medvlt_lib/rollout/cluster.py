@@ -17,6 +17,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import socket
 import subprocess
 import sys
 from collections import Counter, deque
@@ -258,15 +259,16 @@ def connected(address: str) -> Iterator[None]:
 
 
 def _refuse_silence(address: str) -> None:
-    """Raises UserError when no cluster answers. Asked by a process of its own, which can be given up: `ray.init` would
-    wait for a minute and then end this one."""
+    """Raises UserError when no cluster answers: within seconds, where `ray.init` would wait for a minute and then end
+    this process. Ray's own question is asked by another process, which can be given up."""
     ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
     try:
-        done = subprocess.run(
-            ask + ([] if address == "auto" else ["--address", address]), capture_output=True, timeout=ANSWER_SECONDS
-        )
-        answers = done.returncode == 0
-    except subprocess.TimeoutExpired:
+        if address != "auto":
+            host, port = address.rsplit(":", 1)
+            socket.create_connection((host, int(port)), timeout=5).close()
+            ask += ["--address", address]
+        answers = subprocess.run(ask, capture_output=True, timeout=ANSWER_SECONDS).returncode == 0
+    except (OSError, OverflowError, subprocess.TimeoutExpired):
         answers = False
     if not answers:
         raise UserError(f"no Ray cluster answers at {address}; {JOIN}.")
