@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from medvlt_lib import __version__
 from medvlt_lib.core.config import Profile
@@ -47,7 +47,7 @@ RESTARTS = 3  # times that Ray starts a lost worker again
 LOSSES = 3  # workers that one part may take with it before it is the part's own fault
 ANSWER_SECONDS = 20  # for a cluster to say that it is there
 STORE = 200 * 2**20  # bytes of Ray's object store on this machine, which holds the rows of a few parts
-JOIN = "start one with `ray start`, with this command on one of its machines, or give local:N for engines here"
+JOIN = "start one with `ray start` and this command on one of its machines, or give local:N for engines here"
 LOGS = "Ray's logs are in /tmp/ray/session_latest/logs on the machine where it ran"
 
 
@@ -132,16 +132,15 @@ def write_on_cluster(address: str, parts: list[Part], title: str, work: Work) ->
 def make_workers(address: str, work: Work, files: list[Path], most: int) -> list[ActorHandle]:
     """As many workers as the cluster holds, `most` at most; each has the GPUs of one engine, or cores.
 
-    On a CPU an engine of a cluster has one core, since two engines of one thread are quicker than one of two
+    On the CPUs of a cluster an engine has one core: a second thread would make it only a third quicker
     (benchmarks/threads.json). Raises UserError where no machine can hold an engine.
     """
     import ray
 
     profile, local = work.profile, engines_here(address)
     cores = max(1, (os.cpu_count() or 1) // local) if local else 1
-    gpus = (
-        0 if profile.model.device == "cpu" else profile.engine.tensor_parallel if profile.engine.kind == "vllm" else 1
-    )
+    gpus = profile.engine.tensor_parallel if profile.engine.kind == "vllm" else 1
+    gpus = gpus if profile.model.device == "cuda" else 0
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     fit = sum(int(min(m.get("CPU", 0) // cores, m.get("GPU", 0) // gpus if gpus else most)) for m in machines)
     if fit == 0:
@@ -151,7 +150,8 @@ def make_workers(address: str, work: Work, files: list[Path], most: int) -> list
             "add one that has, or lower engine.tensor_parallel."
         )
     identity = {"machine": platform.node(), **identity_of(profile)}
-    actor = ray.remote(num_cpus=cores, num_gpus=gpus, max_restarts=RESTARTS)(Worker)
+    # max_task_retries: a call waits until a lost process is back. `answer` does not, its part goes to another worker.
+    actor = ray.remote(num_cpus=cores, num_gpus=gpus, max_restarts=RESTARTS, max_task_retries=-1)(Worker)
     return [actor.remote(work, files, Home(), identity) for _ in range(min(fit, local or fit, most))]
 
 
@@ -161,7 +161,7 @@ def collect(workers: list[ActorHandle], to_do: deque[Part], bar: tqdm) -> None:
 
     doing: dict[ObjectRef, tuple[ActorHandle, Part | None]] = {w.start.remote(): (w, None) for w in workers}
     idle: list[ActorHandle] = []
-    lost: Counter[ActorHandle | Path] = Counter()  # how often, each worker and each part
+    losses: Counter[Path] = Counter()  # how many workers each part has taken with it
     while to_do or any(part for _, part in doing.values()):
         # Stage 1: wait for a worker that has started, or that has done its part.
         bar.set_postfix_str(f"{sum(part is not None for _, part in doing.values())} engines at work")
@@ -170,25 +170,21 @@ def collect(workers: list[ActorHandle], to_do: deque[Part], bar: tqdm) -> None:
         try:
             rows = ray.get(done)
         except ray.exceptions.RayError as error:
-            # Stage 2, where the worker was lost: put its part back. Ray starts the process again, and `start` comes
-            # back when it has; another machine may have to be found for it, so nothing waits for that.
-            if isinstance(getattr(error, "cause", None), UserError):
-                raise UserError(str(error.cause)) from None
-            reason = first_line(getattr(error, "cause", None) or error)
-            print(f"a worker was lost ({reason}); what it did is done again.", file=sys.stderr)
-            lost[worker] += 1
+            # Stage 2, where the worker was lost: put its part back. Ray starts its process again, perhaps only when a
+            # machine is found for it; `start` comes back when it has, or when it was started often enough.
+            reason = why_lost(error)
             if part is not None:
+                print(f"a worker was lost ({reason}); {part.path.name} is done again.", file=sys.stderr)
+                losses[part.path] += 1
+                _refuse_fatal_part(part, losses[part.path], reason, error)
                 to_do.appendleft(part)
-                lost[part.path] += 1
-                _refuse_fatal_part(part, lost[part.path], reason, error)
             if isinstance(error, ray.exceptions.RayTaskError):
                 ray.kill(worker, no_restart=False)  # its process lives, but its engine may not
-            if lost[worker] <= RESTARTS:
+            if part is not None or isinstance(error, ray.exceptions.RayTaskError):
                 doing[worker.start.remote()] = worker, None
             elif not doing and not idle:
-                raise UserError(
-                    f"every worker was lost {lost[worker]} times, the last time: {reason}; {LOGS}."
-                ) from error
+                sentence = f"no worker is left, each was started {RESTARTS + 1} times and lost ({reason}); {LOGS}."
+                raise UserError(sentence) from error
         else:
             # Stage 2: write its rows.
             if part is not None:
@@ -197,7 +193,15 @@ def collect(workers: list[ActorHandle], to_do: deque[Part], bar: tqdm) -> None:
         # Stage 3: give every free worker something to do.
         while idle and to_do:
             worker, part = idle.pop(), to_do.popleft()
-            doing[worker.answer.remote(part.start, part.stop)] = worker, part
+            doing[worker.answer.options(max_task_retries=0).remote(part.start, part.stop)] = worker, part
+
+
+def why_lost(error: Exception) -> str:
+    """Why a worker was lost, in a few words. Raises its UserError again, which another start would not mend."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, UserError):
+        raise UserError(str(cause)) from None
+    return f"{type(cause).__name__}: {first_line(cause)}" if cause else "its process or its machine went away"
 
 
 def _refuse_fatal_part(part: Part, times: int, reason: str, error: Exception) -> None:
@@ -241,21 +245,30 @@ def connected(address: str) -> Iterator[None]:
         raise UserError(
             f"--ray needs Ray, which does not load ({first_line(error)}); run `pip install 'medvlt[cluster]'`."
         ) from None
-    here = (
-        {"num_cpus": max(local, os.cpu_count() or 1), "object_store_memory": STORE, "include_dashboard": False}
-        if local
-        else {}
-    )
-    if not local:
-        _refuse_silence(address)
     try:
-        ray.init(address="local" if local else address, log_to_driver=False, logging_level="ERROR", **here)
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise UserError(f"the Ray cluster {address} takes no work from here ({first_line(error)}); {JOIN}.") from error
-    try:
+        if local:
+            cores = max(local, os.cpu_count() or 1)
+            _start(address="local", num_cpus=cores, object_store_memory=STORE, include_dashboard=False)
+        else:
+            _refuse_silence(address)
+            _start(address=address)
         yield
     finally:
         ray.shutdown()
+
+
+def _start(**options: Any) -> None:
+    """Start Ray, or join it, without its messages on the terminal. Raises UserError with Ray's reason."""
+    import ray
+
+    for last in (False, True):
+        try:
+            return ray.init(log_to_driver=False, logging_level="ERROR", **options)
+        except Exception as error:  # of many kinds; Ray gives its own processes 15 s, which a busy machine may not keep
+            ray.shutdown()
+            if last:
+                sentence = f"Ray does not start at {options['address']} ({first_line(error)}); {JOIN}."
+                raise UserError(sentence) from error
 
 
 def _refuse_silence(address: str) -> None:
