@@ -14,6 +14,7 @@ from medvlt_lib.core.tables import percent
 from medvlt_lib.core.terminal import (
     Inputs,
     ProfileName,
+    Ray,
     Redo,
     RunName,
     Settings,
@@ -23,7 +24,7 @@ from medvlt_lib.core.terminal import (
 )
 from medvlt_lib.course.commands import course, reference, table
 from medvlt_lib.tiny.commands import app as phantom
-from medvlt_lib.tools.commands import export_data, grade, import_
+from medvlt_lib.tools.commands import doctor, export_data, grade, import_
 
 if TYPE_CHECKING:
     from medvlt_lib.core.runs import Run
@@ -98,26 +99,20 @@ def filter_(
     set_: Settings = None,
     redo: Redo = None,
     inputs: Inputs = None,
-    shard: Annotated[str | None, typer.Option(help="do one share of the rollouts on this machine: 3/8")] = None,
-    merge: Annotated[bool, typer.Option("--merge", help="count the rollouts of all shards; roll out nothing")] = False,
+    ray: Ray = None,
 ) -> None:
     """02: answer every training question n times with the base model; keep the medium-hard ones.
 
     Needs 01. Writes rollouts, pass_counts.parquet, kept and control sets to runs/RUN/02_filtering. The band is
     filtering.keep_from to filtering.keep_to; filtering.mode=adaptive stops asking a question once its band is decided.
     Interrupted, it continues.
-    On several machines that share runs/: `medvlt filter --shard 1/8` ... `--shard 8/8`, then `medvlt filter --merge`.
+    On several GPUs or machines: medvlt filter --ray ADDRESS; the README's section on clusters says how.
     Example: medvlt filter --set filtering.keep_to=6
     """
     from medvlt_lib.stages.filtering import run as work
 
     opened = _open(profile, run, set_, redo, inputs)
-    metrics = work(opened, _shard(shard) if shard else None, merge)
-    if metrics is None:
-        merge_command = f"medvlt filter --run {opened.folder.name} --merge"
-        print(f"{opened.folder}/02_filtering/rollouts: shard {shard} is done; when all are: {merge_command}")
-    else:
-        _show_filtering(opened.folder / "02_filtering", metrics)
+    _show_filtering(opened.folder / "02_filtering", work(opened, ray))
 
 
 def _show_filtering(folder: Path, metrics: dict[str, Any]) -> None:
@@ -140,13 +135,6 @@ def _show_filtering(folder: Path, metrics: dict[str, Any]) -> None:
     counts, most = metrics["pass_counts"], max(metrics["pass_counts"])
     bars = [(str(right), str(n), "█" * round(40 * n / most)) for right, n in enumerate(counts)]
     show_table("questions by pass count", [(f"right of {metrics['samples']}", "questions", ""), *bars])
-
-
-def _shard(text: str) -> tuple[int, int]:
-    number, sign, total = text.partition("/")
-    if not (sign and number.isdigit() and total.isdigit() and 1 <= int(number) <= int(total)):
-        raise UserError(f"--shard {text}: write it as I/N, the I-th of N shares, for example 3/8.")
-    return int(number), int(total)
 
 
 @app.command()
@@ -212,12 +200,14 @@ def eval_(
     set_: Settings = None,
     redo: Redo = None,
     inputs: Inputs = None,
+    ray: Ray = None,
 ) -> None:
     """05: answer the test questions with every arm and grade the answers.
 
     Needs 01 and the arms' checkpoints. Writes answers.parquet and scores.json to runs/RUN/05_eval/ARM. Intervals take
     all answers on one picture, or to one question, as one; scores.json says which kind each is.
     Anything that is not an arm: medvlt eval --model FOLDER --out DIR
+    On several GPUs or machines: medvlt eval --ray ADDRESS
     """
     from medvlt_lib.stages import evaluate
 
@@ -225,9 +215,9 @@ def eval_(
     if (model is None) != (out is None):
         raise UserError("--model and --out go together: which checkpoint, and where its answers go.")
     if model is not None and out is not None:
-        scores = {model: evaluate.evaluate_checkpoint(out, opened, model)}
+        scores = {model: evaluate.evaluate_checkpoint(out, opened, model, ray)}
     else:
-        scores = evaluate.run(opened, arm)
+        scores = evaluate.run(opened, arm, ray)
     title = str(out or opened.folder / "05_eval")
     show_table(title, evaluate.table(scores), caption=evaluate.notes(scores))
 
@@ -248,6 +238,7 @@ def report(profile: ProfileName = None, run: RunName = None, set_: Settings = No
 
 
 app.command()(course)
+app.command()(doctor)
 app.command("export-data")(export_data)
 app.command()(grade)
 app.command("import")(import_)

@@ -68,7 +68,9 @@ def test_eval_says_how_much_was_answered_and_which_intervals_it_shows(monkeypatc
     from medvlt_lib.stages import evaluate
 
     scores = {"questions": 10, "answers": 40, "macro": 0.5, "interval": (0.25, 0.75), "well_formed": 1.0}
-    monkeypatch.setattr(evaluate, "run", lambda run, arm: {"base": {**scores, "interval_kind": "cluster bootstrap"}})
+    monkeypatch.setattr(
+        evaluate, "run", lambda run, arm, ray: {"base": {**scores, "interval_kind": "cluster bootstrap"}}
+    )
     monkeypatch.chdir(tmp_path)
     printed = " ".join(CliRunner().invoke(app, ["eval"]).output.split())
     assert "25.0 to 75.0" in printed

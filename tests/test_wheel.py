@@ -19,11 +19,13 @@ import medvlt_lib
 from medvlt_lib.core.config import PROFILES
 from medvlt_lib.course.lesson import NOTEBOOKS, REFERENCE, RESULTS
 from medvlt_lib.models.loading import WEIGHTS
+from medvlt_lib.tools.installed import REQUIREMENTS
 from medvlt_lib.training.launch import LAUNCH
 
+FOLDERS = (PROFILES, NOTEBOOKS, REFERENCE, RESULTS, WEIGHTS, LAUNCH, REQUIREMENTS)
 package = Path(medvlt_lib.__file__).parent
 print(json.dumps({"package": str(package), "files": [str(p.relative_to(package)) for p in package.rglob("*")],
-                  "folders": [str(f) for f in (PROFILES, NOTEBOOKS, REFERENCE, RESULTS, WEIGHTS, LAUNCH)]}))
+                  "folders": [str(f) for f in FOLDERS]}))
 """
 
 
@@ -32,7 +34,7 @@ def environment(tmp_path_factory) -> Path:
     """A fresh virtual environment with the wheel in it. It sees the other packages installed here, but no checkout."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
-    for name in ("medvlt_lib", "notebooks", "results"):
+    for name in ("medvlt_lib", "notebooks", "results", "requirements"):
         shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source / name)
@@ -63,7 +65,7 @@ def test_a_wheel_holds_its_assets(environment, tmp_path):
     assert Path(found["package"]).is_relative_to(environment)
     assert all(Path(folder).is_dir() and folder.startswith(found["package"]) for folder in found["folders"])
     ours = {str(p.relative_to(ROOT / "medvlt_lib")) for p in (ROOT / "medvlt_lib").rglob("*")}
-    for name in ("notebooks", "results"):  # links here, folders there
+    for name in ("notebooks", "results", "requirements"):  # links here, folders there
         ours |= {f"assets/{p.relative_to(ROOT)}" for p in (ROOT / name).rglob("*")}
     assert not {f for f in ours - set(found["files"]) if "__pycache__" not in f and "/." not in f}
     assert "py.typed" in found["files"]

@@ -65,7 +65,6 @@ class Run:
         inputs: dict[str, Path],
         arm: str | None = None,
         *,
-        shared: bool = False,
         free: tuple[str, ...] = (),
         scratch: tuple[str, ...] = (),
     ) -> Iterator[Stage]:
@@ -74,12 +73,11 @@ class Run:
         folder = _inside(base, arm, "--arm") if arm else base
         advice = f"put it back, redo the stage with --redo {number}, or choose another --run"
         name, started, redo = str(folder.relative_to(self.folder)), time.time(), number in self.redo
-        options = {"redo": redo, "shared": shared, "free": free, "scratch": scratch}
-        with work_in(folder, settings, inputs, advice, **options) as stage:
+        with work_in(folder, settings, inputs, advice, redo=redo, free=free, scratch=scratch) as stage:
             if not stage.finished:
                 self.note(stages={name: {"state": "started"}})
             yield stage
-        if not stage.finished and not shared:
+        if not stage.finished:
             self.note(stages={name: {"state": "finished", "seconds": round(time.time() - started, 1)}})
 
     def note(self, **entries: dict[str, Any]) -> None:

@@ -40,7 +40,6 @@ def work_in(
     advice: str,
     *,
     redo: bool = False,
-    shared: bool = False,
     free: tuple[str, ...] = (),
     scratch: tuple[str, ...] = (),
 ) -> Iterator[Stage]:
@@ -48,23 +47,22 @@ def work_in(
 
     `redo`: set finished work aside and do it again; the old work is kept until the new work has finished, and put back
     when that fails. `free`: settings that may change; the work is then done again from the parts that are on disk.
-    `shared`: several machines each do a share here, so nothing is cleared away, locked or marked as finished.
     `scratch`: folders that are deleted once the work has finished.
     Raises UserError when settings or inputs differ from those the folder was made with (`advice` ends the sentence),
     when it holds files that did not come from here, when another process works there, or when the disk is full.
     """
     made_with = json.loads(json.dumps({"settings": settings, "inputs": {k: file_hash(p) for k, p in inputs.items()}}))
     aside = folder.with_name(f".{folder.name}.old")
-    with _lock(folder, needed=first_process() and not shared):
+    with _lock(folder, needed=first_process()):
         if redo:
             _set_aside(folder, aside, made_with)
         stage = Stage(folder)
         try:
-            stage.finished = _enter(folder, made_with, advice, free, shared)
+            stage.finished = _enter(folder, made_with, advice, free)
             if stage.finished:
                 stage.metrics = read_json(folder / "metrics.json")
             yield stage
-            if not stage.finished and not shared and first_process():
+            if not stage.finished and first_process():
                 assert stage.metrics, f"the work in {folder} ended without metrics"
                 write_json(folder / "metrics.json", stage.metrics)
         except Exception as error:
@@ -77,7 +75,7 @@ def work_in(
                 )
                 raise UserError(sentence) from error
             raise
-        if not shared and first_process():
+        if first_process():
             for path in (aside, *(folder / name for name in scratch)):
                 shutil.rmtree(path, ignore_errors=True)
 
@@ -96,24 +94,22 @@ def first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _enter(folder: Path, made_with: dict, advice: str, free: tuple[str, ...], shared: bool) -> bool:
+def _enter(folder: Path, made_with: dict, advice: str, free: tuple[str, ...]) -> bool:
     """Check what the folder holds and write stage.json; returns whether the work was finished before."""
     marked = (folder / "stage.json").exists()
     # Hidden files are what an interrupted write left behind; in a folder without stage.json they may be the user's own.
     leftovers = [p for p in folder.rglob(".*") if p.is_file()] if marked else list(folder.glob(".stage.json.*"))
     present = {p.name for p in folder.glob("*") if p not in leftovers}
-    if marked and (shared or present != {"stage.json"}):
+    if marked and present != {"stage.json"}:
         changed = _changed_free_settings(folder, made_with, advice, free)
-        if is_finished(folder) and not changed and not shared:
+        if is_finished(folder) and not changed:
             return True
-        if shared:
-            return False
     elif present - {"stage.json"}:
         raise UserError(
             f"{folder} holds files that this program did not put there; move them or choose another folder."
         )
     if first_process():
-        for path in [] if shared else [*leftovers, folder / "metrics.json"]:
+        for path in [*leftovers, folder / "metrics.json"]:
             path.unlink(missing_ok=True)
         write_json(folder / "stage.json", made_with)
     return False

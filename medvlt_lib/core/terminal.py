@@ -15,6 +15,12 @@ RunName = Annotated[str | None, typer.Option(help="folder under runs/ (default: 
 Settings = Annotated[list[str] | None, typer.Option("--set", help="change a setting: grpo.learning_rate=1e-5")]
 Redo = Annotated[list[str] | None, typer.Option(help="throw a stage (01 ... 06) away and do it again")]
 Inputs = Annotated[list[str] | None, typer.Option(help="take a stage from another run: 02=runs/qlora-3b")]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        help="spread the rollouts over a Ray cluster: HOST:PORT, auto, or local:4 for 4 engines on this machine"
+    ),
+]
 TrainingFile = Annotated[Path | None, typer.Option("--data", help="question file to train on instead of the arm's own")]
 Start = Annotated[Path | None, typer.Option("--init", help="checkpoint to start from instead of the base model")]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -95,13 +96,20 @@ def missing(parts: list[Part]) -> list[Part]:
 
 def with_progress(parts: list[Part], title: str) -> Iterator[Part]:
     """The missing parts one after the other, under a bar that counts the questions of all."""
+    with progress_bar(parts, title):
+        yield from missing(parts)
+
+
+@contextmanager
+def progress_bar(parts: list[Part], title: str) -> Iterator[tqdm]:
+    """A bar that counts the questions of all parts; the missing ones move it as they are written."""
     to_do = missing(parts)
     total = sum(part.stop - part.start for part in parts)
     done = total - sum(part.stop - part.start for part in to_do)
     with tqdm(total=total, initial=done, desc=title, unit="question") as bar:
         for part in to_do:
             part.bar = bar
-            yield part
+        yield bar
 
 
 def rows_of(parts: list[Part]) -> Iterator[dict]:

@@ -5,6 +5,8 @@ image token an image, which vLLM expands. `n` samples share a prompt through pre
 away, since a sampled one breaks the next forward pass. A LoRA adapter is swapped in place, never merged into 4-bit
 weights. At the first prompt of each kind, text and image, vLLM's prompt length must equal the processor's: a wrong
 expansion would train on other positions without a word.
+
+Several engines at once, on one machine or more, are Ray's work: medvlt_lib/rollout/cluster.py.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from medvlt_lib.core.config import Profile
@@ -23,7 +23,8 @@ from medvlt_lib.core.tables import percent
 from medvlt_lib.grading.grade import grade
 from medvlt_lib.models.loading import weights_id
 from medvlt_lib.rollout.build import build_engine
-from medvlt_lib.rollout.engine import Sampling, prompts_of
+from medvlt_lib.rollout.cluster import Work, write_on_cluster
+from medvlt_lib.rollout.engine import Engine, Sampling, prompts_of
 from medvlt_lib.rollout.parts import missing, part_size, parts_of, rows_of, with_progress
 from medvlt_lib.stages.arms import trained_in
 
@@ -35,8 +36,11 @@ def finished_arms(run_: Run) -> list[str]:
     return ["base", *(arm for stage in ("03", "04") for arm in finished_in(run_.stage_folder(stage)))]
 
 
-def run(run_: Run, arm: str | None = None) -> dict[str, dict]:
-    """Writes 05_eval/<arm> for one arm, or for base and every finished arm; returns the scores by arm."""
+def run(run_: Run, arm: str | None = None, ray: str | None = None) -> dict[str, dict]:
+    """Writes 05_eval/<arm> for one arm, or for base and every finished arm; returns the scores by arm.
+
+    With `ray`, an address or local:N (medvlt_lib/rollout/cluster.py), the engines of a cluster answer.
+    """
     profile, scores = run_.profile, {}
     settings = {**run_.settings("model", "engine", "eval"), "model.weights": weights_id(profile)}
     test = run_.require("01") / "test.parquet"
@@ -46,12 +50,12 @@ def run(run_: Run, arm: str | None = None) -> dict[str, dict]:
             inputs["checkpoint"] = run_.require(trained_in(run_, name), name) / "checkpoint"
         with run_.stage("05", settings, inputs, name, scratch=("parts",)) as stage:
             if not stage.finished:
-                stage.metrics = evaluate(stage.folder, test, profile, inputs.get("checkpoint"), name)
+                stage.metrics = evaluate(stage.folder, test, profile, inputs.get("checkpoint"), name, ray)
         scores[name] = read_json(stage.folder / "scores.json")
     return scores
 
 
-def evaluate_checkpoint(folder: Path, run_: Run, model: str) -> dict:
+def evaluate_checkpoint(folder: Path, run_: Run, model: str, ray: str | None = None) -> dict:
     """Answers and scores in `folder` of a model that is no arm of the run: a model or adapter folder, or a Hub name."""
     adapter = Path(model) if (Path(model) / "adapter_config.json").is_file() else None
     profile = run_.profile if adapter else run_.profile.with_model(model)
@@ -59,32 +63,40 @@ def evaluate_checkpoint(folder: Path, run_: Run, model: str) -> dict:
     settings = {**profile.identity("model", "engine", "eval"), "model.weights": weights_id(profile)}
     with work_in(folder, settings, inputs, "choose another --out", scratch=("parts",)) as stage:
         if not stage.finished:
-            stage.metrics = evaluate(folder, inputs["test"], profile, adapter, Path(model).name)
+            stage.metrics = evaluate(folder, inputs["test"], profile, adapter, Path(model).name, ray)
     return read_json(folder / "scores.json")
 
 
-def evaluate(folder: Path, test: Path, profile: Profile, checkpoint: Path | None, name: str) -> dict:
+def evaluate(
+    folder: Path, test: Path, profile: Profile, checkpoint: Path | None, name: str, ray: str | None = None
+) -> dict:
     """Answers and scores of one model in `folder`; returns the headline figures."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     # Step 1: answer and grade the questions, part by part.
-    style, e = profile.model.prompt_style, profile.eval
-    sampling = Sampling(e.samples, e.temperature, e.max_new_tokens, e.seed)
     parts = parts_of(folder / "parts", QuestionFiles([test]), part_size(profile, PART))
-    if missing(parts):
+    title = f"evaluating {name}"
+    if missing(parts) and ray:
+        write_on_cluster(ray, parts, title, Work(graded_answers, profile, checkpoint))
+    elif missing(parts):
         engine = build_engine(profile, checkpoint)
-        for part in with_progress(parts, f"evaluating {name}"):
-            questions = part.questions()
-            by_id = {q.id: q for q in questions}
-            completions = engine.generate(prompts_of(questions, style), sampling)
-            part.write(answer_row(c, by_id[c.question_id], profile) for c in completions)
+        for part in with_progress(parts, title):
+            part.write(graded_answers(engine, part.questions(), profile))
     # Step 2: score the answers.
     rows = list(rows_of(parts))
     scores = score(rows)
     atomic_write(folder / "answers.parquet", lambda tmp: pq.write_table(pa.Table.from_pylist(rows), tmp))
     write_json(folder / "scores.json", scores)
     return {name: scores[name] for name in ("macro", "questions", "answers")}
+
+
+def graded_answers(engine: Engine, questions: list[Question], profile: Profile) -> Iterator[dict]:
+    """Rows of `eval.samples` answers to every question."""
+    e, by_id = profile.eval, {q.id: q for q in questions}
+    sampling = Sampling(e.samples, e.temperature, e.max_new_tokens, e.seed)
+    for completion in engine.generate(prompts_of(questions, profile.model.prompt_style), sampling):
+        yield answer_row(completion, by_id[completion.question_id], profile)
 
 
 def answer_row(completion: Completion, question: Question, profile: Profile) -> dict:

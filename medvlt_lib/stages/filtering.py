@@ -29,6 +29,7 @@ from medvlt_lib.core.runs import Run
 from medvlt_lib.grading.grade import grade
 from medvlt_lib.models.loading import weights_id
 from medvlt_lib.rollout.build import build_engine
+from medvlt_lib.rollout.cluster import Work, write_on_cluster
 from medvlt_lib.rollout.engine import Engine, Sampling, engine_version, prompts_of
 from medvlt_lib.rollout.parts import missing, part_size, parts_of, rows_of, with_progress
 
@@ -46,12 +47,11 @@ class Count:
     no_answer: int = 0
 
 
-def run(run_: Run, shard: tuple[int, int] | None = None, merge: bool = False) -> dict | None:
+def run(run_: Run, ray: str | None = None) -> dict:
     """Writes 02_filtering; returns counts of questions probed and kept.
 
-    With `shard` (i, n) only every n-th part is rolled out and nothing is counted (None comes back); `merge` counts the
-    parts of all shards and rolls out nothing. Raises UserError for parts that are missing, torn or of another
-    provenance.
+    With `ray`, an address or local:N (medvlt_lib/rollout/cluster.py), the rollouts come from the engines of a cluster.
+    Raises UserError for parts that are torn or of another provenance.
     """
     profile, f = run_.profile, run_.profile.filtering
     data = run_.require("01")
@@ -59,25 +59,20 @@ def run(run_: Run, shard: tuple[int, int] | None = None, merge: bool = False) ->
     settings = {**run_.settings("model", "engine", "filtering"), "model.weights": weights_id(profile)}
     band = ("filtering.keep_from", "filtering.keep_to")  # another band is another choice among the same rollouts
     free = () if f.mode == "adaptive" else band
-    with run_.stage("02", settings, sets, free=free, shared=shard is not None) as stage:
+    with run_.stage("02", settings, sets, free=free) as stage:
         if stage.finished:
             return stage.metrics
         # Step 1: roll out what is missing.
         questions = QuestionFiles(sets.values())
         parts = parts_of(stage.folder / "rollouts", questions, part_size(profile, PART[f.mode]), provenance(profile))
-        to_do = [p for n, p in enumerate(parts) if n % shard[1] == shard[0] - 1] if shard else parts
-        if merge and (absent := missing(parts)):
-            raise UserError(
-                f"{stage.folder / 'rollouts'} lacks {len(absent)} parts, the first {absent[0].path.name}; "
-                "run the shards that are not done."
-            )
-        if missing(to_do):
+        title = f"{'up to ' if f.mode == 'adaptive' else ''}{f.samples} rollouts each"
+        roll_out = adaptive_rollouts if f.mode == "adaptive" else full_rollouts
+        if missing(parts) and ray:
+            write_on_cluster(ray, parts, title, Work(roll_out, profile))
+        elif missing(parts):
             engine = build_engine(profile)
-            roll_out = adaptive_rollouts if f.mode == "adaptive" else full_rollouts
-            for part in with_progress(to_do, f"{'up to ' if f.mode == 'adaptive' else ''}{f.samples} rollouts each"):
+            for part in with_progress(parts, title):
                 part.write(roll_out(engine, part.questions(), profile))
-        if shard:
-            return None
         # Step 2: count the right answers of every question.
         counts = count(rows_of(parts))
         figures = posterior(counts, profile.grpo.group_size)

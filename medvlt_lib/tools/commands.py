@@ -1,4 +1,4 @@
-"""`medvlt export-data`, `medvlt grade` and `medvlt import`: the commands that read or write other people's files."""
+"""The commands that read or write other people's files, and `medvlt doctor`."""
 
 from __future__ import annotations
 
@@ -80,7 +80,23 @@ def import_(
         _end_with_code_1(f"{refused} of {counts['read']} rows were refused; {out}/refused.jsonl says which and why.")
 
 
+def doctor() -> None:
+    """Say whether this machine can run the course, what else it can run, and what to mend. Takes about half a minute.
+
+    Looks at versions, CUDA, packages that may not load, disk, memory, threads and the Hub, then times three seconds of
+    the course. With a GPU it also plans every profile that could fit, which takes longer. The exit code is 1 only when
+    the default course cannot run.
+    """
+    from medvlt_lib.tools.doctor import examine
+
+    print("looking around; this takes a while ...", file=sys.stderr)
+    findings = list(examine())
+    show_table("medvlt doctor", [("what", "state", ""), *((f.what, f.state, f.says) for f in findings)])
+    if fatal := [f.what for f in findings if f.fatal]:
+        _end_with_code_1(f"the default course cannot run here; see {', '.join(fatal)}.")
+
+
 def _end_with_code_1(sentence: str) -> None:
-    """The work was done, but not for every row."""
+    """The work was done, but what it found is not all well."""
     print(f"error: {sentence}", file=sys.stderr)
     raise SystemExit(1)

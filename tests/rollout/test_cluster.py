@@ -1,0 +1,98 @@
+"""Rollouts on a cluster, without one: addresses, what a worker checks before it loads anything, and lost workers."""
+
+import os
+import platform
+import socket
+import sys
+from pathlib import Path
+
+import pytest
+
+from medvlt_lib.core.config import load_profile
+from medvlt_lib.core.errors import UserError
+from medvlt_lib.core.question_files import QuestionFiles
+from medvlt_lib.core.records import write_questions
+from medvlt_lib.phantom.questions import make_questions
+from medvlt_lib.rollout import cluster
+from medvlt_lib.rollout.cluster import Home, Work, Worker, connected, engines_here, identity_of, write_on_cluster
+from medvlt_lib.rollout.parts import parts_of
+from medvlt_lib.stages.evaluate import graded_answers
+
+SMALL = {"model.name": "phantom:small", "eval.max_new_tokens": 24}
+
+
+@pytest.fixture
+def questions(tmp_path) -> Path:
+    write_questions(make_questions("curb65,nodule_count", "validation", 6), tmp_path / "q.parquet")
+    return tmp_path / "q.parquet"
+
+
+def worker(questions: Path, profile=None, **changes) -> Worker:
+    profile = profile or load_profile("tiny", SMALL)
+    identity = {"machine": "head", **identity_of(profile), **changes.pop("identity", {})}
+    return Worker(Work(graded_answers, profile), [questions], changes.pop("home", Home()), identity)
+
+
+def test_an_address_is_a_cluster_or_engines_here():
+    assert engines_here("local:4") == 4
+    assert engines_here("auto") is engines_here("10.0.0.1:6379") is engines_here("head.cluster:6379") is None
+    for wrong in ("", "local", "local:0", "local:x", "10.0.0.1", "ray://10.0.0.1:10001", "http://head:6379"):
+        with pytest.raises(UserError, match=f"^--ray {wrong} is no cluster; write HOST:PORT"):
+            engines_here(wrong)
+
+
+def test_without_ray_the_extra_is_named(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r"--ray needs Ray, .* `pip install 'medvlt\[cluster\]'`"), connected("auto"):
+        pass
+
+
+def test_a_server_needs_no_cluster(questions, tmp_path):
+    profile = load_profile("tiny", {"engine.kind": "openai", "engine.url": "http://localhost:1/v1"})
+    parts = parts_of(tmp_path / "parts", QuestionFiles([questions]), 4)
+    with pytest.raises(UserError, match=r"for a server set engine\.concurrency instead"):
+        write_on_cluster("local:2", parts, "", Work(graded_answers, profile))
+
+
+@pytest.mark.parametrize("kind", ["closed", "silent"])
+def test_an_address_where_no_cluster_answers_is_a_sentence(kind, monkeypatch):
+    """A port that nobody listens on, and one whose owner never says a word."""
+    pytest.importorskip("ray")
+    monkeypatch.setattr(cluster, "ANSWER_SECONDS", 5)
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        if kind == "silent":
+            server.listen()
+        address = f"127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(UserError, match=f"^no Ray cluster answers at {address}; start one"), connected(address):
+            pass
+
+
+def test_a_worker_answers_as_this_process_does(questions):
+    profile = load_profile("tiny", SMALL)
+    engine = cluster.build_engine(profile)
+    expected = list(graded_answers(engine, QuestionFiles([questions])[2:5], profile))
+    assert worker(questions).answer(2, 5) == expected and len(expected) == 3
+
+
+def test_a_worker_works_where_and_as_this_process_does(questions, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    home = Home()
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.chdir("/")
+    worker(Path("q.parquet"), home=home).start()
+    assert (Path.cwd(), os.environ.pop("OMP_NUM_THREADS")) == (tmp_path, "3")
+
+
+def test_a_machine_without_the_shared_folder_says_so(questions):
+    with pytest.raises(UserError, match=f"^{platform.node()} cannot enter /no/such .*that all machines"):
+        worker(questions, home=Home(Path("/no/such"))).start()
+
+
+@pytest.mark.parametrize("name", ["medvlt", "engine", "weights"])
+def test_a_machine_that_is_not_like_the_others_is_refused(questions, name):
+    other = worker(questions, identity={name: "another"})
+    with pytest.raises(UserError, match=f"^{platform.node()} has {name} .*, and head has another; install the same"):
+        other.start()
+    assert other.engine is None
