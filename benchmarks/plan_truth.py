@@ -24,8 +24,7 @@ from torch.profiler import ProfilerActivity, profile
 from medvlt_lib.core.config import Profile, load_profile
 from medvlt_lib.models.loading import load_policy
 from medvlt_lib.tools import plan_steps
-from medvlt_lib.tools.fake_models import shape_of
-from medvlt_lib.tools.longest_rows import completions_batch, stand_in_processor
+from medvlt_lib.tools.longest_rows import completions_batch
 
 ROWS = {
     "sft.micro_batch": 16, "sft.batch": 16, "sft.max_length": 512, "grpo.micro_batch": 32, "grpo.prompts": 4,
@@ -42,7 +41,7 @@ def profile_of(weights: str, checkpointing: bool) -> Profile:
 def counted(weights: str, stage: str, checkpointing: bool) -> dict:
     own = profile_of(weights, checkpointing)
     count = {"sft": plan_steps.count_sft, "grpo": plan_steps.count_grpo}[stage]
-    found = count(own, shape_of(own.model.name, stand_in_processor(own)), "cpu")
+    found = count(own, plan_steps.shape_for(own), "cpu")
     return {"peak": found.peak, "parts": found.parts}
 
 
@@ -73,6 +72,8 @@ def step(own: Profile, stage: str, folder: Path) -> None:
         trainer = plan_steps.make_grpo_trainer(own, model, folder)
         batch, loss = completions_batch(own, trainer.processing_class), plan_steps.grpo_loss
     plan_steps.ready(trainer)
+    if stage == "grpo":
+        plan_steps.score(trainer, batch)
     plan_steps.update(trainer, loss(trainer, batch))
 
 

@@ -86,14 +86,13 @@ def meta_model(config: PreTrainedConfig, dtype: torch.dtype) -> Any:
         return AutoModelForImageTextToText.from_config(config, dtype=dtype)
 
 
-def fake_policy(profile: Profile, config: PreTrainedConfig, counting: Counting) -> Any:
-    """What `load_policy(profile, trainable=True)` gives, on fake tensors that `counting` counts."""
+def fake_policy(profile: Profile, config: PreTrainedConfig, counting: Counting, dtype: torch.dtype) -> Any:
+    """What `load_policy(profile, trainable=True)` gives, on fake tensors that `counting` counts; weights that are not
+    in 4 bits are of type `dtype`."""
     from peft import get_peft_model
 
     m = profile.model
-    gpu = counting.device.type == "cuda"
-    dtype = "float32" if m.lora is None or (m.quantization == "nf4" and not gpu) else m.dtype
-    model = meta_model(config, getattr(torch, dtype))
+    model = meta_model(config, dtype)
     if m.quantization == "nf4":
         _pack(model)
     if m.lora is not None:

@@ -52,6 +52,14 @@ def gpu_named(name: str) -> Gpu:
     return Gpu(f"{size[1]}GB", int(size[1]) * GIB)
 
 
+def chosen_gpu(name: str | None) -> Gpu:
+    """The GPU of that name, or this machine's. Raises UserError for an unknown name, or where there is neither."""
+    gpu = own_gpu() if name is None else gpu_named(name)
+    if gpu is None:
+        raise UserError("this machine has no GPU that torch sees; say which one to plan for, such as --gpu 24GB.")
+    return gpu
+
+
 def own_gpu() -> Gpu | None:
     """The first GPU of this machine, with the memory that it reports; None where torch sees none."""
     import torch

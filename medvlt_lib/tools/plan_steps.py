@@ -22,7 +22,7 @@ from transformers import Trainer
 
 from medvlt_lib.core.config import Profile, checked
 from medvlt_lib.tools.counting import Counting
-from medvlt_lib.tools.fake_models import Shape, fake_policy
+from medvlt_lib.tools.fake_models import Shape, fake_policy, shape_of
 from medvlt_lib.tools.longest_rows import completions_batch, longest_question, stand_in_processor
 from medvlt_lib.tools.on_gpu import on_gpu
 from medvlt_lib.training import grpo_trainer, sft_trainer
@@ -32,15 +32,15 @@ from medvlt_lib.training.shared_prompt import switch_on
 @dataclass(frozen=True)
 class Counted:
     """A training step. `peak`: bytes at its highest moment, of which `parts` says what they were for. `resting`: bytes
-    between two steps. `flops` of one forward and backward pass; `passes` of them make an update. `tokens`: of the rows
-    of one pass, with each shared prompt once."""
+    between two steps. `flops` of one forward and backward pass; `passes` of them make an update. `trained`: how
+    many weights are trained."""
 
     peak: int
     parts: dict[str, int]
     resting: int
     flops: int
     passes: int
-    tokens: int
+    trained: int
 
 
 def alone(profile: Profile) -> Profile:
@@ -55,18 +55,32 @@ def alone(profile: Profile) -> Profile:
     return checked(values)
 
 
+def shape_for(profile: Profile) -> Shape:
+    """The shape of a profile's model. Raises UserError as `shape_of`."""
+    return shape_of(profile.model.name, stand_in_processor(profile))
+
+
 def count_sft(profile: Profile, shape: Shape, device: str = "cuda") -> Counted:
     """One SFT step of a profile on one device."""
     own = alone(profile)
     with _pretending(device) as counting, tempfile.TemporaryDirectory() as folder:
-        model = fake_policy(own, shape.config, counting)
+        model = fake_policy(own, shape.config, counting, _type_of_weights(profile, device))
         with counting:
             trainer = make_sft_trainer(own, model, Path(folder))
         batch = sft_batch(trainer)
         _watch(counting, trainer, batch)
         with counting:
             update(trainer, sft_loss(trainer, batch))
-        return _counted(counting, own.sft_accumulation(), batch["input_ids"].numel())
+        return _counted(counting, trainer, own.sft_accumulation())
+
+
+def _type_of_weights(profile: Profile, device: str) -> torch.dtype:
+    """As `load_policy` has them; where FSDP or ZeRO-3 spread them, as a module sees them when it is its turn."""
+    m = profile.model
+    if m.lora is None and profile.launch.strategy in ("fsdp", "zero3"):
+        return getattr(torch, m.dtype)
+    full = m.lora is None or (m.quantization == "nf4" and device == "cpu")
+    return torch.float32 if full else getattr(torch, m.dtype)
 
 
 def make_sft_trainer(own: Profile, model: Any, folder: Path) -> Any:
@@ -89,21 +103,22 @@ def sft_loss(trainer: Any, batch: dict[str, Any]) -> torch.Tensor:
 
 def count_grpo(profile: Profile, shape: Shape, device: str = "cuda") -> Counted:
     """One GRPO update of a profile on one device: where TRL does so, the scoring before it, and one micro-batch."""
-    own = alone(profile)
+    own, dtype = alone(profile), _type_of_weights(profile, device)
     with _pretending(device) as counting, tempfile.TemporaryDirectory() as folder:
-        model = fake_policy(own, shape.config, counting)
+        model = fake_policy(own, shape.config, counting, dtype)
         with counting:
             trainer = make_grpo_trainer(own, model, Path(folder))
             if own.grpo.beta and own.model.lora is None:
-                _add_reference(counting, trainer, own, shape)
+                _add_reference(trainer, fake_policy(own, shape.config, counting, dtype))
         batch = completions_batch(own, trainer.processing_class)
         kept = _rest_of_the_step(counting, own, batch, shape.config.get_text_config().hidden_size)
         _watch(counting, trainer, batch)
         with counting:
+            score(trainer, batch)
+            counting.flops = 0
             update(trainer, grpo_loss(trainer, batch))
         del kept
-        tokens = batch["completion_mask"].sum() + batch["prompt_mask"][:: own.grpo.group_size].sum()
-        return _counted(counting, own.grpo_accumulation(), int(tokens))
+        return _counted(counting, trainer, own.grpo_accumulation())
 
 
 def make_grpo_trainer(own: Profile, model: Any, folder: Path) -> Any:
@@ -117,8 +132,13 @@ def make_grpo_trainer(own: Profile, model: Any, folder: Path) -> Any:
     return trainer
 
 
-def _score(trainer: Any, batch: dict[str, Any]) -> None:
-    """Log-probabilities before the update, as TRL takes them for old policy and reference."""
+def scores_before(own: Profile) -> int:
+    """How often TRL asks for log-probabilities before an update: of the old policy, and of the reference."""
+    return (own.grpo.updates > 1) + (own.grpo.beta > 0)
+
+
+def score(trainer: Any, batch: dict[str, Any]) -> None:
+    """Log-probabilities as TRL takes them before an update. The first time, our trainer compares its way with TRL's."""
     pictures = ("pixel_values", "image_grid_thw", "num_images", "mm_token_type_ids")
     with torch.no_grad():
         trainer._get_per_token_logps_and_entropies(
@@ -132,9 +152,6 @@ def _score(trainer: Any, batch: dict[str, Any]) -> None:
 
 
 def grpo_loss(trainer: Any, batch: dict[str, Any]) -> torch.Tensor:
-    """The loss, after the scoring that TRL does before it where there is an old policy or a reference."""
-    if trainer.args.steps_per_generation > trainer.args.gradient_accumulation_steps or trainer.beta:
-        _score(trainer, batch)
     return trainer.compute_loss(trainer.model, dict(batch))
 
 
@@ -218,14 +235,15 @@ def update(trainer: Any, loss: torch.Tensor) -> None:
     trainer.optimizer.zero_grad()
 
 
-def _counted(counting: Counting, passes: int, tokens: int) -> Counted:
+def _counted(counting: Counting, trainer: Any, passes: int) -> Counted:
     parts = {part: size for part, size in counting.peak.items() if size}
-    return Counted(sum(parts.values()), parts, counting.total, counting.flops, passes, tokens)
+    trained = sum(weight.numel() for weight in trainer.model.parameters() if weight.requires_grad)
+    return Counted(sum(parts.values()), parts, counting.total, counting.flops, passes, trained)
 
 
-def _add_reference(counting: Counting, trainer: Any, own: Profile, shape: Shape) -> None:
+def _add_reference(trainer: Any, model: Any) -> None:
     """The reference model that TRL loads where all weights are trained: as many weights, of the same type, frozen."""
-    trainer.ref_model = fake_policy(own, shape.config, counting).requires_grad_(False).eval()
+    trainer.ref_model = model.requires_grad_(False).eval()
     trl_utils.add_fused_lm_head(trainer.ref_model, temperature=trainer.temperature)
     switch_on(trainer.ref_model)
 
