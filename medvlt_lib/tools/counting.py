@@ -1,6 +1,6 @@
 """Memory counted, not guessed: code runs on tensors without contents, and every byte that would be live is counted.
 
-PyTorch's fake tensors have a shape, a type and a device, and no contents. `Counting` is a dispatch mode in which a
+PyTorch's fake tensors have a shape and a type, and no contents. `Counting` is a dispatch mode in which a
 tensor is fake as soon as a weight has a part in it. Tensors that no weight had a part in (token ids, masks, picture
 grids, positions, advantages) stay real, so that code which reads their values takes the branches that it would take.
 Where a value is read that does not exist, such as a loss for the log, it is 0; where a mask has no values, every
@@ -22,23 +22,22 @@ from typing import Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map_only, tree_unflatten
+from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import flop_registry
 
 aten = torch.ops.aten
-BLOCK = 512  # bytes: what PyTorch's CUDA allocator rounds to
 LARGE = 2**24  # elements beyond which a tensor that no weight had a part in is fake, too
 IN_PLACE = {aten._fused_adamw_.default, aten._fused_adam_.default}  # they write their arguments and allocate nothing
 
 
 class Counting(TorchDispatchMode):
-    """Within it tensors are fake (see the module), on `device`, and counted. `parts` says of which storage how many
+    """Within it tensors are fake (see the module) and counted, each rounded up to `block` bytes. `parts` says how many
     bytes are live, by what they are for; `peak` is the same at the moment when the sum was highest since `restart`.
     `flops` counts multiplications and additions of matrix products and attention."""
 
-    def __init__(self, device: str) -> None:
+    def __init__(self, block: int = 1) -> None:
         super().__init__()
-        self.device = torch.device(device)
+        self.block = block
         self.fake = FakeTensorMode()
         self.parts: Tally[str] = Tally()
         self.peak: dict[str, int] = {}
@@ -83,9 +82,7 @@ class Counting(TorchDispatchMode):
                 self.parts[part] += size
             return
         part = part or self._part
-        size = storage.nbytes()
-        if self.device.type == "cuda":
-            size = -(-size // BLOCK) * BLOCK
+        size = -(-storage.nbytes() // self.block) * self.block
         self._live[key] = (size, part, weakref.ref(storage, partial(self._freed, key)))
         self.parts[part] += size
         self._total += size
@@ -111,7 +108,7 @@ class Counting(TorchDispatchMode):
     def empty(self, shape: Any, dtype: torch.dtype, part: str) -> torch.Tensor:
         """A fake tensor, counted for `part`."""
         with self.fake:
-            made = torch.empty(tuple(shape), dtype=dtype, device=self.device)
+            made = torch.empty(tuple(shape), dtype=dtype)
         self.add(made, part)
         return made
 
@@ -138,15 +135,14 @@ class Counting(TorchDispatchMode):
         return result
 
     def _call(self, func: Any, args: Any, kwargs: Any) -> Any:
-        flat, form = tree_flatten((args, kwargs))
-        given = [value for value in flat if isinstance(value, torch.Tensor)]
+        given = [value for value in tree_leaves((args, kwargs)) if isinstance(value, torch.Tensor)]
         if not any(isinstance(value, FakeTensor) for value in given):
             if given and (_is_view(func) or sum(tensor.numel() for tensor in given) <= LARGE):
-                return _computed(func, flat, form)
+                return _computed(func, args, kwargs)
             if not given:
                 made = func(*args, **kwargs)
                 small = not isinstance(made, torch.Tensor) or (made.numel() <= LARGE and not made.is_floating_point())
-                return _computed(func, flat, form) if small else made
+                return _computed(func, args, kwargs) if small else made
         return self._faked(func, args, kwargs, given)
 
     def _faked(self, func: Any, args: Any, kwargs: Any, given: list[torch.Tensor]) -> Any:
@@ -154,27 +150,23 @@ class Counting(TorchDispatchMode):
         if func is aten._local_scalar_dense.default:
             return 0.0 if args[0].is_floating_point() else 0
         if func is aten.masked_select.default:
-            return self._empty((self._chosen(args[1].expand(args[0].shape)),), args[0].dtype)
+            return torch.empty(self._chosen(args[1].expand(args[0].shape)), dtype=args[0].dtype)
         if func is aten.nonzero.default:
-            return self._empty((args[0].numel(), args[0].ndim), torch.long)
+            return torch.empty(args[0].numel(), args[0].ndim, dtype=torch.long)
         if func is aten.index.Tensor:
             args = (args[0], self._places(args[1]))
-        flat, form = tree_flatten((args, kwargs))
-        args, kwargs = tree_unflatten([self._twin(value) for value in flat], form)
+        args, kwargs = tree_map_only(torch.Tensor, self._as_fake, (args, kwargs))
         result = func(*args, **kwargs)
         written = func._schema.is_mutable and given and given[0]
         return written if isinstance(written, torch.Tensor) and not isinstance(written, FakeTensor) else result
 
-    def _twin(self, value: Any) -> Any:
-        """The fake of a real tensor, which is live as long as the fake is; other values as they are."""
-        if not isinstance(value, torch.Tensor) or isinstance(value, FakeTensor):
-            return value
-        twin = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device=self.device)
-        twin.kept = value
+    def _as_fake(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor, or the fake of a real one, which is live as long as its fake is."""
+        if isinstance(tensor, FakeTensor):
+            return tensor
+        twin = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype)
+        twin.kept = tensor
         return twin
-
-    def _empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        return torch.empty(shape, dtype=dtype, device=self.device)
 
     def _chosen(self, mask: torch.Tensor) -> int:
         if isinstance(mask, FakeTensor):
@@ -191,7 +183,7 @@ class Counting(TorchDispatchMode):
                 continue
             chosen = self._chosen(index)
             self.scratch(chosen * index.ndim * 8)
-            places += [self._empty((chosen,), torch.long) for _ in range(index.ndim)]
+            places += [torch.empty(chosen, dtype=torch.long) for _ in range(index.ndim)]
         return places
 
     def _gemm_4bit(self, a, b, shape, absmax, blocksize, kind, bias=None, **nested: Any) -> torch.Tensor:
@@ -208,9 +200,7 @@ def _is_view(func: Any) -> bool:
     return any(output.alias_info is not None and not output.alias_info.is_write for output in func._schema.returns)
 
 
-def _computed(func: Any, flat: list, form: Any) -> Any:
-    """The result of an operator without fake arguments, on the CPU wherever it was asked for."""
-    on_cpu = [torch.device("cpu") if isinstance(value, torch.device) else value for value in flat]
-    args, kwargs = tree_unflatten(on_cpu, form)
+def _computed(func: Any, args: Any, kwargs: Any) -> Any:
+    """The result of an operator without fake arguments."""
     with unset_fake_temporarily():
         return func(*args, **kwargs)

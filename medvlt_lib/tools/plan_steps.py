@@ -18,13 +18,14 @@ from unittest import mock
 
 import torch
 import trl.trainer.utils as trl_utils
+from accelerate import Accelerator
 from transformers import Trainer
 
 from medvlt_lib.core.config import Profile, checked
 from medvlt_lib.tools.counting import Counting
 from medvlt_lib.tools.fake_models import Shape, fake_policy, shape_of
 from medvlt_lib.tools.longest_rows import completions_batch, longest_question, stand_in_processor
-from medvlt_lib.tools.on_gpu import on_gpu
+from medvlt_lib.tools.on_gpu import BLOCK, autocast, on_gpu
 from medvlt_lib.training import grpo_trainer, sft_trainer
 from medvlt_lib.training.shared_prompt import switch_on
 
@@ -77,10 +78,10 @@ def count_sft(profile: Profile, shape: Shape, device: str = "cuda") -> Counted:
 def _type_of_weights(profile: Profile, device: str) -> torch.dtype:
     """As `load_policy` has them; where FSDP or ZeRO-3 spread them, as a module sees them when it is its turn."""
     m = profile.model
-    if m.lora is None and profile.launch.strategy in ("fsdp", "zero3"):
-        return getattr(torch, m.dtype)
-    full = m.lora is None or (m.quantization == "nf4" and device == "cpu")
-    return torch.float32 if full else getattr(torch, m.dtype)
+    if m.quantization == "nf4":
+        return torch.float32 if device == "cpu" else torch.bfloat16
+    spread = profile.launch.strategy in ("fsdp", "zero3")
+    return torch.float32 if m.lora is None and not spread else getattr(torch, m.dtype)
 
 
 def make_sft_trainer(own: Profile, model: Any, folder: Path) -> Any:
@@ -162,12 +163,13 @@ def grpo_loss(trainer: Any, batch: dict[str, Any]) -> torch.Tensor:
 def _pretending(device: str) -> Iterator[Counting]:
     """A counter. The model stays where it is (transformers would move it to the CPU), and what TRL's output layer and
     the vision tower allocate is told apart."""
-    counting = Counting(device)
+    counting = Counting(BLOCK if device == "cuda" else 1)
     with ExitStack() as stack:
         stack.enter_context(mock.patch.object(Trainer, "_move_model_to_device", lambda *_: None))
         stack.enter_context(mock.patch.object(trl_utils, "_ChunkedLogProbFunction", _counted_head(counting)))
         if device == "cuda":
-            stack.enter_context(on_gpu())
+            stack.enter_context(on_gpu(counting))
+            stack.enter_context(mock.patch.object(Accelerator, "autocast", lambda *_, **__: autocast()))
         yield counting
 
 
@@ -191,8 +193,6 @@ def _counted_head(counting: Counting) -> type:
 
 def _watch(counting: Counting, trainer: Any, batch: dict[str, Any]) -> None:
     """Say what everything is for, make the trainer ready, and look for the peak from here on."""
-    if counting.device.type == "cuda":
-        trainer.accelerator.autocast = lambda **_: torch.autocast("cuda", dtype=torch.bfloat16)
     for name, value in batch.items():
         if isinstance(value, torch.Tensor):
             counting.add(value, "pictures" if name == "pixel_values" else "rows")

@@ -1,5 +1,6 @@
 """A plan's memory is that of the stages' own steps, and right; bad input is one sentence."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from trl import SFTTrainer
 
 from medvlt_lib.core.config import load_profile
 from medvlt_lib.core.errors import UserError
+from medvlt_lib.models.loading import shipped
 from medvlt_lib.tools import plan_steps
 from medvlt_lib.tools.commands import plan as command
 from medvlt_lib.tools.counting import Counting
@@ -68,7 +70,7 @@ def test_the_shapes_have_as_many_weights_as_the_published_files(name, billions):
 
 
 def test_storages_are_counted_once_and_until_they_are_freed():
-    counting = Counting("cpu")
+    counting = Counting()
     weight = counting.empty((4, 8), torch.float32, "weights")
     with counting:
         product = weight @ weight.t()  # (4, 4)
@@ -82,13 +84,13 @@ def test_storages_are_counted_once_and_until_they_are_freed():
 
 
 def test_what_no_weight_had_a_part_in_keeps_its_values():
-    counting = Counting("cuda")
+    counting = Counting()
     weight = counting.empty((6, 8), torch.bfloat16, "weights")
     with counting:
-        mask = torch.arange(6, device="cuda") < 4
+        mask = torch.arange(6) < 4
         assert int(mask.sum()) == 4
         chosen = weight[mask]
-        assert chosen.shape == (4, 8) and chosen.device.type == "cuda"
+        assert chosen.shape == (4, 8)
         assert weight.sum().item() == 0.0
 
 
@@ -156,6 +158,19 @@ def test_checkpointing_and_fewer_rows_take_less(stage):
         for on, rows in ((False, 4), (True, 4), (True, 2))
     ]
     assert peaks[0] > peaks[1] > peaks[2]
+
+
+def test_key_heads_that_queries_share_cost_no_matrix_of_scores(tmp_path):
+    """With a mask, CUDA's fused kernels take no shared key heads; the plain product would keep every score."""
+    peaks = []
+    for heads in (2, 1):
+        config = json.loads((shipped("small") / "config.json").read_text())
+        config["text_config"]["num_key_value_heads"] = heads
+        folder = tmp_path / str(heads)
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps(config))
+        peaks.append(plan_profile(small(**{"model.name": str(folder)}), "24GB").steps["grpo"].peak)
+    assert peaks[1] <= peaks[0]
 
 
 # --- what a plan says ---
