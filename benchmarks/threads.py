@@ -66,7 +66,7 @@ def grpo_step() -> tuple[float, Any]:
 
 def sft_step() -> tuple[float, Any]:
     """(seconds a step, loss) of the `tiny` profile's SFT."""
-    from medvlt_lib.stages.sft import make_trainer
+    from medvlt_lib.training.sft_trainer import make_trainer
 
     return training("sft", make_trainer, steps=3)
 

@@ -14,8 +14,8 @@ ROOT = Path(medvlt_lib.__file__).parent
 FLOORS = [
     "course",
     "stages",
-    "training",
     "tools",
+    "training",
     "data",
     "tiny",
     "rollout",

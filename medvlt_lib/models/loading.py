@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from medvlt_lib.core.errors import UserError, first_line
 from medvlt_lib.core.files import file_hash, read_json
 from medvlt_lib.core.threads import watch_cores
-from medvlt_lib.models.adapters import LORA_TARGETS, lora_to_float32
+from medvlt_lib.models.adapters import lora_config, lora_to_float32
 from medvlt_lib.models.processor import load_processor
 
 if TYPE_CHECKING:
@@ -137,13 +137,10 @@ def load_policy(
         model = PeftModel.from_pretrained(model, checkpoint, is_trainable=trainable)
     elif m.lora is not None and trainable:
         import torch
-        from peft import LoraConfig, get_peft_model
+        from peft import get_peft_model
 
         torch.manual_seed(seed)
-        config = LoraConfig(
-            r=m.lora.rank, lora_alpha=m.lora.alpha, lora_dropout=m.lora.dropout, target_modules=LORA_TARGETS
-        )
-        model = get_peft_model(model, config)
+        model = get_peft_model(model, lora_config(m.lora))
     lora_to_float32(model)
     return model
 

@@ -1,4 +1,4 @@
-"""The commands that read or write other people's files, and `medvlt doctor`."""
+"""The commands that read or write other people's files, `medvlt plan` (what a GPU needs) and `medvlt doctor`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from medvlt_lib.core.terminal import RunName, show_table
+from medvlt_lib.core.terminal import RunName, Settings, show_table
 
 
 def export_data(
@@ -96,7 +96,42 @@ def doctor() -> None:
         _end_with_code_1(f"the default course cannot run here; see {', '.join(fatal)}.")
 
 
+def plan(
+    profile: Annotated[str, typer.Option(help="qlora-3b, lora-7b, full-7b, ...")],
+    gpu: Annotated[
+        str | None, typer.Option(help="RTX4090, H100, ..., or its memory, such as 24GB (default: this machine's GPU)")
+    ] = None,
+    set_: Settings = None,
+) -> None:
+    """What a profile needs of a GPU, counted before anything is loaded or downloaded.
+
+    The stages' own SFT step and GRPO update run once on tensors without contents, in the model's true shape and the
+    largest rows that the profile allows: every byte that would be live is counted, by what it is for. Beside it: what
+    vLLM needs, host memory, disk, downloads, and an estimate of minutes and dollars. If it does not fit: up to three
+    settings with which it would, each with its cost; the exit code is then 1.
+    Example: medvlt plan --profile qlora-7b --gpu 24GB --set grpo.micro_batch=1
+    """
+    from medvlt_lib.core.config import load_profile, parse_settings
+    from medvlt_lib.tools import plan_report as report
+    from medvlt_lib.tools.gpus import chosen_gpu
+    from medvlt_lib.tools.plan import plan_profile
+    from medvlt_lib.tools.ways_to_fit import ways_to_fit
+
+    made = plan_profile(load_profile(profile, parse_settings(set_ or [])), chosen_gpu(gpu))
+    show_table(f"{profile} on {made.gpu.name}", report.memory_rows(made), caption=report.memory_caption(made))
+    print(report.vllm_sentence(made))
+    show_table("host, disk and network", report.storage_rows(made))
+    if made.gpu.flops is not None:
+        show_table("time and money", report.estimate_rows(made), caption=report.estimate_caption())
+    if made.fits:
+        return
+    changes = ways_to_fit(made)
+    if changes:
+        show_table("it fits with these settings together", report.change_rows(changes))
+    _end_with_code_1(report.misfit(made, changes))
+
+
 def _end_with_code_1(sentence: str) -> None:
-    """The work was done, but what it found is not all well."""
+    """The work was done, and something is to be said about it."""
     print(f"error: {sentence}", file=sys.stderr)
     raise SystemExit(1)

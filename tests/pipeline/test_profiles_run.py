@@ -14,6 +14,7 @@ from medvlt_lib.phantom.questions import make_questions
 from medvlt_lib.stages import grpo, sft
 from medvlt_lib.tiny.architecture import build_tiny_processor, tiny_config
 from medvlt_lib.training.grpo_trainer import make_trainer
+from medvlt_lib.training.sft_trainer import Collator
 
 LORA_PROFILES = [n for n in profile_names() if load_profile(n).model.lora]
 
@@ -137,9 +138,9 @@ def test_sft_labels_are_the_answer_alone(files):
 
     questions = read_questions(files / "image.parquet")
     processor = profile_processor(load_profile("tiny"))
-    batch = sft.Collator(processor, questions, "medvlthinker", 512)([{"row": 0}, {"row": 3}])
+    batch = Collator(processor, questions, "medvlthinker", 512)([{"row": 0}, {"row": 3}])
     for i, question in enumerate((questions[0], questions[3])):
         text = processor.tokenizer.decode(batch["labels"][i][batch["labels"][i] >= 0])
         assert text == f"<think> {question.reasoning} </think>\n<answer> {question.answer_label} </answer><|im_end|>"
     with pytest.raises(UserError, match=questions[0].id):
-        sft.Collator(processor, questions, "medvlthinker", 40)([{"row": 0}])
+        Collator(processor, questions, "medvlthinker", 40)([{"row": 0}])

@@ -1,0 +1,230 @@
+"""A plan's memory is that of the stages' own steps, and right; bad input is one sentence."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from trl import SFTTrainer
+
+from medvlt_lib.core.config import load_profile
+from medvlt_lib.core.errors import UserError
+from medvlt_lib.models.loading import shipped
+from medvlt_lib.tools import plan_steps
+from medvlt_lib.tools.commands import plan as command
+from medvlt_lib.tools.counting import Counting
+from medvlt_lib.tools.gpus import GIB, Gpu, gpu_named, known_gpus
+from medvlt_lib.tools.plan import plan_profile, vllm_memory_share
+from medvlt_lib.tools.ways_to_fit import ways_to_fit
+from medvlt_lib.training import grouped, sft_trainer
+
+SMALL = {
+    "model.name": "phantom:small", "model.device": "cuda", "sft.batch": 8, "sft.micro_batch": 4, "sft.max_length": 192,
+    "grpo.prompts": 2, "grpo.group_size": 4, "grpo.micro_batch": 4, "grpo.max_prompt_length": 160,
+    "grpo.max_completion_length": 64, "engine.batch_tokens": 1000,
+}  # fmt: skip
+QUICK = {
+    "model.name": "phantom:small", "sft.batch": 8, "sft.micro_batch": 8, "sft.max_length": 256, "grpo.prompts": 2,
+    "grpo.group_size": 8, "grpo.micro_batch": 16, "grpo.max_prompt_length": 192, "grpo.max_completion_length": 64,
+}  # fmt: skip
+
+
+def small(name="tiny-qlora", **settings):
+    return load_profile(name, {**SMALL, **settings})
+
+
+@pytest.fixture
+def truth(monkeypatch):
+    """The benchmark that compares counted peaks with torch's profiler, on smaller rows."""
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    import plan_truth
+
+    monkeypatch.setattr(plan_truth, "ROWS", {**plan_truth.ROWS, **QUICK})
+    yield plan_truth
+    sys.modules.pop("plan_truth")
+
+
+# --- against truth ---
+
+
+@pytest.mark.parametrize("checkpointing", [False, True], ids=["all kept", "checkpointing"])
+@pytest.mark.parametrize("stage", ["sft", "grpo"])
+@pytest.mark.parametrize("weights, within", [("full", 0.1), ("lora", 0.1), ("nf4", 0.2)])
+def test_the_counted_peak_is_the_profilers(truth, weights, within, stage, checkpointing):
+    counted = truth.counted(weights, stage, checkpointing)
+    seen = truth.seen(weights, stage, checkpointing)
+    assert counted["parts"]["activations"] > counted["parts"]["weights"]
+    assert counted["peak"] == pytest.approx(seen["peak"], rel=within)
+
+
+@pytest.mark.parametrize("name, billions", [("3B", 3.7546), ("7B", 8.2922)])
+def test_the_shapes_have_as_many_weights_as_the_published_files(name, billions):
+    """As the files' index says: bytes in bf16 of every tensor, tied ones once."""
+    from medvlt_lib.tools.plan import _shape
+
+    assert _shape(f"Qwen/Qwen2.5-VL-{name}-Instruct").weights() / 1e9 == pytest.approx(billions, abs=1e-4)
+
+
+# --- what is counted ---
+
+
+def test_storages_are_counted_once_and_until_they_are_freed():
+    counting = Counting()
+    weight = counting.empty((4, 8), torch.float32, "weights")
+    with counting:
+        product = weight @ weight.t()  # (4, 4)
+        view = product[:2]
+        assert dict(counting.parts) == {"weights": 128, "activations": 64}
+        del product
+        assert counting.total == 192  # the view keeps it
+        del view
+    assert counting.total == 128 and counting.peak == {"weights": 128, "activations": 64}
+    assert counting.flops == 2 * 4 * 4 * 8
+
+
+def test_what_no_weight_had_a_part_in_keeps_its_values():
+    counting = Counting()
+    weight = counting.empty((6, 8), torch.bfloat16, "weights")
+    with counting:
+        mask = torch.arange(6) < 4
+        assert int(mask.sum()) == 4
+        chosen = weight[mask]
+        assert chosen.shape == (4, 8)
+        assert weight.sum().item() == 0.0
+
+
+def test_the_step_is_the_stages_own(monkeypatch):
+    """Collator, losses and log-probabilities of the stages are what is called."""
+    called = []
+
+    def watch(owner, name):
+        original = getattr(owner, name)
+
+        def spy(*args, **kwargs):
+            called.append(name)
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, spy)
+
+    watch(sft_trainer.Collator, "__call__")
+    watch(SFTTrainer, "compute_loss")
+    watch(grouped.GroupedTrainer, "_compute_loss")
+    watch(grouped, "completion_logprobs")
+    own = small()
+    shape = plan_steps.shape_for(own)
+    plan_steps.count_sft(own, shape)
+    assert called == ["__call__", "compute_loss"]
+    called.clear()
+    plan_steps.count_grpo(own, shape)
+    assert called[-2:] == ["_compute_loss", "completion_logprobs"]
+
+
+def test_a_step_that_does_more_is_counted_as_more(monkeypatch):
+    """The log-probabilities taken twice: the count follows what the stage's function does."""
+    own = small()
+    shape = plan_steps.shape_for(own)
+    once = plan_steps.count_grpo(own, shape)
+    original = grouped.completion_logprobs
+
+    def twice(model, batch):
+        first, second = original(model, batch), original(model, batch)
+        return first[0] + 0 * second[0], first[1]
+
+    monkeypatch.setattr(grouped, "completion_logprobs", twice)
+    more = plan_steps.count_grpo(own, shape)
+    assert more.flops == pytest.approx(2 * once.flops, rel=0.01)
+    assert more.parts["activations"] > 1.5 * once.parts["activations"]
+
+
+def test_parts_of_weights_and_optimizer_are_exact():
+    full = plan_profile(small("tiny"), "24GB")
+    weights = full.steps["sft"].trained
+    parts = full.steps["sft"].parts
+    assert parts["weights"] == pytest.approx(4 * weights, rel=0.02)  # and buffers; every tensor is rounded to 512 bytes
+    assert parts["optimizer"] == pytest.approx(8 * weights, rel=0.03)
+    nf4 = plan_profile(small(), "24GB").steps["sft"]
+    assert nf4.trained < weights / 5
+    assert nf4.parts["adapters"] == pytest.approx(4 * nf4.trained, rel=0.02)
+    assert nf4.parts["optimizer"] == pytest.approx(8 * nf4.trained, rel=0.05)
+
+
+@pytest.mark.parametrize("stage", ["sft", "grpo"])
+def test_checkpointing_and_fewer_rows_take_less(stage):
+    peaks = [
+        plan_profile(small(**{f"{stage}.gradient_checkpointing": on, f"{stage}.micro_batch": rows}), "24GB")
+        .steps[stage]
+        .peak
+        for on, rows in ((False, 4), (True, 4), (True, 2))
+    ]
+    assert peaks[0] > peaks[1] > peaks[2]
+
+
+def test_key_heads_that_queries_share_cost_no_matrix_of_scores(tmp_path):
+    """With a mask, CUDA's fused kernels take no shared key heads; the plain product would keep every score."""
+    peaks = []
+    for heads in (2, 1):
+        config = json.loads((shipped("small") / "config.json").read_text())
+        config["text_config"]["num_key_value_heads"] = heads
+        folder = tmp_path / str(heads)
+        folder.mkdir()
+        (folder / "config.json").write_text(json.dumps(config))
+        peaks.append(plan_profile(small(**{"model.name": str(folder)}), "24GB").steps["grpo"].peak)
+    assert peaks[1] <= peaks[0]
+
+
+# --- what a plan says ---
+
+
+def test_settings_that_make_it_fit_are_counted_again():
+    plan = plan_profile(small(), "24GB")
+    assert plan.fits and ways_to_fit(plan) == []
+    tight = plan_profile(small(), Gpu("tight", int(plan.reserve + 0.7 * plan.peak_bytes)))
+    assert not tight.fits
+    changes = ways_to_fit(tight)
+    assert 1 <= len(changes) <= 3 and all(change.cost for change in changes)
+    assert changes[-1].plan.fits and not any(change.plan.fits for change in changes[:-1])
+    settings = {key: value for change in changes for key, value in change.settings.items()}
+    again = plan_profile(small(**settings), tight.gpu)
+    assert again.fits and again.peak_bytes == changes[-1].plan.peak_bytes
+
+
+def test_vllm_gets_what_the_learner_leaves():
+    plan = plan_profile(small(), "24GB")
+    share = vllm_memory_share(plan)
+    assert share * plan.gpu.memory + plan.learner + GIB <= plan.gpu.memory
+    assert vllm_memory_share(plan_profile(small(), "2GB")) is None
+
+
+def test_gpus_are_found_by_name_or_memory():
+    assert gpu_named("rtx 4090") == known_gpus()["RTX4090"] and gpu_named("a100-80gb").memory > 79 * GIB
+    assert gpu_named("24GB") == Gpu("24GB", 24 * GIB)
+
+
+@pytest.mark.parametrize(
+    "arguments, sentence",
+    [
+        (("qlora-3b", "RTX9999"), "--gpu RTX9999 is not known"),
+        (("qlora-3b", "0GB"), "--gpu 0GB is not known"),
+        (("qlora-5b", "24GB"), "there is no profile 'qlora-5b'"),
+        (("tiny", "24GB"), "profile tiny trains on the CPU"),
+        (("qlora-3b", "24GB", ["model.name=nobody/nothing"]), "the shape of nobody/nothing is not known"),
+    ],
+)
+def test_bad_input_is_one_sentence(arguments, sentence):
+    with pytest.raises(UserError, match=sentence):
+        command(*arguments)
+
+
+def test_a_profile_that_cannot_fit_ends_with_a_sentence_and_code_1(capsys):
+    settings = [f"{key}={value}" for key, value in SMALL.items()]
+    with pytest.raises(SystemExit) as stopped:
+        command("tiny-qlora", "1GB", settings)
+    assert stopped.value.code == 1
+    assert "and no three settings make it fit" in capsys.readouterr().err
+
+
+def test_a_plan_that_fits_says_what_is_counted_and_what_is_not(capsys):
+    command("tiny-qlora", "RTX4090", [f"{key}={value}" for key, value in SMALL.items()])
+    said = capsys.readouterr().out
+    assert "counted, not run" in said and "Estimates, never measured" in said and "vLLM beside the learner" in said
