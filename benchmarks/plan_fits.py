@@ -59,7 +59,8 @@ def measured(profile: str, variant: str) -> dict:
     text = child.stdout.read()
     _, status, used = os.wait4(child.pid, 0)
     assert status == 0, text
-    took = {"seconds": round(time.perf_counter() - started, 1), "resident_gb": round(used.ru_maxrss / 2**20, 2)}
+    took = {"seconds": round(time.perf_counter() - started, 1), "cpu_seconds": round(used.ru_utime + used.ru_stime, 1)}
+    took["resident_gb"] = round(used.ru_maxrss / 2**20, 2)
     return {"profile": profile, "settings": variant, **json.loads(text.splitlines()[-1]), **took}
 
 

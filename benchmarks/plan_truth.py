@@ -27,7 +27,7 @@ from medvlt_lib.tools import plan_steps
 from medvlt_lib.tools.longest_rows import completions_batch
 
 ROWS = {
-    "sft.micro_batch": 16, "sft.batch": 16, "sft.max_length": 512, "grpo.micro_batch": 32, "grpo.prompts": 4,
+    "sft.micro_batch": 32, "sft.batch": 32, "sft.max_length": 512, "grpo.micro_batch": 64, "grpo.prompts": 8,
     "grpo.group_size": 8, "grpo.max_prompt_length": 256, "grpo.max_completion_length": 128, "grpo.updates": 1,
 }  # fmt: skip
 WEIGHTS = {"full": {}, "lora": {"model.lora": {"rank": 16, "alpha": 32}}, "nf4": {}}

@@ -26,6 +26,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import flop_registry
 
 aten = torch.ops.aten
+CPU, ASKED_DEVICE = torch.device("cpu"), torch.ops.prim.device.default
 LARGE = 2**24  # elements beyond which a tensor that no weight had a part in is fake, too
 IN_PLACE = {aten._fused_adamw_.default, aten._fused_adam_.default}  # they write their arguments and allocate nothing
 
@@ -123,26 +124,31 @@ class Counting(TorchDispatchMode):
         self.fake.__exit__(*error)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
+        if func is ASKED_DEVICE:  # more often than anything else
+            return CPU
         if func in IN_PLACE:
             return None
+        kwargs = kwargs or {}
         if func is torch.ops.bitsandbytes.gemm_4bit.default:
             return self._gemm_4bit(*args, **kwargs)
         result = self._call(func, args, kwargs)
-        tree_map_only(torch.Tensor, self.add, result)
+        for tensor in result if isinstance(result, (tuple, list)) else (result,):
+            if isinstance(tensor, torch.Tensor):
+                self.add(tensor)
         if (operations := flop_registry.get(func.overloadpacket)) is not None:
             self.flops += operations(*args, **kwargs, out_val=result)
         return result
 
     def _call(self, func: Any, args: Any, kwargs: Any) -> Any:
         given = [value for value in tree_leaves((args, kwargs)) if isinstance(value, torch.Tensor)]
-        if not any(isinstance(value, FakeTensor) for value in given):
-            if given and (_is_view(func) or sum(tensor.numel() for tensor in given) <= LARGE):
-                return _computed(func, args, kwargs)
-            if not given:
-                made = func(*args, **kwargs)
-                small = not isinstance(made, torch.Tensor) or (made.numel() <= LARGE and not made.is_floating_point())
-                return _computed(func, args, kwargs) if small else made
+        if any(isinstance(value, FakeTensor) for value in given):
+            return self._faked(func, args, kwargs, given)
+        if not given:
+            made = func(*args, **kwargs)
+            fake = isinstance(made, torch.Tensor) and (made.is_floating_point() or made.numel() > LARGE)
+            return made if fake else _computed(func, args, kwargs)
+        if _is_view(func) or sum(tensor.numel() for tensor in given) <= LARGE:
+            return _computed(func, args, kwargs)
         return self._faked(func, args, kwargs, given)
 
     def _faked(self, func: Any, args: Any, kwargs: Any, given: list[torch.Tensor]) -> Any:
@@ -155,7 +161,8 @@ class Counting(TorchDispatchMode):
             return torch.empty(args[0].numel(), args[0].ndim, dtype=torch.long)
         if func is aten.index.Tensor:
             args = (args[0], self._places(args[1]))
-        args, kwargs = tree_map_only(torch.Tensor, self._as_fake, (args, kwargs))
+        if not all(isinstance(value, FakeTensor) for value in given):
+            args, kwargs = tree_map_only(torch.Tensor, self._as_fake, (args, kwargs))
         result = func(*args, **kwargs)
         written = func._schema.is_mutable and given and given[0]
         return written if isinstance(written, torch.Tensor) and not isinstance(written, FakeTensor) else result

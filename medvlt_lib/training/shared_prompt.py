@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 NAME = "medvlt_grouped"
@@ -63,11 +63,15 @@ def attention(
     prompt_q, prompt_k, prompt_v = (layout.padded(first, layout.prompt_mask) for first, _ in parts)
     own_q, own_k, own_v = (layout.padded(second, layout.completion_mask) for _, second in parts)
     dropout = kwargs.get("dropout", 0.0)
-    options = {"dropout_p": dropout if module.training else 0.0, "scale": scaling, "enable_gqa": shared}
-    prompts = scaled_dot_product_attention(prompt_q, prompt_k, prompt_v, is_causal=True, **options)  # (P, H, L, D)
+    options = {"dropout_p": dropout if module.training else 0.0, "scale": scaling}
+    prompts = scaled_dot_product_attention(  # (P, H, L, D)
+        prompt_q, prompt_k, prompt_v, is_causal=True, enable_gqa=shared, **options
+    )
     # index_select: the gradients of a prompt's copies are summed in order; [...] sums them in any order, in parallel.
     keys = torch.cat([prompt_k.index_select(0, layout.prompt_of), own_k], dim=2)  # (R, K, L + T, D)
     values = torch.cat([prompt_v.index_select(0, layout.prompt_of), own_v], dim=2)
+    if shared:  # with a mask, no fused kernel takes shared key heads, and the plain product keeps every score
+        keys, values = (repeat_kv(x, query.shape[1] // key.shape[1]) for x in (keys, values))
     completions = scaled_dot_product_attention(own_q, keys, values, attn_mask=_own_mask(layout), **options)
     flat = [prompts.transpose(1, 2)[layout.prompt_mask], completions.transpose(1, 2)[layout.completion_mask]]
     return torch.cat(flat)[None], None  # (1, N, H, D)
