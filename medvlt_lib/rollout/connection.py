@@ -20,7 +20,7 @@ from typing import Any
 from medvlt_lib.core.errors import UserError, first_line
 
 TRIES = 3  # to start Ray here; it gives its own processes 15 s, which a busy machine may not keep
-ANSWER_SECONDS = 20  # for a cluster to say that it is there
+ANSWER_SECONDS = 30  # for a cluster to say that it is there
 STORE = 200 * 2**20  # bytes of the object store of a cluster started here, which holds the rows of a few parts
 JOIN = "start one with `ray start` and this command on one of its machines, or give local:N for engines here"
 
@@ -56,9 +56,9 @@ def connected(address: str) -> Iterator[None]:
         try:
             if local:
                 cores = max(local, os.cpu_count() or 1)
-                _start(address="local", num_cpus=cores, object_store_memory=STORE, include_dashboard=False)
+                _start("local", TRIES, num_cpus=cores, object_store_memory=STORE, include_dashboard=False)
             else:
-                _start(address=address)
+                _start(address, 1)
             yield
         finally:
             ray.shutdown()
@@ -82,31 +82,38 @@ def quick_imports() -> Iterator[None]:
             os.environ.pop("PYTHONPATH") if before is None else os.environ.update(PYTHONPATH=before)
 
 
-def _start(**options: Any) -> None:
+def _start(address: str, tries: int, **options: Any) -> None:
     """Start Ray, or join it, without its messages on the terminal. Raises UserError with Ray's reason."""
     import ray
 
-    for tries_left in reversed(range(TRIES)):
+    for tries_left in reversed(range(tries)):
         try:
-            return ray.init(log_to_driver=False, logging_level="ERROR", **options)
+            ray.init(address, log_to_driver=False, logging_level="ERROR", **options)
+            return
         except Exception as error:  # of many kinds
             ray.shutdown()
             if not tries_left:
-                sentence = f"Ray does not start at {options['address']} ({first_line(error)}); {JOIN}."
+                sentence = f"Ray does not start at {address} ({first_line(error)}); {JOIN}."
                 raise UserError(sentence) from error
 
 
 def _refuse_silence(address: str) -> None:
-    """Raises UserError when no cluster answers: within seconds, where `ray.init` would wait for a minute and then end
-    this process. Ray's own question is asked by another process, which can be given up."""
+    """Raises UserError when no cluster answers, or one that wants a token: within seconds, where `ray.init` would wait
+    for a minute and then end this process. Ray's own question is asked by another process, which can be given up."""
     ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
     try:
         if address != "auto":
             host, port = address.rsplit(":", 1)
             socket.create_connection((host, int(port)), timeout=5).close()
             ask += ["--address", address]
-        answers = subprocess.run(ask, capture_output=True, timeout=ANSWER_SECONDS).returncode == 0
+        done = subprocess.run(ask, capture_output=True, text=True, timeout=ANSWER_SECONDS)
+        answers, refuses = done.returncode == 0, "InvalidAuthToken" in done.stderr
     except (OSError, OverflowError, subprocess.TimeoutExpired):
-        answers = False
-    if not answers:
+        answers = refuses = False
+    if refuses and address != "auto":  # for auto, Ray finds the token by itself
+        raise UserError(
+            f"the Ray cluster {address} wants a token; give this machine its ~/.ray/auth_token, and set "
+            "RAY_AUTH_MODE=token."
+        )
+    if not answers and not refuses:
         raise UserError(f"no Ray cluster answers at {address}; {JOIN}.")

@@ -116,17 +116,22 @@ def test_a_worker_that_dies_at_every_start_ends_with_a_sentence(data_only):
     assert [p.name for p in stage.iterdir()] == ["stage.json"]
 
 
-def test_a_cluster_that_was_started_by_hand_answers_the_test(one_process, data_only):
+def test_a_cluster_that_was_started_by_hand_answers_the_test(one_process, data_only, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0123456789abcdef" * 4)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    head = ["start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={address.split(':')[1]}"]
-    quiet = ["--num-cpus=2", "--include-dashboard=false", "--disable-usage-stats"]
+    head = ["start", "--head", "--block", f"--port={address.split(':')[1]}", "--num-cpus=2"]
+    quiet = ["--include-dashboard=false", "--disable-usage-stats"]
     for _ in range(TRIES):
         with quick_imports(), started(data_only, "ray.scripts.scripts", *head, *quiet) as node:
             if any("Ray runtime started" in line for line in node.stdout):
                 done = medvlt(data_only, "eval", "--ray", address)
+                monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+                refused = medvlt(data_only, "eval", "--redo", "05", "--ray", address)
                 break
     assert done.returncode == 0, done.stderr
     files = ["base/answers.parquet", "base/scores.json"]
     assert contents(data_only / "runs/tiny/05_eval", files) == contents(one_process / "05_eval", files)
+    assert refused.returncode == 2 and refused.stderr.startswith(f"error: the Ray cluster {address} wants a token;")
