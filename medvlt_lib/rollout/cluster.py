@@ -3,7 +3,7 @@
 Every part (a file of so many questions) is a task. An actor, here a `Worker`, holds an engine on GPUs of its own and
 gives back the rows of one part after the other. This process writes them: it holds the lock of the stage's folder, so
 a part is written once, whole, and by nobody else. Where a worker is lost, with its process or its machine, its part is
-done again by whichever is free; Ray starts the process again, elsewhere if it must, and nobody waits for it.
+done again by whichever is free, and a new worker is made, elsewhere if it must be.
 
 All machines see the folder in which the command was started under the same path: the questions, the runs' checkpoints
 and the model folders are read there. That they also have the same versions and weights is checked when they start.
@@ -16,16 +16,12 @@ from __future__ import annotations
 
 import os
 import platform
-import re
-import socket
-import subprocess
 import sys
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from medvlt_lib import __version__
 from medvlt_lib.core.config import Profile
@@ -35,6 +31,7 @@ from medvlt_lib.core.records import Question
 from medvlt_lib.core.threads import PERSONAL
 from medvlt_lib.models.loading import weights_id
 from medvlt_lib.rollout.build import build_engine
+from medvlt_lib.rollout.connection import connected, engines_here
 from medvlt_lib.rollout.engine import Engine, engine_version
 from medvlt_lib.rollout.parts import Part, missing, progress_bar
 
@@ -43,11 +40,8 @@ if TYPE_CHECKING:
     from ray.actor import ActorHandle
     from tqdm import tqdm
 
-RESTARTS = 3  # times that Ray starts a lost worker again
+RESTARTS = 2  # times that a lost worker is replaced by a new one
 LOSSES = 3  # workers that one part may take with it before it is the part's own fault
-ANSWER_SECONDS = 20  # for a cluster to say that it is there
-STORE = 200 * 2**20  # bytes of Ray's object store on this machine, which holds the rows of a few parts
-JOIN = "start one with `ray start` and this command on one of its machines, or give local:N for engines here"
 LOGS = "Ray's logs are in /tmp/ray/session_latest/logs on the machine where it ran"
 
 
@@ -104,9 +98,8 @@ class Worker:
         self.engine = build_engine(profile, self.work.checkpoint)
 
     def answer(self, start: int, stop: int) -> list[dict]:
-        """The rows of the questions from `start` up to `stop`."""
-        if self.engine is None:  # Ray has started this process again
-            self.start()
+        """The rows of the questions from `start` up to `stop`, after `start`."""
+        assert self.engine is not None, "start comes first"
         return list(self.work.rows(self.engine, self.questions[start:stop], self.work.profile))
 
 
@@ -125,75 +118,87 @@ def write_on_cluster(address: str, parts: list[Part], title: str, work: Work) ->
     if work.profile.engine.kind == "openai":
         raise UserError("--ray is for engines that load a model; for a server set engine.concurrency instead.")
     with connected(address), progress_bar(parts, title) as bar:
+        import ray
+
         to_do = deque(missing(parts))
-        collect(make_workers(address, work, parts[0].source.paths, len(to_do)), to_do, bar)
+        count, needs = engines_that_fit(address, work.profile)
+        identity = {"machine": platform.node(), **identity_of(work.profile)}
+        actor, arguments = ray.remote(**needs)(Worker), (work, parts[0].source.paths, Home(), identity)
+        collect(lambda: actor.remote(*arguments), min(count, len(to_do)), to_do, bar)
 
 
-def make_workers(address: str, work: Work, files: list[Path], most: int) -> list[ActorHandle]:
-    """As many workers as the cluster holds, `most` at most; each has the GPUs of one engine, or cores.
+def engines_that_fit(address: str, profile: Profile) -> tuple[int, dict[str, int]]:
+    """How many engines the cluster holds, and what Ray must set aside for each: its GPUs, or cores.
 
     On the CPUs of a cluster an engine has one core: a second thread would make it only a third quicker
     (benchmarks/threads.json). Raises UserError where no machine can hold an engine.
     """
     import ray
 
-    profile, local = work.profile, engines_here(address)
+    local = engines_here(address)
     cores = max(1, (os.cpu_count() or 1) // local) if local else 1
     gpus = profile.engine.tensor_parallel if profile.engine.kind == "vllm" else 1
-    gpus = gpus if profile.model.device == "cuda" else 0
+    needs = {"CPU": cores, "GPU": gpus} if profile.model.device == "cuda" else {"CPU": cores}
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    fit = sum(int(min(m.get("CPU", 0) // cores, m.get("GPU", 0) // gpus if gpus else most)) for m in machines)
+    fit = sum(int(min(machine.get(name, 0) // need for name, need in needs.items())) for machine in machines)
     if fit == 0:
-        needed = f"{gpus} GPU{'s' * (gpus > 1)}" if gpus else "a core"
+        wanted = ", ".join(f"{name} {need}" for name, need in needs.items())
         raise UserError(
-            f"no machine of the cluster {address} has {needed} for an engine of profile {profile.profile}; "
+            f"no machine of the cluster {address} has what an engine of profile {profile.profile} needs ({wanted}); "
             "add one that has, or lower engine.tensor_parallel."
         )
-    identity = {"machine": platform.node(), **identity_of(profile)}
-    # max_task_retries: a call waits until a lost process is back. `answer` does not, its part goes to another worker.
-    actor = ray.remote(num_cpus=cores, num_gpus=gpus, max_restarts=RESTARTS, max_task_retries=-1)(Worker)
-    return [actor.remote(work, files, Home(), identity) for _ in range(min(fit, local or fit, most))]
+    return min(fit, local or fit), {f"num_{name.lower()}s": need for name, need in needs.items()}
 
 
-def collect(workers: list[ActorHandle], to_do: deque[Part], bar: tqdm) -> None:
-    """Give each worker one part at a time and write what comes back, until nothing is left to do."""
+@dataclass(eq=False)
+class Place:
+    """Room for one engine, the worker that has it, and how many workers were lost there."""
+
+    worker: ActorHandle
+    lost: int = 0
+
+
+def collect(make: Callable[[], ActorHandle], count: int, to_do: deque[Part], bar: tqdm) -> None:
+    """Give each of `count` workers one part at a time and write what comes back, until nothing is left to do."""
     import ray
 
-    doing: dict[ObjectRef, tuple[ActorHandle, Part | None]] = {w.start.remote(): (w, None) for w in workers}
-    idle: list[ActorHandle] = []
+    places = [Place(make()) for _ in range(count)]
+    doing: dict[ObjectRef, tuple[Place, Part | None]] = {place.worker.start.remote(): (place, None) for place in places}
+    idle: list[Place] = []
     losses: Counter[Path] = Counter()  # how many workers each part has taken with it
     while to_do or any(part for _, part in doing.values()):
         # Stage 1: wait for a worker that has started, or that has done its part.
         bar.set_postfix_str(f"{sum(part is not None for _, part in doing.values())} engines at work")
         [done], _ = ray.wait(list(doing))
-        worker, part = doing.pop(done)
+        place, part = doing.pop(done)
         try:
             rows = ray.get(done)
         except ray.exceptions.RayError as error:
-            # Stage 2, where the worker was lost: put its part back. Ray starts its process again, perhaps only when a
-            # machine is found for it; `start` comes back when it has, or when it was started often enough.
+            # Stage 2, where the worker was lost: put its part back, and a new worker in its place, for which Ray may
+            # have to find another machine. Nothing waits for it: other workers do the part.
             reason = why_lost(error)
             if part is not None:
                 print(f"a worker was lost ({reason}); {part.path.name} is done again.", file=sys.stderr)
                 losses[part.path] += 1
                 _refuse_fatal_part(part, losses[part.path], reason, error)
                 to_do.appendleft(part)
-            if isinstance(error, ray.exceptions.RayTaskError):
-                ray.kill(worker, no_restart=False)  # its process lives, but its engine may not
-            if part is not None or isinstance(error, ray.exceptions.RayTaskError):
-                doing[worker.start.remote()] = worker, None
+            ray.kill(place.worker)  # after an error its process lives, but its engine may not
+            place.lost += 1
+            if place.lost <= RESTARTS:
+                place.worker = make()
+                doing[place.worker.start.remote()] = place, None
             elif not doing and not idle:
-                sentence = f"no worker is left, each was started {RESTARTS + 1} times and lost ({reason}); {LOGS}."
+                sentence = f"no worker is left, {place.lost} in each place were lost ({reason}); {LOGS}."
                 raise UserError(sentence) from error
         else:
             # Stage 2: write its rows.
             if part is not None:
                 part.write(rows)
-            idle.append(worker)
+            idle.append(place)
         # Stage 3: give every free worker something to do.
         while idle and to_do:
-            worker, part = idle.pop(), to_do.popleft()
-            doing[worker.answer.options(max_task_retries=0).remote(part.start, part.stop)] = worker, part
+            place, part = idle.pop(), to_do.popleft()
+            doing[place.worker.answer.remote(part.start, part.stop)] = place, part
 
 
 def why_lost(error: Exception) -> str:
@@ -215,73 +220,3 @@ def _refuse_fatal_part(part: Part, times: int, reason: str, error: Exception) ->
             f"{part.path} was begun {times} times, and each time its worker was lost, the last time: {reason}; "
             f"lower engine.batch_tokens, or with vLLM engine.gpu_memory. {LOGS}."
         ) from error
-
-
-# --- the cluster ---
-
-
-def engines_here(address: str) -> int | None:
-    """N of local:N; None for another address. Raises UserError for what is no address."""
-    local = re.fullmatch(r"local:([1-9]\d*)", address)
-    if not local and address != "auto" and not re.fullmatch(r"(?!local:)[^/\s:]+:\d+", address):
-        raise UserError(
-            f"--ray {address} is no cluster; write HOST:PORT as `ray start` prints it, auto for the cluster that runs "
-            "on this machine, or local:4 for four engines here."
-        )
-    return int(local[1]) if local else None
-
-
-@contextmanager
-def connected(address: str) -> Iterator[None]:
-    """A connection to a cluster; local:N starts one on this machine, which ends with the connection.
-
-    No dashboard is started, and no usage statistics are sent. Raises UserError when nobody answers at the address.
-    """
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # for the processes that Ray starts, too
-    local = engines_here(address)
-    try:
-        import ray
-    except ImportError as error:
-        raise UserError(
-            f"--ray needs Ray, which does not load ({first_line(error)}); run `pip install 'medvlt[cluster]'`."
-        ) from None
-    try:
-        if local:
-            cores = max(local, os.cpu_count() or 1)
-            _start(address="local", num_cpus=cores, object_store_memory=STORE, include_dashboard=False)
-        else:
-            _refuse_silence(address)
-            _start(address=address)
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _start(**options: Any) -> None:
-    """Start Ray, or join it, without its messages on the terminal. Raises UserError with Ray's reason."""
-    import ray
-
-    for last in (False, True):
-        try:
-            return ray.init(log_to_driver=False, logging_level="ERROR", **options)
-        except Exception as error:  # of many kinds; Ray gives its own processes 15 s, which a busy machine may not keep
-            ray.shutdown()
-            if last:
-                sentence = f"Ray does not start at {options['address']} ({first_line(error)}); {JOIN}."
-                raise UserError(sentence) from error
-
-
-def _refuse_silence(address: str) -> None:
-    """Raises UserError when no cluster answers: within seconds, where `ray.init` would wait for a minute and then end
-    this process. Ray's own question is asked by another process, which can be given up."""
-    ask = [sys.executable, "-m", "ray.scripts.scripts", "health-check"]
-    try:
-        if address != "auto":
-            host, port = address.rsplit(":", 1)
-            socket.create_connection((host, int(port)), timeout=5).close()
-            ask += ["--address", address]
-        answers = subprocess.run(ask, capture_output=True, timeout=ANSWER_SECONDS).returncode == 0
-    except (OSError, OverflowError, subprocess.TimeoutExpired):
-        answers = False
-    if not answers:
-        raise UserError(f"no Ray cluster answers at {address}; {JOIN}.")

@@ -91,7 +91,7 @@ def doctor() -> None:
 
     print("looking around; this takes a while ...", file=sys.stderr)
     findings = list(examine())
-    show_table("medvlt doctor", [("what", "state", ""), *((f.what, f.state, f.says) for f in findings)])
+    show_table("medvlt doctor", [("what", "state", "finding"), *((f.what, f.state, f.says) for f in findings)])
     if fatal := [f.what for f in findings if f.fatal]:
         _end_with_code_1(f"the default course cannot run here; see {', '.join(fatal)}.")
 

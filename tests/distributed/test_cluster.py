@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from medvlt_lib.rollout.connection import TRIES, quick_imports
 from tests.pipeline.conftest import medvlt, settings
 
 pytest.importorskip("ray")
@@ -44,7 +45,7 @@ def contents(folder: Path, patterns: list[str]) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for pattern in patterns for p in folder.glob(pattern)}
 
 
-def until(condition, seconds: float = 120):
+def until(condition, seconds: float = 300):
     """What `condition` returns as soon as that is true."""
     limit = time.monotonic() + seconds
     while not (found := condition()):
@@ -92,7 +93,7 @@ def test_a_killed_worker_changes_nothing_and_a_second_driver_is_refused(one_proc
         for second in (["filter"], ["filter", "--ray", "local:1"]):
             done = medvlt(data_only, *second)
             assert done.returncode == 2 and re.match(r"error: process \d+ on .* is working in ", done.stderr)
-        _, errors = driver.communicate(timeout=300)
+        _, errors = driver.communicate(timeout=600)
     assert driver.returncode == 0, errors
     assert errors.count("a worker was lost") == 1
     assert contents(stage, FILES) == contents(one_process / "02_filtering", FILES)
@@ -107,25 +108,30 @@ def test_a_worker_that_dies_at_every_start_ends_with_a_sentence(data_only):
     path = f"{data_only}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     command = ["filter", "--ray", "local:2", "--set", "engine.kind=vllm"]
     with started(data_only, "medvlt_lib", *command, PYTHONPATH=path) as driver:
-        _, errors = driver.communicate(timeout=300)
+        _, errors = driver.communicate(timeout=600)
     last = errors.splitlines()[-1]
     assert driver.returncode == 2 and "Traceback" not in errors
-    assert re.match(
-        r"error: no worker is left, each was started 4 times and lost \(its process .*\); Ray's logs are in ", last
-    )
+    assert re.match(r"error: no worker is left, 3 in each place were lost \(its process .*\); Ray's logs are in ", last)
     stage = data_only / "runs/tiny/02_filtering"
     assert [p.name for p in stage.iterdir()] == ["stage.json"]
 
 
-def test_a_cluster_that_was_started_by_hand_answers_the_test(one_process, data_only):
+def test_a_cluster_that_was_started_by_hand_answers_the_test(one_process, data_only, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "0123456789abcdef" * 4)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    head = ["start", "--head", "--block", "--node-ip-address=127.0.0.1", f"--port={address.split(':')[1]}"]
-    quiet = ["--num-cpus=2", "--include-dashboard=false", "--disable-usage-stats"]
-    with started(data_only, "ray.scripts.scripts", *head, *quiet) as node:
-        assert any("Ray runtime started" in line for line in node.stdout), node.stderr.read()[-2000:]
-        done = medvlt(data_only, "eval", "--ray", address)
+    head = ["start", "--head", "--block", f"--port={address.split(':')[1]}", "--num-cpus=2"]
+    quiet = ["--include-dashboard=false", "--disable-usage-stats"]
+    for _ in range(TRIES):
+        with quick_imports(), started(data_only, "ray.scripts.scripts", *head, *quiet) as node:
+            if any("Ray runtime started" in line for line in node.stdout):
+                done = medvlt(data_only, "eval", "--ray", address)
+                monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+                refused = medvlt(data_only, "eval", "--redo", "05", "--ray", address)
+                break
     assert done.returncode == 0, done.stderr
     files = ["base/answers.parquet", "base/scores.json"]
     assert contents(data_only / "runs/tiny/05_eval", files) == contents(one_process / "05_eval", files)
+    assert refused.returncode == 2 and refused.stderr.startswith(f"error: the Ray cluster {address} wants a token;")

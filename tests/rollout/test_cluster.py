@@ -3,6 +3,7 @@
 import os
 import platform
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
@@ -13,8 +14,9 @@ from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.question_files import QuestionFiles
 from medvlt_lib.core.records import write_questions
 from medvlt_lib.phantom.questions import make_questions
-from medvlt_lib.rollout import cluster
-from medvlt_lib.rollout.cluster import Home, Work, Worker, connected, engines_here, identity_of, write_on_cluster
+from medvlt_lib.rollout import cluster, connection
+from medvlt_lib.rollout.cluster import Home, Work, Worker, identity_of, write_on_cluster
+from medvlt_lib.rollout.connection import connected, engines_here, quick_imports
 from medvlt_lib.rollout.parts import parts_of
 from medvlt_lib.stages.evaluate import graded_answers
 
@@ -58,7 +60,7 @@ def test_a_server_needs_no_cluster(questions, tmp_path):
 def test_an_address_where_no_cluster_answers_is_a_sentence(kind, monkeypatch):
     """A port that nobody listens on, and one whose owner never says a word."""
     pytest.importorskip("ray")
-    monkeypatch.setattr(cluster, "ANSWER_SECONDS", 5)
+    monkeypatch.setattr(connection, "ANSWER_SECONDS", 5)
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         if kind == "silent":
@@ -72,7 +74,9 @@ def test_a_worker_answers_as_this_process_does(questions):
     profile = load_profile("tiny", SMALL)
     engine = cluster.build_engine(profile)
     expected = list(graded_answers(engine, QuestionFiles([questions])[2:5], profile))
-    assert worker(questions).answer(2, 5) == expected and len(expected) == 3
+    own = worker(questions)
+    own.start()
+    assert own.answer(2, 5) == expected and len(expected) == 3
 
 
 def test_a_worker_works_where_and_as_this_process_does(questions, tmp_path, monkeypatch):
@@ -96,3 +100,34 @@ def test_a_machine_that_is_not_like_the_others_is_refused(questions, name):
     with pytest.raises(UserError, match=f"^{platform.node()} has {name} .*, and head has another; install the same"):
         other.start()
     assert other.engine is None
+
+
+@pytest.mark.parametrize("before", [None, "/some/where"])
+def test_processes_of_ray_do_without_a_grammar_of_web_addresses(before, monkeypatch):
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    if before:
+        monkeypatch.setenv("PYTHONPATH", before)
+    with quick_imports():
+        code = "import jsonschema, sys; print([m for m in sys.modules if 'lark' in m or 'rfc3987_syntax' in m])"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert (done.stdout, done.stderr) == ("[]\n", "")
+        assert not before or os.environ["PYTHONPATH"].endswith(f"{os.pathsep}{before}")
+    assert os.environ.get("PYTHONPATH") == before
+
+
+def test_an_engine_needs_its_gpus_on_one_machine(monkeypatch):
+    ray = pytest.importorskip("ray")
+    resources = [{"CPU": 16.0, "GPU": 8.0}, {"CPU": 16.0, "GPU": 3.0}, {"CPU": 4.0}]
+    machines = [{"Alive": True, "Resources": own} for own in resources] + [{"Alive": False, "Resources": resources[0]}]
+    monkeypatch.setattr(ray, "nodes", lambda: machines)
+    two = {"engine.kind": "vllm", "engine.tensor_parallel": 2}
+    fit = {
+        kind: cluster.engines_that_fit("auto", load_profile(*profile))
+        for kind, profile in {"cpu": ["tiny"], "one": ["full-7b"], "two": ["full-7b", two]}.items()
+    }
+    assert fit["cpu"] == (36, {"num_cpus": 1})
+    assert fit["one"] == (11, {"num_cpus": 1, "num_gpus": 1}) and fit["two"] == (5, {"num_cpus": 1, "num_gpus": 2})
+    with pytest.raises(
+        UserError, match=r"^no machine of the cluster auto has .* profile full-7b needs \(CPU 1, GPU 9\)"
+    ):
+        cluster.engines_that_fit("auto", load_profile("full-7b", {**two, "engine.tensor_parallel": 9}))
