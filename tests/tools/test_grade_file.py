@@ -36,7 +36,7 @@ def test_rows_come_out_with_their_verdict(tmp_path):
         ("B", True, "tag", True, False),
         ("B", True, "sentence", False, False),
         (None, False, "no answer", False, True),
-        ("B", True, "line", False, True),
+        (None, False, "no answer", False, True),
     ]
     assert all("reward" not in r and "online" not in r for r in graded) and graded[3]["note"] == "kept"
     grade_file(source, tmp_path / "published.jsonl", "published")
