@@ -122,7 +122,7 @@ class OptionTexts:
         """The letter of a key after "the option" and the like; '' where a letter stands beside another's text."""
         first, _, rest = key.partition(" ")
         before, _, last = key.rpartition(" ")
-        article = first == "a" and piece.lstrip(" *\"'").startswith("a ")
+        article = first == "a" and (piece.lstrip(" *\"'").startswith("a ") or _LEADS.match(rest))
         for letter, text in ((first, rest), (last, before)):
             if letter.upper() in self.keys and text in self.keys.values() and not article:
                 return ""

@@ -40,10 +40,11 @@ _LINE_START = re.compile(
 
 @dataclass
 class Reading:
-    """A response's answer with its evidence: all statements in order, and what was put aside, by kind."""
+    """A response's answer with its evidence: the statement that stands, all in order, and what was put aside."""
 
     letter: str | None
     how: str
+    standing: Statement | None = None
     statements: list[Statement] = field(default_factory=list)
     aside: dict[str, str] = field(default_factory=dict)
 
@@ -111,9 +112,10 @@ def _weigh(statements: list[Statement], text: str, options: OptionTexts, aside: 
         elif standing and standing.name == statement.name[1:]:
             standing = None
     if standing is None or _taken_back(standing, text, options):
-        return Reading(None, "no answer", statements, aside)
+        return Reading(None, "no answer", None, statements, aside)
     named = {s.name for s in statements if s.name and s.name[0] != "!"}
-    return Reading(standing.name, standing.rule + (", contradicted" if len(named) > 1 else ""), statements, aside)
+    how = standing.rule + (", contradicted" if len(named) > 1 else "")
+    return Reading(standing.name, how, standing, statements, aside)
 
 
 def _taken_back(statement: Statement, text: str, options: OptionTexts) -> bool:

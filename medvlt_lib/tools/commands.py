@@ -37,18 +37,22 @@ def grade(
     ],
     out: Annotated[Path, typer.Option(help="graded rows (.jsonl)")],
     grader: Annotated[str, typer.Option(help="published, published-medvlm-r1 or tolerant")] = "published",
+    explain: Annotated[bool, typer.Option("--explain", help="add each row's evidence, and a summary by kind")] = False,
 ) -> None:
     """Grade a file of responses from anywhere. Interrupted, it continues.
 
     options is an object {letter: text}, or a JSON string of one. Each row comes out with letter (or null), correct,
     how, well_formed, truncated, and reward and online where the grader has them. Rows that cannot be graded go to
-    OUT.refused.jsonl; the exit code is then 1.
+    OUT.refused.jsonl; the exit code is then 1. With --explain each row says which piece was read, by which rule, what
+    else was stated, and what was put aside (evidence: piece, rule, others, put_aside).
     Example: medvlt grade answers.jsonl --grader tolerant --out graded.jsonl
     """
-    from medvlt_lib.tools.grade_file import grade_file, summary
+    from medvlt_lib.tools.grade_file import grade_file, kinds, summary
 
-    refused = grade_file(file, out, grader)
+    refused = grade_file(file, out, grader, explain)
     show_table(f"{out}, by {grader}; shares in percent", summary(out))
+    if explain:
+        show_table("what decided, and what was put aside", kinds(out))
     if refused:
         _end_with_code_1(f"{refused} rows of {file} could not be graded; {out}.refused.jsonl says which and why.")
 
