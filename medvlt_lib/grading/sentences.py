@@ -110,11 +110,12 @@ def _before(
     stop = min((stop for stop in stops if stop >= 0), default=-1)
     if stop < 0:
         return
-    start = _sentence_start(low, stop, max(begin, stop - options.longest))
-    for concluded in language.conclusion.finditer(low, start, stop):
-        start = concluded.end()
-    clause = text.text[start:stop]
-    if name := options.whole(clause):
+    first = max(begin, stop - options.longest)
+    starts = [max(first, low.rfind("\n", first, stop)), _sentence_start(low, stop, first)]
+    starts += [concluded.end() for concluded in language.conclusion.finditer(low, starts[-1], stop)]
+    clauses = [text.text[start:stop] for start in starts]  # the longest first: an option may be a sentence, too
+    clause, name = next(((clause, name) for clause in clauses if (name := options.whole(clause))), ("", ""))
+    if name:
         yield Statement(at, stop, name, "sentence", f"{clause.strip()}{text.text[stop : at + len(word)]}")
 
 

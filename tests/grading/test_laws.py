@@ -85,9 +85,9 @@ def lists_of(options: Options) -> dict[str, str]:
 
 
 def clear(options: Options) -> bool:
-    """Whether no option's text is another's letter, and no two texts are the same."""
+    """Whether no option's text is another's letter, no two are the same, and none runs over lines."""
     texts = [text.strip().lower() for text in options.values()]
-    return len(set(texts)) == len(texts) and not any(text.upper() in options for text in texts)
+    return len(set(texts)) == len(texts) and not any(text.upper() in options or "\n" in text for text in texts)
 
 
 @cache
