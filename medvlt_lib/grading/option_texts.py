@@ -40,7 +40,7 @@ _JOIN = re.compile(
 LETTER_FIRST = re.compile(r"(?:[^\W\d_]+\s+){0,3}[(\[\"'*]*[A-J](?![\w'])|not\s", re.I)
 _ITEM = re.compile(r"[\s,;]*[(\[]?([A-J])[).:\]]")
 _LETTER = re.compile(r"[(\[\"'*]*([A-Za-z])(?![\w'])([)\].:\"'*]*)\s*")
-_DENIAL = re.compile(rf"[\s.):;=-]*{any_of(TABLE['denials'])}", re.I)
+_DENIAL = re.compile(rf"(?:,\s(?!not|no))?[\s.):;=?!\"'-]*{any_of(TABLE['denials'])}", re.I)
 _NOT = re.compile(r"(?:it is |it's )?not\s+", re.I)
 _BUT = re.compile(r"(?:\bbut|;)\s+(?:rather |instead )?(?:is |it is |it's )?", re.I)
 _REASON = re.compile(rf"[\s,;-]*{any_of(TABLE['clause_words'] + TABLE['letter_words'])}", re.I)
@@ -98,7 +98,9 @@ class OptionTexts:
         for letter, text in texts.items():
             key, small = self.keys[letter], letter.lower()
             self._put(self.exact, letter, small, text.lower(), f"{letter}. {text}".lower())
-            self._put(self.folded, letter, small, key, f"{small} {key}", f"{key} {small}", _LEADS.sub("", key, count=1))
+            bare = _LEADS.sub("", key, count=1)
+            bare = bare if len(bare) > 1 else key  # else "A, B" would be the letter B after an article
+            self._put(self.folded, letter, small, key, f"{small} {key}", f"{key} {small}", bare)
         self.longest = max(map(len, texts.values()), default=0) + 24  # nothing longer is an option
         self.span = max(SPAN, self.longest)
         self.closed = all(text.lower() in TABLE["closed_words"] for text in texts.values())
@@ -177,16 +179,16 @@ def _and_no_other(letter: str, end: int, piece: str, options: OptionTexts) -> st
     rest = piece[end : end + options.longest]
     if not letter:
         return ""
-    marks = len(rest) - len(rest.lstrip(" .:)"))
     own = options.lower[letter]
-    said = marks + len(own) if rest[marks:].lower().startswith(own) else 0  # where a letter's own text ends
+    begins = rest.lower().find(own, 0, len(own) + 4)
+    said = begins + len(own) if begins >= 0 else 0  # where a letter's own text ends
     item = _ITEM.match(rest) or _ITEM.match(rest, said)
     if item and item.group(1) != letter and item.group(1) in options.keys:
         return ""
-    if said and _DENIAL.match(rest, said):
-        return f"!{letter}"
-    if rest[:1] in ".:)-" and _DENIAL.match(rest):
-        return f"!{letter}"
+    for at in {0, said}:
+        denied = _DENIAL.match(rest, at)
+        if denied and not ((second := options.lead(rest[denied.end() :].lstrip())) and second[0] != letter):
+            return f"!{letter}"  # "B is wrong", but not "B, not A"
     if (joined := _JOIN.match(rest)) and _second(rest[joined.end() :], letter, options):
         return ""
     if rest[:1] in (".", ":") and len(fold(piece[:end])) == 1 and options.like(letter, rest) is False:

@@ -153,7 +153,7 @@ def without_lists(text: str, low: str, options: OptionTexts) -> Text:
 
     A list is a run of lettered items from A on, each at the start of a line, or all options in their own words.
     """
-    if not ("b)" in low or "b." in low or "b:" in low or "b]" in low):
+    if not any(mark in low for mark in ("b)", "b.", "b:", "b]")) or not any(m in low for m in ("a)", "a.", "a:", "a]")):
         return Text(text, low, [], cues_in(low))
     runs: list[list[tuple[int, int, bool, bool]]] = [[]]
     for found in _ITEM.finditer(low):

@@ -26,6 +26,7 @@ from medvlt_lib.grading.option_texts import LETTER_FIRST, SPAN, OptionTexts, cle
 from medvlt_lib.grading.sentences import Statement, Text, in_sentences, without_lists
 from medvlt_lib.grading.wordings import TABLE, any_of
 
+SHORTEST_RETRACTION = min(map(len, TABLE["retractions"]))
 LAST = 8  # tags and boxes that are read, from the end
 _TAG = re.compile(rf"(?i)<(/?){any_of(TABLE['answer_tags'], False)}\s*>")
 _KEYS = r"(?:(?:final|correct|predicted|selected|best|your|my)[_ ]?)?(?:answer|option|choice|letter|prediction)"
@@ -38,7 +39,7 @@ _LINE_START = re.compile(
 )
 
 
-@dataclass
+@dataclass(slots=True)
 class Reading:
     """A response's answer with its evidence: the statement that stands, all in order, and what was put aside."""
 
@@ -78,8 +79,9 @@ def read_response(response: str, options: dict[str, str], finish_reason: str | N
         lambda before: _read(before, low[: len(before)], texts, False).letter is not None,
         texts.lower.values(),
     )
-    reading = _read(text, low[: len(text)], texts, finish_reason == "length")
-    reading.aside = {"thinking": "\n".join(thinking), "a question of its own": more, **reading.aside}
+    reading = _read(text, low[: len(text)] if more else low, texts, finish_reason == "length")
+    if thinking or more:
+        reading.aside |= {"thinking": "\n".join(thinking), "a question of its own": more}
     return reading
 
 
@@ -99,7 +101,8 @@ def _read(text: str, low: str, options: OptionTexts, cut: bool) -> Reading:
             statements += in_sentences(piece, begin, end, options, 0 <= last < begin)
         if not statements:
             statements = _lines(piece, options)
-        aside["a list of the options"] = "\n".join(text[begin:end] for begin, end in piece.lists)
+        if piece.lists:
+            aside["a list of the options"] = "\n".join(text[begin:end] for begin, end in piece.lists)
     return _weigh(sorted(statements), text, options, aside)
 
 
@@ -121,7 +124,7 @@ def _weigh(statements: list[Statement], text: str, options: OptionTexts, aside: 
 def _taken_back(statement: Statement, text: str, options: OptionTexts) -> bool:
     """Whether nothing but the answer itself stands between a statement and words that take it back."""
     behind = text[statement.content : statement.content + options.longest + 24].lower()
-    for words in TABLE["retractions"]:
+    for words in TABLE["retractions"] if len(behind) > SHORTEST_RETRACTION else ():
         if (at := behind.find(words)) >= 0:
             between = behind[:at].strip(" \n.,;:!*-")
             if "." not in between or options.whole(between) is not None:

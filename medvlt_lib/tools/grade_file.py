@@ -58,9 +58,10 @@ def grade_file(source: Path, out: Path, grader: str, explain: bool = False) -> i
             with tqdm(total=source.stat().st_size, initial=done["read"], desc=grader, unit="B", unit_scale=True) as bar:
                 for number, line in enumerate(rows, done["rows"] + 1):
                     _grade_line(line, number, grader, explain, good, bad)
-                    bar.update(len(line))
                     if number % EVERY == 0:
+                        bar.update(rows.tell() - bar.n)
                         _save(state, {**job, "rows": number, "read": rows.tell()}, good, bad)
+                bar.update(rows.tell() - bar.n)
             seconds, graded = time.perf_counter() - begun, number - done["rows"]
             print(f"{graded:,} rows in {seconds:.1f} s, {graded / seconds:,.0f} a second", file=sys.stderr)
     except OSError as error:
@@ -101,7 +102,7 @@ def _grade_line(line: bytes, number: int, grader: str, explain: bool, good, bad)
         return
     try:
         row = _row(line)
-        options = _options(row["options"]) if isinstance(row["options"], str) else options_of(row["options"])
+        options = _options_of(row["options"])
         if not isinstance(row["answer_label"], str) or row["answer_label"] not in options:
             raise Refused("answer_label", f"{row['answer_label']!r} is none of the options {list(options)}")
         verdict = grade_response(
@@ -118,12 +119,19 @@ def _grade_line(line: bytes, number: int, grader: str, explain: bool, good, bad)
 
 
 def _line(row: dict) -> bytes:
-    return (json.dumps(row, ensure_ascii=False) + "\n").encode(
-        "utf-8", "backslashreplace"
-    )  # half characters become JSON escapes
+    return (_ENCODE(row) + "\n").encode("utf-8", "backslashreplace")  # half characters become JSON escapes
 
 
+_ENCODE = json.JSONEncoder(ensure_ascii=False).encode  # made once, which is faster than json.dumps
 _options = lru_cache(maxsize=1 << 14)(options_of)
+_options_of_pairs = lru_cache(maxsize=1 << 14)(lambda pairs: options_of(dict(pairs)))
+
+
+def _options_of(value: object) -> dict[str, str]:
+    """A row's options; files repeat them, so what was read once is not read again."""
+    if isinstance(value, dict) and all(isinstance(text, str) for text in value.values()):
+        return _options_of_pairs(tuple(value.items()))
+    return _options(value) if isinstance(value, str) else options_of(value)
 
 
 def _row(line: bytes) -> dict:
@@ -142,14 +150,19 @@ def summary(graded: Path) -> list[tuple[str, ...]]:
     """The table of a graded file, header first: one line for each `dataset`, and one for all; shares in percent."""
     counts: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for row in read_jsonl(graded):
-        for name in {str(row.get("dataset", "all")), "all"}:
-            tally = counts[name]
-            tally["rows"] += 1
-            for key in ("correct", "well_formed", "truncated", "online", "reward"):
-                tally[key] += row.get(key) or 0
-                tally[f"has {key}"] += key in row
-            tally["no answer"] += row["letter"] is None
-            tally["contradicted"] += "contradicted" in row["how"]
+        tally = counts[str(row.get("dataset", "all"))]
+        tally["rows"] += 1
+        for key in ("correct", "well_formed", "truncated", "online", "reward"):
+            if key in row:
+                tally[key] += row[key] or 0
+                tally[f"has {key}"] += 1
+        tally["no answer"] += row["letter"] is None
+        tally["contradicted"] += "contradicted" in row["how"]
+    every: dict[str, float] = defaultdict(float)
+    for tally in counts.values():
+        for key, value in tally.items():
+            every[key] += value
+    counts["all"] = every
     shares = ["correct", "no answer", "contradicted", "truncated", "well_formed"] + (
         ["online"] if counts["all"]["has online"] else []
     )
