@@ -127,7 +127,7 @@ def _taken_back(statement: Statement, text: str, options: OptionTexts) -> bool:
     for words in TABLE["retractions"] if len(behind) > SHORTEST_RETRACTION else ():
         if (at := behind.find(words)) >= 0:
             between = behind[:at].strip(" \n.,;:!*-")
-            if "." not in between or options.whole(between) is not None:
+            if not set(between) & set(".:;\n") or options.whole(between) is not None:
                 return True
     return False
 

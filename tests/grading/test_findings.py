@@ -23,6 +23,8 @@ WORDY_FORMS = [
 ]  # fmt: skip
 
 FOUND = [
+    ("Answer: B\n\nOption A: This is incorrect because the film is dark.", OPTIONS, "B"),
+    ("<answer>B</answer>\nOption A: this is incorrect.", OPTIONS, "B"),
     (f"{JOINED}\nAnswer: (option not available)", FORCES, None),
     (f"{LISTED}\n\nAnswer: (option not available)", FORCES, None),
     ("(A) 250 N … (J) 700 N\nAnswer: (option not available)", FORCES, None),
