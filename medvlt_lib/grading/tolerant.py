@@ -127,7 +127,8 @@ def _taken_back(statement: Statement, text: str, options: OptionTexts) -> bool:
     for words in TABLE["retractions"] if len(behind) > SHORTEST_RETRACTION else ():
         if (at := behind.find(words)) >= 0:
             between = behind[:at].strip(" \n.,;:!*-")
-            if not set(between) & set(".:;\n") or options.whole(between) is not None:
+            named = options.whole(between)
+            if named == statement.name or (named is None and not set(between) & set(".:;\n")):
                 return True
     return False
 
