@@ -1,11 +1,12 @@
 """Rows of other people's files, one at a time, and what is refused of them.
 
-A file may be JSONL (also .jsonl.gz), CSV or parquet. A row that cannot be used is refused with its file, row number,
-column and reason; the good rows around it are kept.
+A file may be JSONL (also .jsonl.gz), JSON, CSV or parquet. A row that cannot be used is refused with its file, row
+number, column and reason; the good rows around it are kept.
 """
 
 from __future__ import annotations
 
+import ast
 import csv
 import gzip
 import json
@@ -18,7 +19,7 @@ from typing import Any
 from medvlt_lib.core.errors import UserError, first_line
 from medvlt_lib.core.records import LETTERS
 
-FORMS = (".jsonl", ".jsonl.gz", ".csv", ".parquet")
+FORMS = (".jsonl", ".jsonl.gz", ".json", ".csv", ".parquet")
 
 
 class Refused(Exception):
@@ -55,8 +56,10 @@ class Tally:
         }
 
 
-def read_rows(path: Path) -> Iterator[tuple[int, dict | Refused]]:
-    """(row number from 1, row) of a file; where it is torn after good rows, a refused row says so and ends it.
+def read_rows(path: Path, names: list[str] | None = None) -> Iterator[tuple[int, dict | Refused]]:
+    """(row number from 1, row) of a file; `names` are the columns of a CSV file without a header.
+
+    Where a file is torn after good rows, a refused row says so and ends it.
 
     Raises UserError for a file that is missing, of another form, or torn from the start.
     """
@@ -64,10 +67,9 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict | Refused]]:
         raise UserError(f"there is no file {path}; check the path.")
     if not path.name.endswith(FORMS):
         raise UserError(f"{path} is not a {', '.join(FORMS[:-1])} or {FORMS[-1]} file; convert it to one of them.")
-    read = _parquet_rows if path.suffix == ".parquet" else _csv_rows if path.suffix == ".csv" else _jsonl_rows
     number = 0
     try:
-        for number, row in enumerate(read(path), 1):
+        for number, row in enumerate(_rows(path, names), 1):
             if row is not None:
                 yield number, row
     except (
@@ -86,10 +88,34 @@ def read_rows(path: Path) -> Iterator[tuple[int, dict | Refused]]:
         yield number + 1, Refused("(all)", f"the file is torn here ({why}); fetch or write it again")
 
 
-def _csv_rows(path: Path) -> Iterator[dict | Refused]:
+def _rows(path: Path, names: list[str] | None) -> Iterator[dict | Refused | None]:
+    if path.suffix == ".csv":
+        return _csv_rows(path, names)
+    return {".parquet": _parquet_rows, ".json": _json_rows}.get(path.suffix, _jsonl_rows)(path)
+
+
+def _json_rows(path: Path) -> Iterator[dict | Refused | None]:
+    """The rows of a JSON file: an array, an object of rows by id, an object that holds one array, or lines."""
+    text = path.read_bytes()
+    try:
+        value = json.loads(text)
+    except ValueError:
+        if b"\n" not in text.strip() or not isinstance(json_row(text.strip().split(b"\n", 1)[0]), dict):
+            raise
+        yield from _jsonl_rows(path)
+        return
+    if isinstance(value, dict) and len(value) == 1 and isinstance(next(iter(value.values())), list):
+        value = next(iter(value.values()))
+    if isinstance(value, dict) and value and all(isinstance(row, dict) for row in value.values()):
+        value = [{"id": key, **row} for key, row in value.items()]
+    for row in value if isinstance(value, list) else [value]:
+        yield row if isinstance(row, dict) else Refused("(all)", "it is not a JSON object")
+
+
+def _csv_rows(path: Path, names: list[str] | None) -> Iterator[dict | Refused]:
     csv.field_size_limit(1 << 30)
     with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-        for row in csv.DictReader(file, strict=True):
+        for row in csv.DictReader(file, names, strict=True):
             yield (
                 row
                 if None not in row
@@ -122,12 +148,7 @@ def _parquet_rows(path: Path) -> Iterator[dict]:
 def options_of(value: Any, column: str = "options") -> dict[str, str]:
     """Options as {letter: text}, from an object, a list, or a JSON string of either. Raises Refused."""
     if isinstance(value, str):
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError):
-            raise Refused(
-                column, f"{value[:60]!r} is not JSON; give an object of letters and texts, or a list"
-            ) from None
+        value = _parsed(value, column)
     if isinstance(value, list):
         value = dict(zip(LETTERS, value, strict=False)) if len(value) <= len(LETTERS) else value
     if not isinstance(value, dict):
@@ -140,6 +161,16 @@ def options_of(value: Any, column: str = "options") -> dict[str, str]:
     if len(options) < 2 or list(options) != list(LETTERS[: len(options)]):
         raise Refused(column, f"the letters are {list(options)}; at least A and B, in order without gaps, are needed")
     return options
+
+
+def _parsed(text: str, column: str) -> Any:
+    """What a JSON text, or a list as Python writes it, holds. Raises Refused for another text."""
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            return parse(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+    raise Refused(column, f"{text[:60]!r} is not JSON; give an object of letters and texts, or a list")
 
 
 def label_of(value: Any, options: dict[str, str], column: str) -> str:

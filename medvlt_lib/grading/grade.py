@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import get_args
+from typing import Any, get_args
 
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.records import LETTERS, Question, Verdict
@@ -16,9 +16,10 @@ from medvlt_lib.grading.published import (
     regrade_answer,
     same_answer,
 )
-from medvlt_lib.grading.tolerant import tolerant_answer
+from medvlt_lib.grading.tolerant import read_response, tolerant_answer
 
 GRADERS = get_args(GraderName)
+SHOWN = 200  # characters of a piece of evidence
 
 
 def well_formed(response: str, style: str = "medvlthinker") -> bool:
@@ -84,3 +85,26 @@ def grade_response(
         letter, how = tolerant_answer(response, options, finish_reason)
         return Verdict(letter, letter == label, how, **shape)
     raise UserError(f"unknown grader '{grader}'; choose one of {', '.join(GRADERS)}.")
+
+
+def evidence(response: str, options: dict[str, str], grader: str, finish_reason: str | None = None) -> dict[str, Any]:
+    """Why a response was graded as it was: `piece`, the words that were read; `rule`, by which they were; for
+    `tolerant` also `others`, the other statements in order, and `put_aside`, what was not read, by kind.
+    """
+    if grader == "published":
+        piece, rule = regrade_answer(response)
+        return {"piece": piece[:SHOWN], "rule": rule}
+    if grader == "published-medvlm-r1":
+        letter = medvlm_r1_letter(response)
+        return {"piece": letter or "", "rule": "tag" if letter else "no tag with one capital letter"}
+    reading = read_response(response, options, finish_reason)
+    aside = {kind: text.strip()[:SHOWN] for kind, text in reading.aside.items() if text.strip()}
+    if finish_reason == "length":
+        aside["what is not closed, of a response that was cut"] = response[-SHOWN:]
+    none = "no answer: what is stated is no one option" if reading.statements else "no answer: nothing is stated"
+    return {
+        "piece": reading.standing.piece.strip()[:SHOWN] if reading.standing else "",
+        "rule": reading.how if reading.standing else none,
+        "others": [f"{s.rule}: {s.piece.strip()[:80]}" for s in reading.statements if s is not reading.standing],
+        "put_aside": aside,
+    }

@@ -1,139 +1,186 @@
-"""Sentences that state an answer: "the answer is B", "I choose B", "B is correct", or {"answer": "B"} within text."""
+"""Sentences that state an answer, by the table of languages: "the answer is B", "I choose B", "B is correct"."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import NamedTuple
 
-from medvlt_lib.grading.option_texts import SPAN, OptionTexts, fold
-from medvlt_lib.grading.short_answer import LETTERED, NEGATED, read_short_answer
+from medvlt_lib.grading.option_texts import LETTER_FIRST, OptionTexts, read_piece
+from medvlt_lib.grading.wordings import CUES, SPACE, TABLE, Language, any_of, cues_in
 
-Statement = tuple[int, str, str]  # position, letter or '', how it was stated
-
-LAST = 8  # statements of each kind that are read, from the end
-JSON_KEY = re.compile(
-    r"\"(?:final[_ ]?|correct[_ ]?|predicted[_ ]?|selected[_ ]?)?(?:answer|option|choice|letter)"
-    r"(?:[_ ](?:letter|choice|option))?\"\s*:\s*\"([^\"]{0,300})\"",
-    re.IGNORECASE,
-)
-_CUES = ("answer", "option", "choice", "choose", "select", "pick", "go with", "correct", "ans:", "likely diagnosis")
-_LATER_CUES = ("answer", "correct", "ans:")
-_VERBS = frozenset(("choose", "select", "pick", "go with"))
-_IS = re.compile(
-    r"(?![a-z])([^.\n:=?!;]{0,60}?)(?:\bis\b|\bbe\b|[:=]|\s[-–—](?=\s))[\s\"'*_`:]*"
-    r"(?:(?:is|therefore|thus|hence|indeed|clearly|definitely|most likely|simply)\b,?[\s\"'*_`:]*){0,2}"
-)
-_TAKE = re.compile(r"[\s:*\"']+")
-_DOUBT = re.compile(
-    r"\b(?:if|whether|unless|suppose|assuming|why|not|never|cannot|neither|none|nor|no|doubt|false|wrong|incorrect|"
-    r"least|second|next|others?|another|"
-    r"alternatives?|differential|reject\w*|exclud\w*|eliminat\w*|distract\w*|tempting|common|previous|"
-    r"initial\w*|original\w*|earlier|closest|"
-    r"possibl\w*|maybe|perhaps|probably|could|might|may|many|some|someone|students?|people|often|when|had|were|"
-    r"in that case|instead of)\b|n't\b"
-)  # in lower case
-_CONDITION = re.compile(r"\b(?:with|without|in)\b")
+LAST = 8  # uses of one word that are looked at, from the end
+HEAD = 120  # characters of a sentence before its word that are looked at
 _LONE_LETTER = re.compile(r"(?:^|[\s(])[A-J](?=[\s)]|$)")
-_IS_CORRECT = re.compile(
-    r"(?:^|[.;:!?\n]\s*|\b(?:so|thus|hence|therefore|that),?\s+)[\s*\"'(\[]*(?:the\s+)?"
-    r"(?:options?\s+|choice\s+|answer\s+)?[(\[*\"']*([A-J])[)\]*\"']*[.:]?"
-    r"\s+is\s+(?:(?:the|my|only|most|clearly|likely|single|best|final|right)\s+)*$",
-    re.IGNORECASE,
-)
-_ENDS = re.compile(
-    r"(?:\s+(?:answer|option|choice|one))?[*\"']*\s*(?:[.!,;)]|$|\n|because\b|since\b|as\b)", re.IGNORECASE
-)
+_SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
+_ASIDE = re.compile(r"[,;:](?=\s)")
+_SPACE = re.compile(SPACE)
+_CORRECTION = re.compile(rf"(?:[\s,.:;!-]*no(?![a-z]))?[\s,.:;!-]*(?:{any_of(TABLE['it_is'])}\s+)?")
+_ITEM = re.compile(r"(?<![\w'])[(\[]?([a-j])[)\].:][*_]*[ \t]*")
+_ITEM_START = re.compile(r"(?:^|\n)[ \t>*_#-]*(?:(?:options?|choice)\s+)?[*_]*$")
 
 
-def stated_in_sentences(
-    text: str, options: dict[str, str], texts: OptionTexts, after_tag: bool = False
-) -> list[Statement]:
-    """Every statement in a piece of text; its letter is '' for one that names no one option.
+class Statement(NamedTuple):
+    """Where a statement stands and where its content begins, what it names (see option_texts), the rule, its words."""
 
-    `after_tag`: the text follows a tag or box, and fewer wordings count.
+    at: int
+    content: int
+    name: str
+    rule: str
+    piece: str
+
+
+class Text(NamedTuple):
+    """A piece of a response, the same in lower case, where lists of options stand in it, and the cues that it uses."""
+
+    text: str
+    low: str
+    lists: list[tuple[int, int]]
+    cues: list[str]
+
+    def listed(self, at: int) -> bool:
+        return any(begin <= at < end for begin, end in self.lists)
+
+
+def in_sentences(text: Text, begin: int, end: int, options: OptionTexts, after_tag: bool) -> Iterator[Statement]:
+    """The statements between two positions; `after_tag`: behind a tag or box fewer wordings count."""
+    low = text.low
+    for word in text.cues:
+        for kind, later, language in CUES[word]:
+            for at in _places(low, word, begin, end, language.spaces) if later or not after_tag else ():
+                behind = at + len(word)
+                if kind == "nouns":
+                    yield from _after(text, at, language.link.match(low, behind, end), language, options)
+                elif kind == "good":
+                    yield from _before(text, begin, at, word, language, options)
+                elif kind == "corrections":
+                    yield from _corrected(text, at, _CORRECTION.match(low, behind, end), options)
+                elif not language.subjects or language.subjects.search(low, max(begin, at - 16), at):
+                    yield from _after(text, at, _SPACE.match(low, behind, end), language, options)
+
+
+def _places(low: str, word: str, begin: int, end: int, spaces: bool) -> Iterator[int]:
+    """Where a word was last used, but not within another word, a tag or a key."""
+    at, left = low.rfind(word, begin, end), LAST
+    while at >= 0 and left:
+        if not (at and (low[at - 1] in '</"_' or (spaces and low[at - 1].isalpha()))):
+            left -= 1
+            yield at
+        at = low.rfind(word, begin, at + len(word) - 1)
+
+
+def _after(text: Text, at: int, link: re.Match | None, language: Language, options: OptionTexts) -> Iterator[Statement]:
+    """What follows "the answer is" or "I choose", unless it is doubted, under a condition, asked, or a list."""
+    if not link or text.listed(link.end()):
+        return
+    if link.lastindex and _LONE_LETTER.search(text.text, link.start(1), link.end(1)):
+        return  # "option A is ..."
+    if _refused(text.low, at, link.end(), language):
+        return
+    line = text.text[link.end() : link.end() + options.span].split("\n", 1)[0]
+    name = options.whole(line)
+    if name is None and "fillers" in link.re.groupindex and link["fillers"]:  # an option may begin with such a word
+        name = options.whole(f"{link['fillers']}{line}")
+    if name is None:
+        own_line = "\n" in link.group() and not LETTER_FIRST.match(line)
+        ended = _SENTENCE_END.search(line)
+        asked = ended and ended.group() == "?"
+        name = None if own_line or asked else read_piece(line, options)
+    if name is not None and line.strip(" .*") != "a":  # the article, cut off
+        yield Statement(at, link.end(), name, "sentence", line)
+
+
+def _corrected(text: Text, at: int, link: re.Match | None, options: OptionTexts) -> Iterator[Statement]:
+    """What follows "no wait, it's"."""
+    if link:
+        piece = text.text[link.end() : link.end() + options.span].split("\n", 1)[0]
+        if name := read_piece(piece, options):
+            yield Statement(at, link.end(), name, "sentence", piece)
+
+
+def _before(
+    text: Text, begin: int, at: int, word: str, language: Language, options: OptionTexts
+) -> Iterator[Statement]:
+    """What stands before "is correct" or "is the answer", from the start of its clause."""
+    low = text.low
+    if not language.good_end.match(low, at + len(word)):
+        return
+    stops = [_be(low, be, language, max(begin, at - 60), at) for be in language.be]
+    stop = min((stop for stop in stops if stop >= 0), default=-1)
+    if stop < 0:
+        return
+    first = max(begin, stop - options.longest)
+    starts = [max(first, low.rfind("\n", first, stop)), _sentence_start(low, stop, first)]
+    starts += [concluded.end() for concluded in language.conclusion.finditer(low, starts[-1], stop)]
+    clauses = [text.text[start:stop] for start in starts]  # the longest first: an option may be a sentence, too
+    clause, name = next(((clause, name) for clause in clauses if (name := options.whole(clause))), ("", ""))
+    if name:
+        yield Statement(at, stop, name, "sentence", f"{clause.strip()}{text.text[stop : at + len(word)]}")
+
+
+def _be(low: str, word: str, language: Language, first: int, at: int) -> int:
+    """Where "is" stands that leads to a word of praise at `at`; -1 where it does not."""
+    found = low.rfind(word, first, at)
+    if found < 0 or (language.spaces and low[found - 1 : found].isalpha()):
+        return -1
+    filled = language.fillers.fullmatch(low, found + len(word), at)
+    return found if filled else -1
+
+
+def _sentence_start(low: str, at: int, first: int) -> int:
+    ends = [low.rfind(end, first, at) for end in (". ", "\n", "; ", "! ", "? ", '."')]
+    return max(first, 1 + max(ends))
+
+
+def _refused(low: str, at: int, end: int, language: Language) -> bool:
+    """Whether what is said up to `end`, with its word at `at`, is doubted in its clause or under a condition."""
+    start = _sentence_start(low, at, max(0, at - HEAD))
+    head = low[start:end]
+    if language.would.within(head) and language.would_with.within(head):
+        return True
+    if not (language.doubt.within(head) or language.condition.within(head)):
+        return False
+    clause = max([start, *(found.end() for found in _ASIDE.finditer(low, start, at))])
+    for concluded in language.conclusion.finditer(low, start, at):
+        if concluded.end() >= clause:  # what stands before "so" does not matter
+            start = clause = concluded.end()
+    return language.doubt.within(low[clause:end]) or language.condition.within(low[start:end])
+
+
+def without_lists(text: str, low: str, options: OptionTexts) -> Text:
+    """A text in which listed options are blanks, with the places of the lists.
+
+    A list is a run of lettered items from A on, each at the start of a line, or all options in their own words.
     """
-    found, low = [], text.lower()
-    if len(low) != len(text):
-        return found
-    if '":' in text or '" :' in text:
-        skipped = max(0, len(text) - 10 * SPAN)
-        for field in JSON_KEY.finditer(text, skipped):
-            found.append((field.start(), read_short_answer(field.group(1), options, texts, strict=False) or "", "json"))
-    for cue in _LATER_CUES if after_tag else _CUES:
-        at, left = low.rfind(cue), LAST
-        while at >= 0 and left:
-            if not (at and low[at - 1] in '</"_'):  # else a tag or a key, read elsewhere
-                left -= 1
-                letter = _correct(text, cue, at, options, texts) or _sentence(text, cue, at, options, texts)
-                if letter is not None:
-                    found.append((at, letter, "sentence"))
-            at = low.rfind(cue, 0, at)
-    return found
+    if not any(mark in low for mark in ("b)", "b.", "b:", "b]")) or not any(m in low for m in ("a)", "a.", "a:", "a]")):
+        return Text(text, low, [], cues_in(low))
+    runs: list[list[tuple[int, int, bool, bool]]] = [[]]
+    for found in _ITEM.finditer(low):
+        letter, own = found.group(1).upper(), options.lower.get(found.group(1).upper(), "")
+        verbatim = bool(own) and low.startswith(own, found.end())
+        at_start = bool(_ITEM_START.search(low, max(0, found.start() - 20), found.start()))
+        if not (verbatim or at_start):
+            continue
+        if ord(letter) - ord("A") != len(runs[-1]):
+            runs.append([])
+        if ord(letter) - ord("A") == len(runs[-1]):
+            runs[-1].append((found.start(), found.end() + verbatim * len(own), verbatim, at_start))
+    lists, blanks = [], list[tuple[int, int]]()
+    for run in runs:
+        if len(run) > 1 and (all(item[3] for item in run) or _adjacent(low, run, len(options.keys))):
+            line_end = low.find("\n", run[-1][1])
+            lists.append((run[0][0], run[-1][1] if not run[-1][3] else line_end if line_end >= 0 else len(low)))
+            blanks += [item[:2] for item in run if item[2]]
+    characters = list(text) if blanks else []
+    for begin, end in blanks:
+        characters[begin:end] = " " * (end - begin)
+    text = "".join(characters) or text
+    low = text.lower() if blanks else low
+    return Text(text, low, lists, cues_in(low))
 
 
-def _before(text: str, at: int) -> str:
-    """The part of the sentence that stands before a position."""
-    before = text[max(0, at - 100) : at]
-    return before[1 + max(before.rfind(end) for end in (". ", "\n", "; ", "! ", "? ")) :]
-
-
-def _correct(text: str, cue: str, at: int, options: dict[str, str], texts: OptionTexts) -> str | None:
-    """The letter of "B is correct" and "B is the (final) answer", said without condition or denial."""
-    if cue not in ("correct", "answer") or " is " not in text[max(0, at - 30) : at]:
-        return None
-    before = text[max(0, at - 60) : at].removesuffix("correct ")
-    named = _IS_CORRECT.search(before)
-    if not named or not named.group(1).isupper() or not _ENDS.match(text[at + len(cue) : at + len(cue) + 40]):
-        return None
-    letter = named.group(1)
-    if (
-        letter not in options
-        or texts.get(fold(letter), letter) != letter
-        or _DOUBT.search(before[named.start() : named.start(1)].lower())
-    ):
-        return None
-    return letter
-
-
-def _sentence(text: str, cue: str, at: int, options: dict[str, str], texts: OptionTexts) -> str | None:
-    """The letter of "the answer is B" or "I choose B"; '' when it names two, none of them, or takes one back."""
-    if cue == "correct":
-        return None
-    after = text[at + len(cue) : at + len(cue) + SPAN]
-    if cue in _VERBS:
-        said = _TAKE.match(after)
-        if not said or not text[max(0, at - 12) : at].endswith(("I ", "I would ", "I will ", "I'd ", "I'll ")):
-            return None
-    else:
-        said = _TAKE.match(after) if cue == "ans:" else _IS.match(after)
-        if not said or _LONE_LETTER.search(said.group(1) if said.re is _IS else ""):
-            return None
-    head = (_before(text, at) + said.group()).lower()
-    if _DOUBT.search(head) or ("would" in head and _CONDITION.search(head)):
-        return None
-    content = after[said.end() :]
-    first = content.split("\n", 1)[0]
-    if "?" in first[:80] or first.strip(" .*") == "a":
-        return None
-    letter = read_short_answer(first, options, texts, strict=True)
-    if "\n" in said.group():  # the answer on a line of its own: no list may follow, and the whole line must be it
-        return None if LETTERED.match(content[len(first) :].lstrip()) else letter
-    return _clause(first, options, texts) if letter is None else letter
-
-
-def _clause(content: str, options: dict[str, str], texts: OptionTexts) -> str | None:
-    """The letter that a sentence's content up to its first full stop, comma or dash states.
-
-    '' when another letter follows the comma.
-    """
-    cut = re.search(r"[,;]\s|\.\s+(?![a-z])|\s[—–-]\s|[}\]\"]|</|\s(?:or|and|as well as)\s", content)
-    if not cut:
-        return None
-    letter = read_short_answer(content[: cut.start()], options, texts, strict=True)
-    if letter and not cut.group().startswith("."):
-        rest = NEGATED.sub(" ", content[cut.start() :].split(". ", 1)[0])
-        if (texts.named_in(rest) | set(_LONE_LETTER_NAMES.findall(rest))) - {letter}:
-            return ""
-    return letter
-
-
-_LONE_LETTER_NAMES = re.compile(r"(?:or|and|,|;)\s*[(\[*\"']*([A-J])(?![\w'])")
+def _adjacent(low: str, run: list[tuple[int, int, bool, bool]], number: int) -> bool:
+    """Whether a run is all options in their own words, with nothing but marks between them."""
+    between = (low[a[1] : b[0]].strip(" ,;.\n*-|/") for a, b in pairwise(run))
+    return len(run) == number and all(item[2] for item in run) and not any(between)

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from medvlt_lib.core.errors import UserError
+from medvlt_lib.core.records import Question
 from medvlt_lib.core.terminal import RunName, Settings, show_table
 
 
@@ -37,43 +39,64 @@ def grade(
     ],
     out: Annotated[Path, typer.Option(help="graded rows (.jsonl)")],
     grader: Annotated[str, typer.Option(help="published, published-medvlm-r1 or tolerant")] = "published",
+    explain: Annotated[bool, typer.Option("--explain", help="add each row's evidence, and a summary by kind")] = False,
 ) -> None:
     """Grade a file of responses from anywhere. Interrupted, it continues.
 
     options is an object {letter: text}, or a JSON string of one. Each row comes out with letter (or null), correct,
     how, well_formed, truncated, and reward and online where the grader has them. Rows that cannot be graded go to
-    OUT.refused.jsonl; the exit code is then 1.
+    OUT.refused.jsonl; the exit code is then 1. With --explain each row says which piece was read, by which rule, what
+    else was stated, and what was put aside (evidence: piece, rule, others, put_aside).
     Example: medvlt grade answers.jsonl --grader tolerant --out graded.jsonl
     """
-    from medvlt_lib.tools.grade_file import grade_file, summary
+    from medvlt_lib.tools.grade_file import grade_file, kinds, summary
 
-    refused = grade_file(file, out, grader)
+    refused = grade_file(file, out, grader, explain)
     show_table(f"{out}, by {grader}; shares in percent", summary(out))
+    if explain:
+        show_table("what decided, and what was put aside", kinds(out))
     if refused:
         _end_with_code_1(f"{refused} rows of {file} could not be graded; {out}.refused.jsonl says which and why.")
 
 
 def import_(
-    files: Annotated[list[Path], typer.Argument(help=".jsonl, .jsonl.gz, .csv or .parquet")],
+    files: Annotated[list[Path], typer.Argument(help=".jsonl, .jsonl.gz, .json, .csv or .parquet")],
     out: Annotated[Path, typer.Option(help="folder for questions.parquet and import.json")],
     map_: Annotated[list[str] | None, typer.Option("--map", help="which column holds a field: question=stem")] = None,
+    index_from: Annotated[int | None, typer.Option(min=0, max=1, help="what numbers of options count from")] = None,
+    options_in_question: Annotated[
+        bool, typer.Option("--options-in-question", help='the question\'s text ends with its options: "A) x B) y"')
+    ] = False,
+    columns: Annotated[
+        str | None, typer.Option(help="columns of CSV files without header: question,A,B,C,D,answer")
+    ] = None,
     dataset: Annotated[str | None, typer.Option(help="name of the data set, where no column has it")] = None,
     licence: Annotated[str | None, typer.Option(help="licence of the data, kept with every question")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask after the preview; for scripts")] = False,
 ) -> None:
     """Bring your own questions: multiple choice, with or without images.
 
     Fields and the columns they are looked for in (--map FIELD=COLUMN says otherwise): id; dataset (dataset,
-    dataset_name); question; options (options, choices: an object, a list, or a JSON string; or columns A, B, C ..., or
-    --map options=opa,opb,opc,opd); answer (answer_label, label, answer: a letter or an option's text); answer_index (a
-    number from 0); images (images, image: paths beside the file, or bytes); reasoning; image_modality. Where there are
-    no options, answers yes and no get Yes and No.
-    Refused rows are listed in OUT/refused.jsonl with file, row, column and reason; the exit code is then 1.
-    Example: medvlt import mine.csv --out mine --map question=stem --map options=opa,opb,opc,opd;
+    dataset_name); question; context, which goes before it; options (options, choices: an object, a list, or a
+    text of either; or columns A, B ..., opa, opb ..., option_a ...; or --map options=first,second); answer
+    (answer_label, label, answer_idx, answer, final_decision, solution: a letter, an option's text, or a number, then as
+    answer_index); answer_index (answer_index, cop: a number that counts options, from 0 unless --index-from 1); images
+    (images, image, image_1 ...: paths beside the file, or bytes); reasoning; image_modality. Where there are no
+    options, answers yes and no get Yes and No, and yes, no and maybe get these three.
+    So MedMCQA needs --index-from 1 as its authors give it, MMLU --columns question,A,B,C,D,answer, MedVLM-R1
+    --options-in-question; MedQA, PubMedQA and MMMU-Pro need nothing.
+    Three questions are shown with their keys before anything is written. Refused rows are listed in OUT/refused.jsonl
+    with file, row, column and reason; the exit code is then 1.
+    Example: medvlt import mine.csv --out mine --map question=stem --map answer_index=right --index-from 1;
     then --set data.train_text=mine/questions.parquet
     """
     from medvlt_lib.tools.import_file import import_files
 
-    counts = import_files(files, out, map_ or [], dataset, licence)
+    names = columns.split(",") if columns else None
+    approve = _show if yes else _ask
+    counts = import_files(
+        files, out, map_ or [], dataset, licence, index_from, options_in_question, names, approve=approve
+    )
     sizes = tuple(str(counts[name]) for name in ("read", "kept", "refused"))
     show_table(f"{out}/questions.parquet", [("rows", "imported", "refused"), sizes])
     if refused := counts["refused"]:
@@ -129,6 +152,33 @@ def plan(
     if changes:
         show_table("it fits with these settings together", report.change_rows(changes))
     _end_with_code_1(report.misfit(made, changes))
+
+
+def _show(questions: list[Question]) -> None:
+    """Questions as they will be asked, each with its key."""
+    for question in questions:
+        text = (
+            question.question
+            if len(question.question) <= 400
+            else f"{question.question[:200]} ... {question.question[-200:]}"
+        )
+        pictures = f" ({len(question.images)} pictures)" if question.images else ""
+        print(f"{question.id}{pictures}: {text}")
+        for letter, option in question.options.items():
+            print(f"  {letter}. {option}{'   <- the key' if letter == question.answer_label else ''}")
+
+
+def _ask(questions: list[Question]) -> None:
+    """Show questions and go on only if they are right."""
+    _show(questions)
+    try:
+        right = typer.confirm("Are these questions and keys right?")
+    except typer.Abort:
+        right = False
+    if not right:
+        raise UserError(
+            "nothing was written; `medvlt import --help` has the options, and --yes goes on without asking."
+        )
 
 
 def _end_with_code_1(sentence: str) -> None:

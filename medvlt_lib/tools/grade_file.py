@@ -6,6 +6,8 @@ import dataclasses
 import hashlib
 import json
 import os
+import sys
+import time
 from collections import defaultdict
 from functools import lru_cache
 from pathlib import Path
@@ -16,15 +18,17 @@ from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.files import read_json, read_jsonl, write_json
 from medvlt_lib.core.records import Verdict
 from medvlt_lib.data.rows import Refused, json_row, options_of
-from medvlt_lib.grading.grade import GRADERS, grade_response
+from medvlt_lib.grading.grade import GRADERS, evidence, grade_response
 
-VERDICT = frozenset(f.name for f in dataclasses.fields(Verdict))
+VERDICT = tuple(f.name for f in dataclasses.fields(Verdict))
+OWN = frozenset((*VERDICT, "evidence"))
 EVERY = 2000  # rows between two saved states
 
 
-def grade_file(source: Path, out: Path, grader: str) -> int:
+def grade_file(source: Path, out: Path, grader: str, explain: bool = False) -> int:
     """Writes `out`: the rows of `source` with letter, correct, how, well_formed, truncated (and reward, online).
 
+    `explain` adds the `evidence` of each row (see medvlt_lib.grading.grade.evidence).
     Rows that cannot be graded go to OUT.refused.jsonl with their row number, column and reason; returns their number.
     Raises UserError for a missing file, an unknown grader, an `out` that exists, or a half-done one of another job.
     """
@@ -35,9 +39,9 @@ def grade_file(source: Path, out: Path, grader: str) -> int:
     if out.exists():
         raise UserError(f"{out} exists; delete it or choose another --out.")
     part, refused, state = (out.with_name(f"{out.name}.{end}") for end in ("part", "refused.jsonl", "state.json"))
-    job = {"grader": grader, "input": _fingerprint(source)}
+    job = {"grader": grader, "explain": explain, "input": _fingerprint(source)}
     start = {**job, "rows": 0, "read": 0, "part": 0, "refused": 0}
-    done = read_json(state) if state.exists() else start
+    done = {"explain": False, **read_json(state)} if state.exists() else start
     if {k: done.get(k) for k in job} != job:
         raise UserError(f"{state} belongs to another input or grader; delete it or choose another --out.")
     if any(not p.exists() or p.stat().st_size < done[k] for p, k in ((part, "part"), (refused, "refused"))):
@@ -50,12 +54,16 @@ def grade_file(source: Path, out: Path, grader: str) -> int:
             _reopened(refused, done["refused"]) as bad,
         ):
             rows.seek(done["read"])
+            number, begun = done["rows"], time.perf_counter()
             with tqdm(total=source.stat().st_size, initial=done["read"], desc=grader, unit="B", unit_scale=True) as bar:
                 for number, line in enumerate(rows, done["rows"] + 1):
-                    _grade_line(line, number, grader, good, bad)
-                    bar.update(len(line))
+                    _grade_line(line, number, grader, explain, good, bad)
                     if number % EVERY == 0:
+                        bar.update(rows.tell() - bar.n)
                         _save(state, {**job, "rows": number, "read": rows.tell()}, good, bad)
+                bar.update(rows.tell() - bar.n)
+            seconds, graded = time.perf_counter() - begun, number - done["rows"]
+            print(f"{graded:,} rows in {seconds:.1f} s, {graded / seconds:,.0f} a second", file=sys.stderr)
     except OSError as error:
         raise UserError(
             f"cannot write {error.filename or out} ({error.strerror}); "
@@ -89,12 +97,12 @@ def _save(state: Path, done: dict, good, bad) -> None:
     write_json(state, {**done, "part": good.tell(), "refused": bad.tell()})
 
 
-def _grade_line(line: bytes, number: int, grader: str, good, bad) -> None:
+def _grade_line(line: bytes, number: int, grader: str, explain: bool, good, bad) -> None:
     if not line.strip():
         return
     try:
         row = _row(line)
-        options = _options(row["options"]) if isinstance(row["options"], str) else options_of(row["options"])
+        options = _options_of(row["options"])
         if not isinstance(row["answer_label"], str) or row["answer_label"] not in options:
             raise Refused("answer_label", f"{row['answer_label']!r} is none of the options {list(options)}")
         verdict = grade_response(
@@ -103,18 +111,27 @@ def _grade_line(line: bytes, number: int, grader: str, good, bad) -> None:
     except Refused as error:
         bad.write(_line({"row": number, "column": error.column, "why": error.why}))
         return
-    said = {k: v for k, v in dataclasses.asdict(verdict).items() if v is not None or k == "letter"}
-    given = {k: v for k, v in row.items() if k not in VERDICT}  # an earlier grading's words do not mix with this one's
+    said = {k: v for k in VERDICT if (v := getattr(verdict, k)) is not None or k == "letter"}
+    if explain:
+        said["evidence"] = evidence(row["response"], options, grader, row.get("finish_reason"))
+    given = {k: v for k, v in row.items() if k not in OWN}  # an earlier grading's words do not mix with this one's
     good.write(_line({**given, **said}))
 
 
 def _line(row: dict) -> bytes:
-    return (json.dumps(row, ensure_ascii=False) + "\n").encode(
-        "utf-8", "backslashreplace"
-    )  # half characters become JSON escapes
+    return (_ENCODE(row) + "\n").encode("utf-8", "backslashreplace")  # half characters become JSON escapes
 
 
+_ENCODE = json.JSONEncoder(ensure_ascii=False).encode  # made once, which is faster than json.dumps
 _options = lru_cache(maxsize=1 << 14)(options_of)
+_options_of_pairs = lru_cache(maxsize=1 << 14)(lambda pairs: options_of(dict(pairs)))
+
+
+def _options_of(value: object) -> dict[str, str]:
+    """A row's options; files repeat them, so what was read once is not read again."""
+    if isinstance(value, dict) and all(isinstance(text, str) for text in value.values()):
+        return _options_of_pairs(tuple(value.items()))
+    return _options(value) if isinstance(value, str) else options_of(value)
 
 
 def _row(line: bytes) -> dict:
@@ -133,14 +150,19 @@ def summary(graded: Path) -> list[tuple[str, ...]]:
     """The table of a graded file, header first: one line for each `dataset`, and one for all; shares in percent."""
     counts: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
     for row in read_jsonl(graded):
-        for name in {str(row.get("dataset", "all")), "all"}:
-            tally = counts[name]
-            tally["rows"] += 1
-            for key in ("correct", "well_formed", "truncated", "online", "reward"):
-                tally[key] += row.get(key) or 0
-                tally[f"has {key}"] += key in row
-            tally["no answer"] += row["letter"] is None
-            tally["contradicted"] += "contradicted" in row["how"]
+        tally = counts[str(row.get("dataset", "all"))]
+        tally["rows"] += 1
+        for key in ("correct", "well_formed", "truncated", "online", "reward"):
+            if key in row:
+                tally[key] += row[key] or 0
+                tally[f"has {key}"] += 1
+        tally["no answer"] += row["letter"] is None
+        tally["contradicted"] += "contradicted" in row["how"]
+    every: dict[str, float] = defaultdict(float)
+    for tally in counts.values():
+        for key, value in tally.items():
+            every[key] += value
+    counts["all"] = every
     shares = ["correct", "no answer", "contradicted", "truncated", "well_formed"] + (
         ["online"] if counts["all"]["has online"] else []
     )
@@ -153,3 +175,25 @@ def summary(graded: Path) -> list[tuple[str, ...]]:
             (name, f"{tally['rows']:.0f}", *percent, *([f"{tally['reward'] / tally['rows']:.3f}"] if reward else []))
         )
     return cells
+
+
+def kinds(graded: Path) -> list[tuple[str, ...]]:
+    """The table of a file graded with `explain`, header first: rows by the rule that decided and by what was put aside,
+    with an example of each, the shortest of the first twenty."""
+    tally: dict[tuple[str, str], list] = defaultdict(lambda: [0, 0, []])
+    for number, row in enumerate(read_jsonl(graded), 1):
+        found = row["evidence"]
+        ends = found["piece"] or row["response"][-60:]
+        names = [
+            ("1", found["rule"], ends),
+            *(("2", f"put aside: {k}", v) for k, v in found.get("put_aside", {}).items()),
+        ]
+        for order, name, words in names:
+            count = tally[order, name]
+            count[0] += 1
+            count[1] += row["correct"]
+            if count[0] <= 20:
+                count[2].append(f"row {number}: {' '.join(words[-60:].split())} -> {row['letter'] or 'none'}")
+    rows = sorted(tally.items(), key=lambda item: (item[0][0], -item[1][0]))
+    head = ("kind", "rows", "correct, %", "example -> letter")
+    return [head, *((n, str(c), f"{100 * right / c:.1f}", min(said, key=len)) for (_, n), (c, right, said) in rows)]

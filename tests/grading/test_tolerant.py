@@ -78,6 +78,7 @@ STATED = [
     ("The answer is A.", "A"),
     ("The answer is a.", None),
     ("<think>The answer is A</think>The answer is B", "B"),
+    ("<think>The answer is A <answer>B</answer>", "B"),
     ("thinking without an opening tag: A</think>B", "B"),
     ("Lung (B)", "B"),
     ("The answer is A because the film is bright.", "A"),
@@ -151,7 +152,6 @@ UNSTATED = [
     "Answer choices: A. Heart B. Lung",
     "<think>The answer is B",
     "<think>B",
-    "<think><answer>B</answer>",
     "<think>The answer is B</think>",
     "The answer is B</think>",
     "Vitamin B is low.",
@@ -212,9 +212,11 @@ def test_contradictions_are_flagged():
     assert tolerant_answer("<answer>B</answer> The answer is B.", OPTIONS) == ("B", "sentence")
 
 
-def test_a_tag_cut_by_the_length_limit_is_no_answer():
-    assert tolerant_answer("<answer>B", OPTIONS, "length")[0] is None
-    assert tolerant_answer("<answer>B</answer> and", OPTIONS, "length")[0] == "B"
+def test_of_a_response_cut_by_its_limit_only_what_is_closed_counts():
+    for closed in ("<answer>B</answer> and", "<answer>B</answer> <answer>C", "\\boxed{B} and", '{"answer": "B"} and'):
+        assert tolerant_answer(closed, OPTIONS, "length")[0] == "B"
+    for stated in ("<answer>B", "\\boxed{B", '{"answer": "B"', "The answer is B. It", "B", "B. Lung", "A. Heart"):
+        assert tolerant_answer(stated, OPTIONS, "length") == (None, "no answer")
 
 
 def test_numbers_keep_their_points_and_signs():
@@ -251,9 +253,12 @@ def test_options_of_many_kinds(options, response, letter):
     assert tolerant_answer(response, options)[0] == letter
 
 
-def test_options_that_read_alike_are_told_apart_by_letter_only():
+def test_options_that_read_alike_are_told_apart_by_letter_or_to_the_letter():
     alike = {"A": "Lung", "B": "lung."}
-    assert tolerant_answer("<answer>lung</answer>", alike)[0] is None
+    assert tolerant_answer("<answer>lung</answer>", alike)[0] == "A"  # as the published rule reads it
+    assert tolerant_answer("<answer>lung.</answer>", alike)[0] == "B"
+    assert tolerant_answer("<answer>lung!</answer>", alike)[0] is None
+    assert tolerant_answer("<answer>lung</answer>", {"A": "Lung", "B": "lung"})[0] is None
     assert tolerant_answer("<answer>B</answer>", alike)[0] == "B"
 
 

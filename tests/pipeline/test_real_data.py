@@ -97,7 +97,7 @@ def smears() -> list[dict]:
 
 def imported(folder: Path, name: str, rows: list[dict], code: int = 0) -> Path:
     write(folder / f"{name}.jsonl", rows)
-    done = medvlt(folder, "import", f"{name}.jsonl", "--out", name)
+    done = medvlt(folder, "import", f"{name}.jsonl", "--out", name, "--yes")
     assert done.returncode == code, done.stderr[-2000:]
     return folder / name / "questions.parquet"
 

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from medvlt_lib.__main__ import app
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.tools import grade_file as module
-from medvlt_lib.tools.grade_file import grade_file, summary
+from medvlt_lib.tools.grade_file import grade_file, kinds, summary
 
 OPTIONS = {"A": "Heart", "B": "Lung"}
 
@@ -36,7 +36,7 @@ def test_rows_come_out_with_their_verdict(tmp_path):
         ("B", True, "tag", True, False),
         ("B", True, "sentence", False, False),
         (None, False, "no answer", False, True),
-        ("B", True, "line", False, True),
+        (None, False, "no answer", False, True),
     ]
     assert all("reward" not in r and "online" not in r for r in graded) and graded[3]["note"] == "kept"
     grade_file(source, tmp_path / "published.jsonl", "published")
@@ -49,6 +49,44 @@ def test_rows_come_out_with_their_verdict(tmp_path):
     ]
     header, exam, total = summary(tmp_path / "published.jsonl")
     assert dict(zip(header, exam, strict=True))["correct"] == "50.0" and total[1] == "4"
+
+
+def test_explained_rows_say_what_was_read_and_what_was_put_aside(tmp_path):
+    rows = [
+        row("<think>The answer is A.</think>\nThe answer is B."),
+        row("The answer is A. Wait. The answer is B."),
+        row("B\n\nQuestion: Which vitamin?\nAnswer: A"),
+        row("A or B"),
+        row("Well."),
+        row("The answer is B. It", finish_reason="length"),
+    ]
+    source = write(tmp_path / "in.jsonl", rows)
+    done = CliRunner().invoke(
+        app, ["grade", str(source), "--grader", "tolerant", "--explain", "--out", str(tmp_path / "out.jsonl")]
+    )
+    assert done.exit_code == 0 and "6 rows in" in done.output and "a second" in done.output
+    assert "put aside: thinking" in done.output and "nothing is stated" in done.output
+    found = [json.loads(line)["evidence"] for line in (tmp_path / "out.jsonl").read_text().splitlines()]
+    assert [(f["piece"], f["rule"]) for f in found] == [
+        ("B.", "sentence"),
+        ("B.", "sentence, contradicted"),
+        ("B", "line"),
+        ("", "no answer: nothing is stated"),
+        ("", "no answer: nothing is stated"),
+        ("", "no answer: nothing is stated"),
+    ]
+    assert "The answer is A." in found[0]["put_aside"]["thinking"]
+    assert found[1]["others"] == ["sentence: A. Wait. The answer is B."]
+    assert found[2]["put_aside"]["a question of its own"].startswith("Question:")
+    assert list(found[5]["put_aside"]) == ["what is not closed, of a response that was cut"]
+    table = {name: (count, example) for name, count, _, example in kinds(tmp_path / "out.jsonl")[1:]}
+    assert table["sentence"][0] == "1" and table["no answer: nothing is stated"][0] == "3"
+    for grader in ("published", "published-medvlm-r1"):
+        grade_file(source, tmp_path / f"{grader}.jsonl", grader, explain=True)
+        lines = (tmp_path / f"{grader}.jsonl").read_text().splitlines()
+        assert all({"piece", "rule"} == set(json.loads(line)["evidence"]) for line in lines)
+    grade_file(tmp_path / "out.jsonl", tmp_path / "plain.jsonl", "tolerant")
+    assert "evidence" not in json.loads((tmp_path / "plain.jsonl").read_text().splitlines()[0])
 
 
 def test_bad_rows_are_set_aside_and_the_exit_code_tells(tmp_path):

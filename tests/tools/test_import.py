@@ -3,6 +3,8 @@
 import gzip
 import io
 import json
+import os
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -161,7 +163,170 @@ def test_what_stops_everything_is_a_sentence(tmp_path, make, maps, message):
 
 def test_the_exit_code_tells(tmp_path):
     jsonl(tmp_path / "q.jsonl", [GOOD, {**GOOD, "answer": "E"}])
-    done = CliRunner().invoke(app, ["import", str(tmp_path / "q.jsonl"), "--out", str(tmp_path / "out")])
+    done = CliRunner().invoke(app, ["import", str(tmp_path / "q.jsonl"), "--out", str(tmp_path / "out"), "--yes"])
     assert done.exit_code == 1
     with pytest.raises(UserError, match="exists; choose another --out"):
         import_files([tmp_path / "q.jsonl"], tmp_path / "out", [], None, None)
+
+
+MEDMCQA = [  # in the columns of its files, keys counted from 1
+    {"id": f"m{i}", "question": f"Which organ {i}?", "opa": "Heart", "opb": "Lung", "opc": "Liver", "opd": "Skin"}
+    | {"cop": i % 4 + 1, "choice_type": "single", "exp": "Known.", "subject_name": "Anatomy", "topic_name": None}
+    for i in range(8)
+]
+
+
+def test_a_key_counted_from_1_is_never_read_from_0(tmp_path):
+    file = jsonl(tmp_path / "train.json", MEDMCQA)
+    with pytest.raises(UserError, match=r"column cop .*counted from 1.*--index-from 1"):
+        import_files([file], tmp_path / "out", [], None, None)
+    with pytest.raises(UserError, match="counted from 1"):
+        import_files([file], tmp_path / "out", [], None, None, index_from=0)
+    assert not (tmp_path / "out").exists()
+    counts = import_files([file], tmp_path / "out", [], None, None, index_from=1)
+    questions = read_questions(tmp_path / "out" / "questions.parquet")
+    assert counts["refused"] == 0 and [q.answer_label for q in questions] == [*"ABCDABCD"]
+    assert json.loads((tmp_path / "out" / "import.json").read_text())["index_from"] == 1
+    other = jsonl(tmp_path / "zero.jsonl", [{**row, "cop": row["cop"] - 1} for row in MEDMCQA])
+    with pytest.raises(UserError, match=r"counted from 0.*leave --index-from 1 out"):
+        import_files([other], tmp_path / "zero", [], None, None, index_from=1)
+    import_files([other], tmp_path / "zero", [], None, None)
+    assert [q.answer_label for q in read_questions(tmp_path / "zero" / "questions.parquet")] == [*"ABCDABCD"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "more", "labels", "options"),
+    [
+        # MedQA: options as an object, the answer as text and as a letter
+        (
+            [{**GOOD, "answer": "Lung", "answer_idx": "B", "meta_info": "step1"}],
+            {},
+            "B",
+            ["Heart", "Lung"],
+        ),
+        # MMLU on the Hub: choices as a list, the answer counted from 0
+        (
+            [{"question": "?", "subject": "anatomy", "choices": ["w", "x", "y", "z"], "answer": i} for i in range(4)],
+            {},
+            "ABCD",
+            ["w", "x", "y", "z"],
+        ),
+        # MMMU-Pro: options as Python writes a list, and pictures in columns of their own
+        (
+            [{"id": "t1", "question": "<image 1> Which?", "options": "['it\\'s x', 'y', \"z\"]", "answer": "C"}],
+            {},
+            "C",
+            ["it's x", "y", "z"],
+        ),
+        # MedVLM-R1: options in the question's text, the answer in a tag
+        (
+            [{"problem": "Which organ is this? A) Heart, B) Lung, C) Liver", "solution": "<answer> B </answer>"}],
+            {"options_in_question": True},
+            "B",
+            ["Heart", "Lung", "Liver"],
+        ),
+        ([{**GOOD, "options": ["A. Heart", "B. Lung"]}], {}, "B", ["Heart", "Lung"]),
+        ([{**GOOD, "options": ["A. Heart", "Lung"]}], {}, "B", ["A. Heart", "Lung"]),
+    ],
+)
+def test_known_columns_need_no_mapping(tmp_path, rows, more, labels, options):
+    import_files([jsonl(tmp_path / "q.jsonl", rows)], tmp_path / "out", [], None, None, **more)
+    questions = read_questions(tmp_path / "out" / "questions.parquet")
+    assert "".join(q.answer_label for q in questions) == labels
+    assert all(list(q.options.values()) == options for q in questions)
+    assert not more or questions[0].question == "Which organ is this?"
+
+
+def test_mmmu_pro_s_pictures_keep_their_order(tmp_path):
+    colours = []
+    for i, colour in enumerate(("red", "blue"), 1):
+        buffer = io.BytesIO()
+        Image.new("RGB", (64, 48), colour).save(buffer, "PNG")
+        colours.append({"bytes": buffer.getvalue(), "path": f"{i}.png"})
+    row = {"id": "t", "question": "<image 1> or <image 2>?", "options": "['x', 'y']", "answer": "A"}
+    row |= {"image_1": colours[0], "image_2": colours[1], "image_3": None, "explanation": ""}
+    pq.write_table(pa.Table.from_pylist([row]), tmp_path / "q.parquet")
+    [question], _, _ = imported(tmp_path / "q.parquet", tmp_path)
+    assert [load_image(image).getpixel((0, 0))[0] for image in question.images] == [255, 0]
+
+
+def test_a_file_without_header_says_so_and_is_read_with_its_columns_named(tmp_path):
+    (tmp_path / "anatomy_test.csv").write_text('"Which, of these?",heart,lung,liver,skin,B\nAnother?,w,x,y,z,D\n')
+    with pytest.raises(UserError, match=r"Which, of these.*no header.*--columns question,A,B,C,D,answer"):
+        import_files([tmp_path / "anatomy_test.csv"], tmp_path / "out", [], None, None)
+    names = ["question", "A", "B", "C", "D", "answer"]
+    import_files([tmp_path / "anatomy_test.csv"], tmp_path / "out", [], None, None, names=names)
+    questions = read_questions(tmp_path / "out" / "questions.parquet")
+    assert [(q.question, q.answer) for q in questions] == [("Which, of these?", "lung"), ("Another?", "z")]
+
+
+def test_json_as_an_array_as_lines_and_by_id(tmp_path):
+    decided = {
+        f"{i}": {"QUESTION": f"Does {word} help?", "CONTEXTS": ["One.", "Two."], "final_decision": word}
+        for i, word in enumerate(("yes", "no", "maybe"))
+    }
+    for name, text in {
+        "id.json": json.dumps(decided, indent=1),
+        "array.json": json.dumps([{"pubid": key, **row} for key, row in decided.items()]),
+        "lines.json": "".join(json.dumps({"pubid": key, **row}) + "\n" for key, row in decided.items()),
+        "held.json": json.dumps({"questions": list(decided.values())}),
+    }.items():
+        (tmp_path / name).write_text(text)
+        questions, refused, _ = imported(tmp_path / name, tmp_path, name=name.split(".")[0])
+        assert refused == [] and [q.answer for q in questions] == ["yes", "no", "maybe"]
+        assert all(list(q.options.values()) == ["yes", "no", "maybe"] for q in questions)
+        assert questions[1].question == "One.\nTwo.\n\nDoes no help?"
+    assert {q.id for q in read_questions(tmp_path / "id" / "questions.parquet")} == {"0", "1", "2"}
+    (tmp_path / "torn.json").write_text('[{"question": "Which')
+    with pytest.raises(UserError, match=r"torn.json cannot be read"):
+        import_files([tmp_path / "torn.json"], tmp_path / "torn", [], None, None)
+
+
+def test_numbers_that_could_be_texts_or_count_options_are_asked_about(tmp_path):
+    rows = [{"question": f"How many {i}?", "options": [0, 1, 2], "answer": i} for i in range(3)]
+    with pytest.raises(UserError, match="column answer could count options or be their texts"):
+        import_files([jsonl(tmp_path / "q.jsonl", rows)], tmp_path / "out", [], None, None)
+    import_files([tmp_path / "q.jsonl"], tmp_path / "out", ["answer_index=answer"], None, None)
+    assert [q.answer for q in read_questions(tmp_path / "out" / "questions.parquet")] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "why"),
+    [
+        ({"question": "?", "opa": "x", "opb": "", "opc": "z", "cop": 0}, "opb", "letters would move"),
+        ({"question": "?", "opa": "x", "opb": "y", "cop": -1}, "cop", "no number from 0 to 1"),
+        ({"question": "?", "options": "['x', __import__('os')]", "answer": "A"}, "options", "not JSON"),
+        ({**GOOD, "answer_index": 0, "answer": "Lung"}, "answer", "is not option A"),
+        ({**GOOD, "CONTEXTS": 5}, "CONTEXTS", "is not text"),
+    ],
+)
+def test_what_cannot_be_read_is_refused_with_its_column(tmp_path, row, column, why):
+    _, [refused], _ = imported(jsonl(tmp_path / "q.jsonl", [{**GOOD, "answer": "B"}, row]), tmp_path)
+    assert (refused["row"], refused["column"]) == (2, column) and why in refused["why"]
+
+
+def test_options_that_are_not_in_the_question_are_refused(tmp_path):
+    rows = [{"question": "Which? A) x B) y", "answer": "A"}, {"question": "Which? B) x", "answer": "A"}]
+    import_files([jsonl(tmp_path / "q.jsonl", rows)], tmp_path / "out", [], None, None, options_in_question=True)
+    [refused] = [json.loads(line) for line in (tmp_path / "out" / "refused.jsonl").read_text().splitlines()]
+    assert refused["row"] == 2 and "no options A, B" in refused["why"]
+
+
+def test_a_preview_asks_before_anything_is_written(tmp_path):
+    jsonl(tmp_path / "q.jsonl", [{**GOOD, "question": f"Which organ {i}?"} for i in range(5)])
+    command = ["import", str(tmp_path / "q.jsonl"), "--out", str(tmp_path / "out")]
+    for answer in ("n\n", ""):
+        done = CliRunner().invoke(app, command, input=answer)
+        assert isinstance(done.exception, UserError) and "nothing was written" in str(done.exception)
+        assert done.output.count("<- the key") == 3 and "B. Lung   <- the key" in done.output
+        assert not (tmp_path / "out").exists()
+    assert CliRunner().invoke(app, command, input="y\n").exit_code == 0
+    assert len(read_questions(tmp_path / "out" / "questions.parquet")) == 5
+
+
+@pytest.mark.skipif("MEDVLT_REAL_DATA" not in os.environ, reason="not run: MEDVLT_REAL_DATA names no folder")
+def test_pubmedqa_as_released_has_every_key_right(tmp_path):
+    source = Path(os.environ["MEDVLT_REAL_DATA"]) / "pubmedqa/data/ori_pqal.json"
+    rows = json.loads(source.read_text())
+    questions, refused, _ = imported(source.resolve(), tmp_path)
+    assert refused == [] and {q.id: q.answer for q in questions} == {k: r["final_decision"] for k, r in rows.items()}
