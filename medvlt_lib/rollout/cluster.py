@@ -168,7 +168,7 @@ def collect(make: Callable[[], ActorHandle], count: int, to_do: deque[Part], bar
     losses: Counter[Path] = Counter()  # how many workers each part has taken with it
     while to_do or any(part for _, part in doing.values()):
         # Stage 1: wait for a worker that has started, or that has done its part.
-        bar.set_postfix_str(f"{sum(part is not None for _, part in doing.values())} engines at work")
+        bar.set_postfix_str(f"engines at work: {sum(part is not None for _, part in doing.values())}")
         [done], _ = ray.wait(list(doing))
         place, part = doing.pop(done)
         try:

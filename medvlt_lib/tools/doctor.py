@@ -149,8 +149,8 @@ def course_time() -> Finding:
         return Finding("course", "problem", f"the course's model does not answer here: {error}.", fatal=True)
     minutes, date = recorded_minutes(), read_json(RECORD)["date"]
     here = minutes * float(output) / recorded_seconds_a_rollout()
-    says = f"`make course` takes about {here:.0f} minutes here, beside what else runs now; recorded: {minutes:.1f}, {date}."
-    return Finding("course", "ok", says)
+    says = f"`make course` takes about {here:.0f} minutes here, beside what else runs now"
+    return Finding("course", "ok", f"{says} (recorded on {date}: {minutes:.1f}).")
 
 
 def recorded_minutes() -> float:
