@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
@@ -40,7 +41,8 @@ class Text(NamedTuple):
     cues: list[str]
 
     def listed(self, at: int) -> bool:
-        return any(begin <= at < end for begin, end in self.lists)
+        before = bisect_right(self.lists, at, key=lambda span: span[0])  # they stand in order
+        return before > 0 and at < self.lists[before - 1][1]
 
 
 def in_sentences(text: Text, begin: int, end: int, options: OptionTexts, after_tag: bool) -> Iterator[Statement]:

@@ -35,7 +35,7 @@ _FIELD = re.compile(
     r"(?:\"([^\"\n]{0,300})\"|'([^'\n]{0,300})'|([a-j])\s*[,}\n])"
 )
 _LINE_START = re.compile(
-    r"(?:[-•>#➡👉✅✔→]+\s*)?(?:(?:therefore|thus|so|hence)[,:]?\s+)?(?:it is |it's )?", re.IGNORECASE
+    r"^(?:[-•>#➡👉✅✔→]+\s*)?(?:(?:therefore|thus|so|hence)[,:]?\s+)?(?:it is |it's )?", re.IGNORECASE
 )
 
 
@@ -239,7 +239,7 @@ def _lines(piece: Text, options: OptionTexts) -> list[Statement]:
 def _line(line: str, options: OptionTexts, at_end: bool) -> str | None:
     """What a line names that holds nothing but an answer, or a letter with its reason."""
     bare = clean(line[: options.span])
-    start = _LINE_START.match(bare).end()
+    start = len(bare) - len(_LINE_START.sub("", bare, count=1))
     name = options.whole(bare) if at_end and start else None  # before a word is taken for no part of an option
     bare = bare[start:]
     lettered = LETTER_FIRST.match(bare)
