@@ -53,6 +53,9 @@ def in_sentences(text: Text, begin: int, end: int, options: OptionTexts, after_t
             for at in _places(low, word, begin, end, language.spaces) if later or not after_tag else ():
                 behind = at + len(word)
                 if kind == "nouns":
+                    ahead = low[behind : behind + HEAD]
+                    if not any(link in ahead for link in language.links):
+                        continue  # a quick look, since most uses of a word state nothing
                     yield from _after(text, at, language.link.match(low, behind, end), language, options)
                 elif kind == "good":
                     yield from _before(text, begin, at, word, language, options)
@@ -106,11 +109,10 @@ def _before(
 ) -> Iterator[Statement]:
     """What stands before "is correct" or "is the answer", from the start of its clause."""
     low = text.low
-    if not language.good_end.match(low, at + len(word)):
-        return
-    stops = [_be(low, be, language, max(begin, at - 60), at) for be in language.be]
+    first = max(begin, at - 60)
+    stops = [_be(low, be, language, first, at) for be in language.be if low.find(be, first, at) >= 0]
     stop = min((stop for stop in stops if stop >= 0), default=-1)
-    if stop < 0:
+    if stop < 0 or not language.good_end.match(low, at + len(word)):
         return
     first = max(begin, stop - options.longest)
     starts = [max(first, low.rfind("\n", first, stop)), _sentence_start(low, stop, first)]

@@ -94,16 +94,18 @@ def _read(text: str, low: str, options: OptionTexts, cut: bool) -> Reading:
     """Read a final part: marks first, then sentences outside of them, else lines."""
     statements, spans = _marked(text, options, cut)
     aside = {}
-    if not cut:
+    gaps = list(_gaps(spans, len(text)))
+    if not cut and (gaps or not statements):
         piece = without_lists(text, low, options)
         last = max((statement.at for statement in statements), default=-1)
-        for begin, end in _gaps(spans, len(text)):
+        for begin, end in gaps:
             statements += in_sentences(piece, begin, end, options, 0 <= last < begin)
         if not statements:
             statements = _lines(piece, options)
         if piece.lists:
             aside["a list of the options"] = "\n".join(text[begin:end] for begin, end in piece.lists)
-    return _weigh(sorted(statements), text, options, aside)
+    statements.sort()
+    return _weigh(statements, text, options, aside)
 
 
 def _weigh(statements: list[Statement], text: str, options: OptionTexts, aside: dict[str, str]) -> Reading:
