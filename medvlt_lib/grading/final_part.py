@@ -45,8 +45,9 @@ def without_thinking(text: str, low: str) -> tuple[str, str, list[str]]:
         start = answered
     if not (kept or aside):
         return text, low, []
-    left = [(text[begin:end], low[begin:end]) for begin, end in [*kept, (start, len(text))]]
-    return *("\n".join(pieces) for pieces in zip(*left, strict=True)), [text[begin:end] for begin, end in aside]
+    kept.append((start, len(text)))
+    left, left_low = ("\n".join(form[begin:end] for begin, end in kept) for form in (text, low))
+    return left, left_low, [text[begin:end] for begin, end in aside]
 
 
 def _last_closed_tag(low: str, start: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
@@ -40,7 +41,8 @@ class Text(NamedTuple):
     cues: list[str]
 
     def listed(self, at: int) -> bool:
-        return any(begin <= at < end for begin, end in self.lists)
+        before = bisect_right(self.lists, at, key=lambda span: span[0])  # they stand in order
+        return before > 0 and at < self.lists[before - 1][1]
 
 
 def in_sentences(text: Text, begin: int, end: int, options: OptionTexts, after_tag: bool) -> Iterator[Statement]:
@@ -51,6 +53,9 @@ def in_sentences(text: Text, begin: int, end: int, options: OptionTexts, after_t
             for at in _places(low, word, begin, end, language.spaces) if later or not after_tag else ():
                 behind = at + len(word)
                 if kind == "nouns":
+                    ahead = low[behind : behind + HEAD]
+                    if not any(link in ahead for link in language.links):
+                        continue  # a quick look, since most uses of a word state nothing
                     yield from _after(text, at, language.link.match(low, behind, end), language, options)
                 elif kind == "good":
                     yield from _before(text, begin, at, word, language, options)
@@ -104,11 +109,10 @@ def _before(
 ) -> Iterator[Statement]:
     """What stands before "is correct" or "is the answer", from the start of its clause."""
     low = text.low
-    if not language.good_end.match(low, at + len(word)):
-        return
-    stops = [_be(low, be, language, max(begin, at - 60), at) for be in language.be]
+    first = max(begin, at - 60)
+    stops = [_be(low, be, language, first, at) for be in language.be if low.find(be, first, at) >= 0]
     stop = min((stop for stop in stops if stop >= 0), default=-1)
-    if stop < 0:
+    if stop < 0 or not language.good_end.match(low, at + len(word)):
         return
     first = max(begin, stop - options.longest)
     starts = [max(first, low.rfind("\n", first, stop)), _sentence_start(low, stop, first)]

@@ -35,7 +35,7 @@ _FIELD = re.compile(
     r"(?:\"([^\"\n]{0,300})\"|'([^'\n]{0,300})'|([a-j])\s*[,}\n])"
 )
 _LINE_START = re.compile(
-    r"(?:[-•>#➡👉✅✔→]+\s*)?(?:(?:therefore|thus|so|hence)[,:]?\s+)?(?:it is |it's )?", re.IGNORECASE
+    r"^(?:[-•>#➡👉✅✔→]+\s*)?(?:(?:therefore|thus|so|hence)[,:]?\s+)?(?:it is |it's )?", re.IGNORECASE
 )
 
 
@@ -94,16 +94,18 @@ def _read(text: str, low: str, options: OptionTexts, cut: bool) -> Reading:
     """Read a final part: marks first, then sentences outside of them, else lines."""
     statements, spans = _marked(text, options, cut)
     aside = {}
-    if not cut:
+    gaps = list(_gaps(spans, len(text)))
+    if not cut and (gaps or not statements):
         piece = without_lists(text, low, options)
         last = max((statement.at for statement in statements), default=-1)
-        for begin, end in _gaps(spans, len(text)):
+        for begin, end in gaps:
             statements += in_sentences(piece, begin, end, options, 0 <= last < begin)
         if not statements:
             statements = _lines(piece, options)
         if piece.lists:
             aside["a list of the options"] = "\n".join(text[begin:end] for begin, end in piece.lists)
-    return _weigh(sorted(statements), text, options, aside)
+    statements.sort()
+    return _weigh(statements, text, options, aside)
 
 
 def _weigh(statements: list[Statement], text: str, options: OptionTexts, aside: dict[str, str]) -> Reading:
@@ -239,7 +241,7 @@ def _lines(piece: Text, options: OptionTexts) -> list[Statement]:
 def _line(line: str, options: OptionTexts, at_end: bool) -> str | None:
     """What a line names that holds nothing but an answer, or a letter with its reason."""
     bare = clean(line[: options.span])
-    start = _LINE_START.match(bare).end()
+    start = len(bare) - len(_LINE_START.sub("", bare, count=1))
     name = options.whole(bare) if at_end and start else None  # before a word is taken for no part of an option
     bare = bare[start:]
     lettered = LETTER_FIRST.match(bare)

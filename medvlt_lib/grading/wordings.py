@@ -39,6 +39,7 @@ class Language:
     """One language's way of stating an answer. The expressions are for text in lower case."""
 
     spaces: bool  # whether it is written with spaces between words
+    links: tuple[str, ...]  # one of them stands in what `link` matches, but where a letter follows at once
     link: re.Pattern  # from a noun to what is stated; group 1 is what stands between noun and link
     subjects: re.Pattern | None  # who chooses, right before a verb
     be: tuple[str, ...]  # between an option and a word of praise
@@ -55,13 +56,17 @@ def language(row: dict) -> Language:
     """A language of the table with its expressions."""
     spaced = row["spaces"]
     links, fillers = (any_of([w for w in row[key] if w], spaced) for key in ("links", "fillers"))
-    gap = r"(?![^\W\d_])([^.\n:=?!;]{0,60}?)" if spaced else r"([^.\n:=?!;a-z]{0,12}?)"
-    bare = "" if spaced else r"|(?=[(\[\"'*]*[a-j](?![a-z]))"
+    if spaced:  # word by word, which is faster than letter by letter
+        gap = r"(?![^\W\d_])[*_\"')\]]{0,4}((?:[^\S\n]+[^\s.:=?!;]{1,40}){0,10}?)"
+        link = rf"(?:[^\S\n]+{links}|[\s*_\"']*[:=]|[^\S\n]+-(?=\s))"
+    else:
+        gap, link = r"([^.\n:=?!;a-z]{0,12}?)", rf"(?:{links}|[:=]|\s-(?=\s)|(?=[(\[\"'*]*[a-j](?![a-z])))"
     good_ends = rf"(?:\s*{any_of(row.get('good_ends') or ['-'], False)})?"
     reasons = any_of(TABLE["clause_words"])
     return Language(
         spaces=spaced,
-        link=re.compile(rf"{gap}(?:{links}|[:=]|\s-(?=\s){bare}){SPACE}(?P<fillers>(?:{fillers}[,:]?{SPACE}){{0,2}})"),
+        links=(*filter(None, row["links"]), ":", "=", "-", *("" for _ in range(not spaced))),
+        link=re.compile(rf"{gap}{link}{SPACE}(?P<fillers>(?:{fillers}[,:]?{SPACE}){{0,2}})"),
         subjects=re.compile(any_of(row["subjects"]) + r"\s+$") if "subjects" in row else None,
         be=tuple(row["be"]),
         fillers=re.compile(rf"\s*(?:{any_of(row['fillers_good'], spaced)}\s*){{0,6}}"),

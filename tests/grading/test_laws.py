@@ -92,7 +92,7 @@ def clear(options: Options) -> bool:
 
 @cache
 def phantom() -> list[Options]:
-    return [question.options for question in make_questions("text", "test", 240)]
+    return [question.options for question in make_questions("text", "test", 60)]
 
 
 @cache
@@ -167,7 +167,6 @@ def test_what_is_appended_changes_nothing(source):
     assert missed(source, forms, 2 if source is public else 100) == []
 
 
-# Why a response that the published rule finds right may have no tolerant answer: the tag holds more than one.
 @pytest.mark.parametrize("source", SOURCES)
 def test_what_the_published_rule_finds_right_is_right(source):
     """Complete, one closed tag, nothing behind it. The others are of known kinds, each counted."""
@@ -193,12 +192,12 @@ def test_what_the_published_rule_finds_right_is_right(source):
                 kinds["published correct"] += 1
                 if not grade_response(response, options, letter, "tolerant").correct:
                     kinds["clear" if clear(options) else "texts that are letters or the same"] += 1
-    assert kinds["published correct"] >= 2000
+    assert kinds["published correct"] >= 900
     assert kinds["clear"] == 0, kinds
     assert kinds["texts that are letters or the same"] < 0.01 * kinds["published correct"], kinds
 
 
-QUESTIONS = st.sampled_from(range(240)).map(lambda i: phantom()[i])
+QUESTIONS = st.sampled_from(range(60)).map(lambda i: phantom()[i])
 FORMS = st.sampled_from(STATEMENTS + CLOSED)
 PROSE = [
     "",

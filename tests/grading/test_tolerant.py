@@ -362,6 +362,14 @@ HOSTILE = [
     "*B*\n",
     "is: ",
     "answer:",
+    "A. x\nB. y\n",
+    "A. Heart\nB. Lung\n",
+    "no wait, ",
+    "\nQuestion: ",
+    '{"answer": "',
+    "<|im_end|>",
+    "答案是",
+    "that is wrong. ",
 ]
 
 
