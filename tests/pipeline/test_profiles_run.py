@@ -70,6 +70,7 @@ def on_cpu(name: str, qwen2_vl, **changes):
             "sft.micro_batch": 2,
             "sft.max_steps": 1,
             "sft.max_length": 1024,
+            "engine.kind": "transformers",
             "grpo.sampler": "engine",
             **{f"grpo.{k}": v for k, v in small.items()},
             **changes,

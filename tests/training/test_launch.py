@@ -88,7 +88,7 @@ def test_only_what_must_be_launched_is_launched(monkeypatch):
     lines = text.splitlines()
     assert lines.index(f"    {server}") < lines.index(f"    {training}")
     assert "vllm-serve" not in how_to_launch(run_of("full-3b"), ["sft"])
-    two = {"launch.devices": 2, "launch.strategy": "ddp"}
+    two = {"launch.devices": 2, "launch.strategy": "ddp", "grpo.sampler": "engine"}
     assert [c.split()[0] for c in launch_commands(run_of("lora-3b", **two), ["grpo"])] == ["accelerate"]
     monkeypatch.setenv("WORLD_SIZE", "8")
     assert how_to_launch(run_of("full-3b"), ["grpo"]) is None
