@@ -219,7 +219,8 @@ BOUNDS = {
     "engine.batch_tokens": 1000, "engine.concurrency": 2, "engine.prompt_price": 1.0, "engine.completion_price": 1.0,
     "engine.max_cost": 5.0, "data.endpoint_prompt_price": 1.0, "data.endpoint_completion_price": 1.0,
     "data.endpoint_max_cost": 5.0, "engine.gpu_memory": 0.5, "engine.tensor_parallel": 2, "engine.max_images": 2,
-    "sft.gradient_checkpointing": True, "sft.save_every": 5, "sft.max_length": 1024, "grpo.sampler_memory": 0.3, "grpo.micro_batch": 16,
+    "sft.gradient_checkpointing": True, "sft.save_every": 5, "sft.max_length": 1024, "grpo.micro_batch": 16,
+    "grpo.sampler_memory": 0.3,
     "grpo.gradient_checkpointing": True, "grpo.save_every": 5, "grpo.max_prompt_length": 256,
     "launch.tracker": "tensorboard",
 }  # fmt: skip
