@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PROFILE ?= tiny
 WORKERS ?= 2
 VLLM := .venv-vllm
-ON_VLLM := PYTHONPATH=$(CURDIR)/tests/vllm/site $(VLLM)/bin/python -m pytest -q tests/vllm
+ON_VLLM := OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/tests/vllm/site $(VLLM)/bin/python -m pytest -q tests/vllm
 
 .PHONY: setup course lab test test-processes test-all test-vllm test-vllm-all lint clean
 
