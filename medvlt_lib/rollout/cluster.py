@@ -178,7 +178,7 @@ def collect(make: Callable[[], ActorHandle], count: int, to_do: deque[Part], bar
             # have to find another machine. Nothing waits for it: other workers do the part.
             reason = why_lost(error)
             if part is not None:
-                print(f"a worker was lost ({reason}); {part.path.name} is done again.", file=sys.stderr)
+                bar.write(f"a worker was lost ({reason}); {part.path.name} is done again.", file=sys.stderr)
                 losses[part.path] += 1
                 _refuse_fatal_part(part, losses[part.path], reason, error)
                 to_do.appendleft(part)
