@@ -179,9 +179,10 @@ def _and_no_other(letter: str, end: int, piece: str, options: OptionTexts) -> st
     rest = piece[end : end + options.longest]
     if not letter:
         return ""
-    own = options.lower[letter]
-    begins = rest.lower().find(own, 0, len(own) + 4)
-    said = begins + len(own) if begins >= 0 else 0  # where a letter's own text ends
+    said = 0  # where a letter's own text ends
+    for own in (options.keys[letter], options.lower[letter]):
+        begins = rest.lower().find(own, 0, len(options.lower[letter]) + 4) if own else -1
+        said = begins + len(own) if begins >= 0 else said
     item = _ITEM.match(rest) or _ITEM.match(rest, said)
     if item and item.group(1) != letter and item.group(1) in options.keys:
         return ""

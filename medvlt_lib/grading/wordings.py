@@ -65,8 +65,8 @@ def language(row: dict) -> Language:
     reasons = any_of(TABLE["clause_words"])
     return Language(
         spaces=spaced,
-        links=(*filter(None, row["links"]), ":", "=", "-", *("" for _ in range(not spaced))),
-        link=re.compile(rf"{gap}{link}{SPACE}(?P<fillers>(?:{fillers}[,:]?{SPACE}){{0,2}})"),
+        links=(*filter(None, row["links"]), ":", "=", "-", "\n", *("" for _ in range(not spaced))),
+        link=re.compile(rf"(?:{gap}{link}|[*_]*[^\S\n]*\n\s*){SPACE}(?P<fillers>(?:{fillers}[,:]?{SPACE}){{0,2}})"),
         subjects=re.compile(any_of(row["subjects"]) + r"\s+$") if "subjects" in row else None,
         be=tuple(row["be"]),
         fillers=re.compile(rf"\s*(?:{any_of(row['fillers_good'], spaced)}\s*){{0,6}}"),
