@@ -5,19 +5,25 @@
 SFT and GRPO steps of the shipped larger tiny model on a CPU, with rows so many and long that activations are larger
 than weights. Both sides build the stage's trainer on the same rows (medvlt_lib/tools/plan_steps.py). "seen" is the
 highest running sum of the allocations that torch's profiler reports (profile_memory=True), from before the model's
-weights were made; "resident" is what the process grew by meanwhile, at its highest, which is stated and not compared:
-it holds freed memory, too. Each step runs in a process of its own (Linux).
+weights were made. TRL's output layer works in tiles of 1,024 tokens of the vocabulary, on both sides: its own 32,768
+would outweigh everything, and this model has 896. "resident" is what the process grew by meanwhile, at its highest,
+which is stated and not compared: it holds freed memory, too. Each step runs in a process of its own (Linux).
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest import mock
 
 import torch
+import trl.trainer.utils as trl_utils
 from record import parser, save
 from torch.profiler import ProfilerActivity, profile
 
@@ -38,6 +44,13 @@ def profile_of(weights: str, checkpointing: bool) -> Profile:
     return load_profile("tiny-qlora" if weights == "nf4" else "tiny", {**ROWS, **WEIGHTS[weights], **own})
 
 
+@contextmanager
+def small_tiles() -> Iterator[None]:
+    with mock.patch.object(trl_utils, "_CHUNKED_LOGPROB_CHUNK_SIZE", 1024):
+        yield
+
+
+@small_tiles()
 def counted(weights: str, stage: str, checkpointing: bool) -> dict:
     own = profile_of(weights, checkpointing)
     count = {"sft": plan_steps.count_sft, "grpo": plan_steps.count_grpo}[stage]
@@ -45,9 +58,11 @@ def counted(weights: str, stage: str, checkpointing: bool) -> dict:
     return {"peak": found.peak, "parts": found.parts}
 
 
+@small_tiles()
 def seen(weights: str, stage: str, checkpointing: bool) -> dict:
     """The same step with real tensors."""
     own = plan_steps.alone(profile_of(weights, checkpointing))
+    gc.collect()  # what was there before and is freed meanwhile would be taken off
     before = status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
@@ -71,6 +86,7 @@ def step(own: Profile, stage: str, folder: Path) -> None:
     else:
         trainer = plan_steps.make_grpo_trainer(own, model, folder)
         batch, loss = completions_batch(own, trainer.processing_class), plan_steps.grpo_loss
+    batch = {key: value.clone() if isinstance(value, torch.Tensor) else value for key, value in batch.items()}
     plan_steps.ready(trainer)
     if stage == "grpo":
         plan_steps.score(trainer, batch)

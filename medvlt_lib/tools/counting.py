@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
+import bitsandbytes  # noqa: F401 (registers its operators)
 import torch
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -26,6 +27,7 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.flop_counter import flop_registry
 
 aten = torch.ops.aten
+GEMM_4BIT = torch.ops.bitsandbytes.gemm_4bit.default
 CPU, ASKED_DEVICE = torch.device("cpu"), torch.ops.prim.device.default
 LARGE = 2**24  # elements beyond which a tensor that no weight had a part in is fake, too
 IN_PLACE = {aten._fused_adamw_.default, aten._fused_adam_.default}  # they write their arguments and allocate nothing
@@ -129,7 +131,7 @@ class Counting(TorchDispatchMode):
         if func in IN_PLACE:
             return None
         kwargs = kwargs or {}
-        if func is torch.ops.bitsandbytes.gemm_4bit.default:
+        if func is GEMM_4BIT:
             return self._gemm_4bit(*args, **kwargs)
         result = self._call(func, args, kwargs)
         for tensor in result if isinstance(result, (tuple, list)) else (result,):

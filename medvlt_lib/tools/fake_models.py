@@ -143,9 +143,6 @@ def _give_fakes(model: Any, counting: Counting) -> None:
         for name, buffer in owner._buffers.items():
             if buffer is not None and buffer.device.type == "meta":
                 owner._buffers[name] = twin(buffer, "weights")
-    for name, weight in model.named_parameters():
-        if "lora_" in name:
-            counting.add(weight, "adapters")
 
 
 def _packed_weight(layer: Any, counting: Counting) -> torch.nn.Parameter:

@@ -199,7 +199,8 @@ def _watch(counting: Counting, trainer: Any, batch: dict[str, Any]) -> None:
     tower = next(module for name, module in trainer.model.named_modules() if name.endswith("visual"))
     tower.register_forward_pre_hook(lambda *_: counting.switch("pictures"))
     tower.register_forward_hook(lambda *_: counting.switch("activations"))
-    for weight in trainer.model.parameters():
+    for name, weight in trainer.model.named_parameters():
+        counting.add(weight, "adapters" if "lora_" in name else "weights")
         if weight.requires_grad:
             weight.register_post_accumulate_grad_hook(lambda own: counting.add(own.grad, "gradients"))
     with counting, counting.part("optimizer"):

@@ -147,13 +147,13 @@ class GroupedTrainer(GRPOTrainer):
     ):
         """As TRL's: log-probabilities and entropies (rows, logits_to_keep), and None; 0 where a row takes no part."""
         stock = super()._get_per_token_logps_and_entropies
+        size = batch_size or len(input_ids)
         if self.shared is None:
-            self.shared = self._agrees(stock, model, input_ids, attention_mask, logits_to_keep, kwargs)
+            self.shared = self._agrees(stock, model, input_ids, attention_mask, logits_to_keep, size, kwargs)
         if not self.shared:
             options = {"batch_size": batch_size, "compute_entropy": compute_entropy, **kwargs}
             return stock(model, input_ids, attention_mask, logits_to_keep, **options)
         rows = list(range(len(input_ids))) if self._rows is None else self._rows
-        size = batch_size or len(input_ids)
         logps = input_ids.new_zeros(len(input_ids), logits_to_keep, dtype=torch.float32)
         entropies = torch.zeros_like(logps) if compute_entropy else None
         for start in range(0, len(input_ids), size):
@@ -171,9 +171,10 @@ class GroupedTrainer(GRPOTrainer):
     def _group_of(self, row: int) -> int:
         return row // self.num_generations
 
-    def _agrees(self, stock, model, input_ids, attention_mask, logits_to_keep, kwargs) -> bool:
-        """Compare one group with TRL's own path; says so when they differ, and TRL's is used from then on."""
-        rows = list(range(min(self.num_generations, len(input_ids))))
+    def _agrees(self, stock, model, input_ids, attention_mask, logits_to_keep, size, kwargs) -> bool:
+        """Compare one group, or as much of it as a micro-batch of `size` rows holds, with TRL's own path; says so when
+        they differ, and TRL's is used from then on."""
+        rows = list(range(min(self.num_generations, size)))
         batch = group_rows(input_ids, attention_mask, logits_to_keep, rows, self._group_of, kwargs)
         images = kwargs.get("num_images")
         some = {k: v for k, v in kwargs.items() if v is not None}
