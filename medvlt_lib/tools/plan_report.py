@@ -42,7 +42,7 @@ def vllm_sentence(plan: Plan) -> str:
     if share is None:
         return f"{says}, which this GPU has not beside GRPO's update."
     least = need / plan.gpu.memory
-    return f"{says}; it may take {least:.2f} to {share:.2f} of the GPU."
+    return f"{says}; its part, grpo.sampler_memory, may be {least:.2f} to {share:.2f}."
 
 
 def estimate_rows(plan: Plan) -> list[ROW]:
