@@ -386,4 +386,4 @@ def test_a_hostile_megabyte_is_read_in_linear_time(piece, grader):
 
     for cut in (0, len("<think>")):
         short = min(seconds(62_500, cut) for _ in range(3))
-        assert seconds(1_000_000, cut) < 64 * short + 0.05
+        assert min(seconds(1_000_000, cut) for _ in range(2)) < 64 * short + 0.05

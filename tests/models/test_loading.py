@@ -56,7 +56,7 @@ def test_a_weight_too_many_is_named(load, folder):
 def adapter(tmp_path):
     """The configuration of an adapter of the larger shipped model; it is refused before its weights are looked at."""
     (tmp_path / "adapter").mkdir()
-    config = {"base_model_name_or_path": "phantom:base", "peft_type": "LORA"}
+    config = {"base_model_name_or_path": "phantom:base", "peft_type": "LORA", "r": 16}
     (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(config))
     return tmp_path / "adapter"
 
