@@ -104,7 +104,7 @@ def test_a_worker_that_dies_at_every_start_ends_with_a_sentence(data_only):
     """A vLLM that is killed whenever it starts, as by a system that is out of memory."""
     (data_only / "vllm").mkdir()
     code = "import os, signal\nclass LLM:\n    def __init__(self, **_):\n        os.kill(os.getpid(), signal.SIGKILL)\n"
-    (data_only / "vllm/__init__.py").write_text(code)
+    (data_only / "vllm/__init__.py").write_text('__version__ = "0.31.0"\n' + code)
     path = f"{data_only}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     command = ["filter", "--ray", "local:2", "--set", "engine.kind=vllm"]
     with started(data_only, "medvlt_lib", *command, PYTHONPATH=path) as driver:
