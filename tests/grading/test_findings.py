@@ -23,6 +23,8 @@ WORDY_FORMS = [
 ]  # fmt: skip
 
 FOUND = [
+    ("Final Answer:\n\nA. Heart\n\nFinal Answer:\n\nB. Lung", OPTIONS, "B"),  # no list: a line leads to each letter
+    ("Final Answer:\n\nA. Heart\n\n### Answer\nB. Lung", OPTIONS, "B"),
     ("Answer: B\n\nOption A: This is incorrect because the film is dark.", OPTIONS, "B"),
     ("<answer>B</answer>\nOption A: this is incorrect.", OPTIONS, "B"),
     (f"{JOINED}\nAnswer: (option not available)", FORCES, None),
