@@ -1,5 +1,5 @@
-"""Before any test module imports torch: its threads wait as they do in a run. Properties are tested on the same examples
-in every run; `--hypothesis-profile search` looks for new ones."""
+"""Before any test module imports torch: its threads wait as they do in a run. Properties are tested on the same
+examples in every run; `--hypothesis-profile search` looks for new ones."""
 
 from hypothesis import settings
 
