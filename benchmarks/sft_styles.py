@@ -62,6 +62,7 @@ def figures(found: list[Completion], questions: list[Question]) -> dict:
     texts, strata = [c.text for c in found], [q.group for q in questions]
     correct, whole = right(texts, questions), np.array([c.finish_reason == "stop" for c in found])
     styles = [written_in(text) for text in texts]
+    formed = [grade(text, question).well_formed for text, question in zip(texts, questions, strict=True)]
     return {
         "accuracy": round(macro(correct, strata), 4),
         "accuracy_untruncated": round(float(correct[whole].mean()), 4) if whole.any() else None,
@@ -102,10 +103,15 @@ def run(style: str, noise: float, seed: int, test: list[Question], validation: l
     found = answers(model, processor, test)
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     return {
-        "minutes": round(minutes, 1), "steps": trainer.state.global_step, "tokens_a_trace": round(np.mean(tokens), 1),
+        "minutes": round(minutes, 1), "steps": trainer.state.global_step, "tokens_a_trace": round(float(np.mean(tokens)), 1),
         "first_loss": losses[0], "last_loss": losses[-1], **figures(found, test), "curve": curve.rows,
-        "answers": [int(x) for x in right([c.text for c in found], test)],
+        "answers": "".join(str(int(x)) for x in right([c.text for c in found], test)),
     }  # fmt: skip
+
+
+def as_numbers(answers: str) -> list[int]:
+    """A run's answers to the test questions, 1 for right and 0 for wrong."""
+    return [int(answer) for answer in answers]
 
 
 def summary(runs: dict[str, dict], base: np.ndarray, test: list[Question]) -> dict:
@@ -120,14 +126,14 @@ def summary(runs: dict[str, dict], base: np.ndarray, test: list[Question]) -> di
                 "accuracy", "accuracy_untruncated", "truncated", "well_formed", "tokens_a_trace", "tokens_an_answer",
                 "true_steps", "right_by_true_steps",
             )  # fmt: skip
-            mean = np.mean([run["answers"] for _, run in own], axis=0)
+            mean = np.mean([as_numbers(run["answers"]) for _, run in own], axis=0)
             row = {
                 "seeds": len(own),
                 **{key: round(float(np.mean([run[key] for _, run in own])), 4) for key in keys},
                 "accuracies": [run["accuracy"] for _, run in own],
                 "against_base": compared(base, mean, test),
             }
-            plain = [runs[f"own clean {seed}"]["answers"] for seed, _ in own if f"own clean {seed}" in runs]
+            plain = [as_numbers(runs[f"own clean {seed}"]["answers"]) for seed, _ in own if f"own clean {seed}" in runs]
             if (style, noise) != ("own", "clean") and len(plain) == len(own):
                 row["against_own_clean"] = compared(np.mean(plain, axis=0), mean, test)
             found[f"{style}, {noise}"] = row
@@ -153,7 +159,7 @@ def main() -> None:
                 if key in runs:
                     continue
                 runs[key] = run(style, share, seed, test, validation)
-                print(key, {k: v for k, v in runs[key].items() if k not in ("curve", "answers")}, flush=True)
+                print(key, {k: v for k, v in runs[key].items() if k not in ("curve", "answers", "styles")}, flush=True)
                 save(
                     given.out, ("torch", "transformers", "trl"), f"{torch.get_num_threads()} threads",
                     base=figures(at_start, test), validation_at_start=first,
