@@ -67,9 +67,7 @@ def figures(found: list[Completion], questions: list[Question]) -> dict:
         "accuracy": round(macro(correct, strata), 4),
         "accuracy_untruncated": round(float(correct[whole].mean()), 4) if whole.any() else None,
         "truncated": round(1 - float(whole.mean()), 4),
-        "well_formed": round(
-            float(np.mean([grade(t, q).well_formed for t, q in zip(texts, questions, strict=True)])), 4
-        ),
+        "well_formed": round(float(np.mean(formed)), 4),
         "tokens_an_answer": round(float(np.mean([c.tokens for c in found])), 1),
         "styles": {style: round(styles.count(style) / len(styles), 4) for style in STYLES},
         **step_figures(texts, questions),
@@ -103,7 +101,8 @@ def run(style: str, noise: float, seed: int, test: list[Question], validation: l
     found = answers(model, processor, test)
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     return {
-        "minutes": round(minutes, 1), "steps": trainer.state.global_step, "tokens_a_trace": round(float(np.mean(tokens)), 1),
+        "minutes": round(minutes, 1), "steps": trainer.state.global_step,
+        "tokens_a_trace": round(float(np.mean(tokens)), 1),
         "first_loss": losses[0], "last_loss": losses[-1], **figures(found, test), "curve": curve.rows,
         "answers": "".join(str(int(x)) for x in right([c.text for c in found], test)),
     }  # fmt: skip
