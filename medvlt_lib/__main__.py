@@ -24,6 +24,7 @@ from medvlt_lib.core.terminal import (
 )
 from medvlt_lib.course.commands import course, reference, table
 from medvlt_lib.tiny.commands import app as phantom
+from medvlt_lib.tools.answer_commands import compare, scores
 from medvlt_lib.tools.commands import doctor, export_data, grade, import_, plan
 
 if TYPE_CHECKING:
@@ -239,12 +240,14 @@ def report(profile: ProfileName = None, run: RunName = None, set_: Settings = No
     print(f"report: {opened.folder}/06_analysis/report.html")
 
 
+app.command()(compare)
 app.command()(course)
 app.command()(doctor)
 app.command("export-data")(export_data)
 app.command()(grade)
 app.command("import")(import_)
 app.command()(plan)
+app.command()(scores)
 app.command()(table)
 app.command()(reference)
 app.add_typer(phantom, name="phantom")
