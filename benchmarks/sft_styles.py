@@ -5,10 +5,10 @@
 Every run trains the profile `tiny` by its own SFT settings on 400 questions of the profile's five families, whose
 chains of thought the phantom teacher wrote in one style: `own` (as the model was raised), `foreign` (the same truth in
 another order and wording), `terse` (the answer alone). In the noisy runs one step of the trace is wrong in 40 % of the
-questions; labels are right in all. `foreign, long` trains for six epochs instead of two. Accuracy is greedy, macro over families, on 400 held-out test questions, with paired
-95 % intervals against the base model and against clean `own` of the same seed. Answers may be 320 tokens long. Steps
-are checked by medvlt_lib/phantom/rationale.py, which reads both wordings. A run that is in --out already is not done
-again. About two minutes a run on one core.
+questions; labels are right in all. `foreign, long` trains for six epochs instead of two. Accuracy is greedy, macro over
+families, on 400 held-out test questions, with paired 95 % intervals against the base model and against clean `own` of
+the same seeds. Answers may be 320 tokens long. Steps are checked by medvlt_lib/phantom/rationale.py, which reads both
+wordings. A run that is in --out already is not done again. About two minutes a run on one core.
 """
 
 from __future__ import annotations
