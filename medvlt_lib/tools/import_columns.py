@@ -131,14 +131,14 @@ def _first_number(file: Path, column: str, keys: Keys, index_from: int | None, a
     say = "look at questions whose answers you know, and say which with --index-from 0 or --index-from 1"
     if index_from != 1 and keys.from_1 and not keys.from_0:
         raise UserError(
-            f"{file}: column {column} can be counted from 1 only in {keys.from_1} rows, where it is the number of "
+            f"{file}: column {column} can be counted from 1 only in {keys.from_1} rows, as where it is the number of "
             "options, and from 0 only in none: it seems to be counted from 1, and counted from 0 every key would be "
             f"wrong; add --index-from 1{apart}."
         )
     if index_from == 1 and keys.from_0 and not keys.from_1:
         raise UserError(
-            f"{file}: column {column} can be counted from 0 only in {keys.from_0} rows, where it is 0, and from 1 only "
-            "in none: it seems to be counted from 0, and counted from 1 every key would be wrong; "
+            f"{file}: column {column} can be counted from 0 only in {keys.from_0} rows, as where it is 0, and from 1 "
+            "only in none: it seems to be counted from 0, and counted from 1 every key would be wrong; "
             f"leave --index-from 1 out{apart}."
         )
     if index_from is None and keys.from_0 and keys.from_1:

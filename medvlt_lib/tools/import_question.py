@@ -212,7 +212,7 @@ def _label(cells: Cells, options: dict[str, str]) -> str:
     """The gold letter: from a counted key, a letter or an option's text, which must not contradict each other."""
     column, value = cells.key()
     kind = cells.how.kinds.get(column)
-    if kind == 0 or kind == 1:
+    if isinstance(kind, int):
         number, last = counted(value), kind + len(options) - 1
         if number is None or not kind <= number <= last:
             raise Refused(column, f"{value!r} is no number from {kind} to {last}")
