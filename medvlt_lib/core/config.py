@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from medvlt_lib.core.combinations import impossible
 from medvlt_lib.core.errors import UserError
-from medvlt_lib.core.sections import Data, EngineSettings, Eval, Filtering, Grpo, Launch, Model, Section, Sft
+from medvlt_lib.core.sections import Data, Distill, EngineSettings, Eval, Filtering, Grpo, Launch, Model, Section, Sft
 
 PROFILES = Path(__file__).parents[1] / "assets" / "profiles"
 NEW_NAMES = {"engine.prompt_style": "model.prompt_style"}  # settings that were called otherwise before
@@ -54,6 +54,7 @@ class Profile(Section):
     data: Data
     engine: EngineSettings
     filtering: Filtering
+    distill: Distill
     sft: Sft
     grpo: Grpo
     eval: Eval
