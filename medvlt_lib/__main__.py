@@ -152,7 +152,7 @@ def distill(
     rejected; medvlt sft --set sft.data=distilled trains on them. Interrupted, or stopped by a cap, it continues.
     distill.teachers names teachers: phantom:own, a model at an OpenAI-compatible server (url), or one that is loaded.
     What a server may cost is shown before it is asked, and max_cost caps it.
-    Published chains of thought need no teacher: medvlt data reads the hub: sets that bring them, and sft trains on those.
+    Published chains of thought need no teacher: medvlt data reads hub: sets that bring them, and sft trains on them.
     Example: medvlt distill --set distill.teachers='{mine: {name: MODEL, url: https://HOST/v1}}'
     """
     from medvlt_lib.stages import distill as stage

@@ -89,6 +89,11 @@ def _impossible_places(p: Any) -> Iterator[str]:
         )
     if sampler == "trl-vllm-server" and p.grpo.validate_every:
         yield "with grpo.sampler trl-vllm-server no process holds all weights to validate; set grpo.validate_every null"
+    if p.sft.validate_every and strategy in ("fsdp", "zero3"):
+        yield (
+            f"sft.validate_every {p.sft.validate_every} asks the model questions while it trains, and with "
+            f"launch.strategy {strategy} no process holds all weights; set sft.validate_every null"
+        )
     if sampler == "trl-vllm-server" and strategy == "single":
         yield "grpo.sampler trl-vllm-server is for training on many devices; set grpo.sampler engine or vllm"
 

@@ -72,7 +72,8 @@ class Data(Section):
     """Each set is `phantom:FAMILIES`, `hub:NAME` (medvlt_lib/data/published.py lists them), `split:TRAINING_SET` or a
     question file (.parquet, .jsonl); sizes count questions. `traces_image`: image questions with chains of thought for
     SFT, where `train_image` has none. `label_noise`, `trace_noise`: the share of phantom questions in `train_image`
-    with a wrong label, or with a wrong step. `mirror`: a folder of copies of Hub sets, each in a folder named like it.
+    with a wrong label, or with a wrong step. `trace_style`: how the phantom teacher writes its chains of thought
+    (medvlt_lib/phantom/teacher.py). `mirror`: a folder of copies of Hub sets, each in a folder named like it.
     `drop_leaks`: drop training questions that equal validation or test questions. `endpoint`: an OpenAI-compatible
     server that lists options of closed questions, with prices and a cap of its own, as in EngineSettings."""
 
@@ -88,6 +89,7 @@ class Data(Section):
     traces_image_size: int = Field(1, ge=1)
     label_noise: float = Field(0.0, ge=0, le=1)
     trace_noise: float = Field(0.0, ge=0, le=1)
+    trace_style: Literal["own", "foreign", "terse"] = "own"
     drop_leaks: bool = False
     mirror: str | None = None
     endpoint: str | None = None
@@ -172,7 +174,10 @@ class Distill(Section):
 
 
 class Optimisation(Section):
-    """What SFT and GRPO share. `max_steps` ends training early; `micro_batch` is rows a device and forward pass."""
+    """What SFT and GRPO share. `max_steps` ends training early; `micro_batch` is rows a device and forward pass.
+
+    Every `validate_every` optimizer updates the model answers `validation_questions` questions of the validation set,
+    from which the checkpoint is chosen (medvlt_lib/training/validation.py); null: never, the checkpoint is the last."""
 
     learning_rate: float = Field(gt=0)
     schedule: Literal["constant", "linear", "cosine"] = "constant"
@@ -186,17 +191,21 @@ class Optimisation(Section):
     micro_batch: int = Field(1, ge=1)
     gradient_checkpointing: bool = False
     save_every: int = Field(50, ge=1)
+    validate_every: int | None = Field(None, ge=1)
+    validation_questions: int = Field(40, ge=1)
     seed: int = 42
 
 
 class Sft(Optimisation):
     """`batch` counts sequences in one update over all devices; sequences over `max_length` tokens are refused. `data`:
     the training questions with the chains of thought that they came with, those that filtering kept, or the chains of
-    thought that `medvlt distill` wrote."""
+    thought that `medvlt distill` wrote. `target`: what the loss falls on, the chain of thought with the answer, or the
+    answer alone (MedVLM-R1's baseline)."""
 
     batch: int = Field(16, ge=1)
     max_length: int = Field(32768, ge=16)
     data: Literal["train", "kept", "distilled"] = "train"
+    target: Literal["full", "answer_only"] = "full"
 
 
 RewardName = Literal["published", "published-signed", "published-medvlm-r1", "tolerant", "grounded", "overlong"]
@@ -223,10 +232,7 @@ class Grpo(Optimisation):
     `epsilon_high`: the upper bound of clipping, where it is not `epsilon` (DAPO's clip-higher: 0.28 with 0.2).
     `order`: `shuffled`; `easy-first`, by filtering's pass counts; `online`, a curriculum that follows the policy
     (medvlt_lib/training/question_queue.py). `dynamic_sampling`: how many times in a step groups whose rewards are all
-    equal are replaced by those of the next questions; each time costs the rollouts of the groups replaced.
-
-    Every `validate_every` optimizer updates the model answers `validation_questions` questions of the validation set,
-    from which the checkpoint is chosen (medvlt_lib/training/validation.py); null: never, the checkpoint is the last."""
+    equal are replaced by those of the next questions; each time costs the rollouts of the groups replaced."""
 
     prompts: int = Field(256, ge=1)
     group_size: int = Field(8, ge=2)
@@ -248,8 +254,6 @@ class Grpo(Optimisation):
     data: Literal["kept", "control"] = "kept"
     order: Literal["shuffled", "easy-first", "online"] = "shuffled"
     dynamic_sampling: int = Field(0, ge=0, le=8)
-    validate_every: int | None = Field(None, ge=1)
-    validation_questions: int = Field(40, ge=1)
 
     def fitting_graders(self) -> set[str]:
         """The graders by whose rules an answer counts that the rewards pay for."""
