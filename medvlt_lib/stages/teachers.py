@@ -112,7 +112,7 @@ def cost_ahead(label: str, kind: str, teacher: Teacher, parts: list[Part]) -> st
     head = f"teacher {label}: {teacher.samples} answers to each of {questions:,} {kind} questions are missing; "
     if not max(teacher.prompt_price, teacher.completion_price):
         tokens = f"at most {asked * questions:,.0f} tokens of prompts and {answered * questions:,} of answers"
-        return f"{head}{tokens}, at no price (set prompt_price and completion_price if they have one)."
+        return f"{head}{tokens}, whose price is not known (prompt_price and completion_price tell it)."
     budget = _client(label, teacher).budget
     each = budget.cost(asked, answered)
     most = f"{head}they cost up to about {each * questions:,.2f} dollars, and nothing where they are in the cache; "
