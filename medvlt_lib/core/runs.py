@@ -122,7 +122,9 @@ def open_run(
             )
     elif folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} holds files but no manifest.json, so it is no run; choose another --run.")
-    merged = {**manifest.get("overrides", {}), **(overrides or {})}
+    given, earlier = overrides or {}, manifest.get("overrides", {})
+    within = {key for key in earlier if any(key.startswith(f"{other}.") for other in given)}  # of what is replaced now
+    merged = {**{key: value for key, value in earlier.items() if key not in within}, **given}
     fresh = profile or (name if name in profile_names() else "tiny")
     resolved = load_profile(manifest["profile"]["profile"] if manifest else fresh, merged)
     paths = {**manifest.get("inputs", {}), **_stage_paths(inputs or [])}

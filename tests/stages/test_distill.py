@@ -393,6 +393,20 @@ def test_a_teacher_without_url_beside_a_served_model_and_a_name_that_is_no_folde
         load_profile("tiny", {"distill.teachers": {"../a": {"name": "m"}}})
 
 
+def test_one_key_of_a_teacher_can_be_changed_and_all_be_replaced(url):
+    """As --set gives them, as text, and from one command to the next."""
+    run = run_with(f"{{mine: {{name: m, url: '{url}', asks: text}}}}")
+    changed = {"distill.teachers.mine.max_cost": "100", "distill.teachers.mine.prompt_price": "2.5"}
+    changed["distill.teachers.mine.completion_price"] = "10"
+    raised = open_run("tiny", "run", changed)
+    mine = raised.profile.distill.teachers["mine"]
+    assert (mine.url, mine.max_cost, mine.prompt_price) == (url, 100.0, 2.5)
+    distill.run(raised)
+    assert open_run("tiny", "run").profile.distill.teachers["mine"].max_cost == 100.0
+    other = open_run("tiny", "run", {"distill.teachers": "{own: {name: phantom:own}}"})
+    assert list(other.profile.distill.teachers) == ["own"] and run.profile.distill.teachers["mine"].max_cost is None
+
+
 def test_without_a_teacher_a_sentence_names_one(url):
     with pytest.raises(
         UserError, match=r"distill.teachers names no teacher, and published chains of thought need none"
