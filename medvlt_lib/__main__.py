@@ -176,9 +176,10 @@ def sft(
 ) -> None:
     """03: fine-tune on the teacher's chains of thought.
 
-    Needs 01 (with sft.data=kept also 02, with sft.data=distilled 02b). Writes a checkpoint and log.jsonl to
+    Needs 01 (also 02 with sft.data=kept, 02b with sft.data=distilled). Writes a checkpoint and log.jsonl to
     runs/RUN/03_sft/ARM. Interrupted, it continues from its last checkpoint (every sft.save_every steps); Ctrl-C and
-    SIGTERM save one before they stop it.
+    SIGTERM save one before they stop it. Every sft.validate_every steps it answers validation questions, from which
+    checkpoint/ is chosen as in grpo. sft.target=answer_only learns the answers without the thinking.
     Example: medvlt sft --arm sft_image --set sft.epochs=1
     """
     from medvlt_lib.stages.sft import run as work
