@@ -162,7 +162,7 @@ def summary(counts: Counter[str]) -> dict[str, Any]:
 
 def table(metrics: dict[str, Any]) -> list[tuple[str, ...]]:
     """What was kept of each set, head first."""
-    rows = [("questions", "asked", "with a chain of thought", "chains of thought")]
+    rows: list[tuple[str, ...]] = [("questions", "asked", "with a chain of thought", "chains of thought")]
     for kind in [k for k in ("text", "image") if f"questions_{k}" in metrics]:
         rows.append((kind, *(str(metrics[f"{n}_{kind}"]) for n in ("questions", "with_trace", "traces"))))
     return rows
