@@ -139,6 +139,32 @@ def _show_filtering(folder: Path, metrics: dict[str, Any]) -> None:
 
 
 @app.command()
+def distill(
+    profile: ProfileName = None,
+    run: RunName = None,
+    set_: Settings = None,
+    redo: Redo = None,
+    inputs: Inputs = None,
+    ray: Ray = None,
+) -> None:
+    """02b: ask teachers for chains of thought about the training questions; keep those whose answer is right.
+
+    Needs 01. Writes traces_text and traces_image.parquet to runs/RUN/02b_distill, with every answer and why it was
+    rejected; medvlt sft --set sft.data=distilled trains on them. Interrupted, or stopped by a cap, it continues.
+    distill.teachers names teachers: phantom:own, a model at an OpenAI-compatible server (url), or one that is loaded.
+    What a server may cost is shown before it is asked, and max_cost caps it.
+    Published chains of thought need no teacher: medvlt data reads hub: sets that bring them, and sft trains on them.
+    Example: medvlt distill --set distill.teachers='{mine: {name: MODEL, url: https://HOST/v1}}'
+    """
+    from medvlt_lib.stages import distill as stage
+
+    opened = _open(profile, run, set_, redo, inputs)
+    metrics = stage.run(opened, ray)
+    show_table(f"{opened.folder}/02b_distill", stage.table(metrics))
+    show_table("answers by teacher", stage.teacher_table(metrics))
+
+
+@app.command()
 def sft(
     profile: ProfileName = None,
     run: RunName = None,
@@ -151,10 +177,10 @@ def sft(
 ) -> None:
     """03: fine-tune on the teacher's chains of thought.
 
-    Needs 01 (with sft.data=kept also 02). Writes a checkpoint and log.jsonl to runs/RUN/03_sft/ARM. Interrupted, it
-    continues from its last checkpoint (every sft.save_every steps); Ctrl-C and SIGTERM save one before they stop it.
-    Every sft.validate_every steps it answers validation questions, from which checkpoint/ is chosen as in grpo.
-    sft.target=answer_only learns the answers without the thinking.
+    Needs 01 (also 02 with sft.data=kept, 02b with sft.data=distilled). Writes a checkpoint and log.jsonl to
+    runs/RUN/03_sft/ARM. Interrupted, it continues from its last checkpoint (every sft.save_every steps); Ctrl-C and
+    SIGTERM save one before they stop it. Every sft.validate_every steps it answers validation questions, from which
+    checkpoint/ is chosen as in grpo. sft.target=answer_only learns the answers without the thinking.
     Example: medvlt sft --arm sft_image --set sft.epochs=1
     """
     from medvlt_lib.stages.sft import run as work

@@ -30,6 +30,7 @@ def impossible(p: Any) -> Iterator[str]:
             "filtering.grader and eval.grader must be grpo.reward's paper, or tolerant, "
             "so that filter, reward and evaluation fit together"
         )
+    yield from _teachers_that_cannot(p)
     if p.engine.kind == "openai" and p.engine.url is None:
         yield "engine.kind is openai without engine.url; give the server's address, ending in /v1"
 
@@ -109,3 +110,21 @@ def _caps_without_prices(p: Any) -> Iterator[str]:
             "data.endpoint_max_cost needs data.endpoint_prompt_price and data.endpoint_completion_price, "
             "dollars a million tokens; set both"
         )
+    for label, teacher in p.distill.teachers.items():
+        if teacher.max_cost is not None and min(teacher.prompt_price, teacher.completion_price) == 0:
+            yield (
+                f"distill.teachers.{label}.max_cost needs its prompt_price and completion_price, dollars a million "
+                "tokens; set both"
+            )
+
+
+def _teachers_that_cannot(p: Any) -> Iterator[str]:
+    """Teachers whose answers nobody can read, or that nothing can load."""
+    for label, teacher in p.distill.teachers.items():
+        if teacher.prompt == "boxed" and teacher.grader != "tolerant":
+            yield (
+                f"distill.teachers.{label} is asked for answers in a box, which the grader {teacher.grader} does not "
+                "read; set its grader tolerant, or its prompt medvlthinker"
+            )
+        if teacher.url is None and p.engine.kind == "openai" and not teacher.name.startswith("phantom:"):
+            yield f"distill.teachers.{label} has no url, and engine.kind openai loads no model; give its server's url"

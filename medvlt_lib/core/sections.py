@@ -136,6 +136,43 @@ class Filtering(Section):
     seed: int = 42
 
 
+class Teacher(Section):
+    """Who writes chains of thought. `name`: phantom:own, phantom:foreign or phantom:terse, the teacher of the embedded
+    world (medvlt_lib/phantom/teacher.py); with `url`, a model of that OpenAI-compatible server, whose key is in the
+    environment variable `key`, with prices and a cap as in EngineSettings; else a model that the engine loads as it
+    loads model.name. `asks`: about which of the training sets.
+
+    `samples` answers to every question. The defaults are those with which MedVLThinker asked GPT-4o about PMC-VQA;
+    DeepSeek-R1 was asked about the questions of m23k (m1, arXiv 2504.00869) with prompt boxed, 1 sample, temperature 0
+    and 8000 tokens. `grader`: an answer in a box is read by `tolerant` alone."""
+
+    name: str
+    url: str | None = None
+    key: str = "OPENAI_API_KEY"
+    asks: Literal["text", "image", "both"] = "both"
+    prompt: Literal["medvlthinker", "boxed"] = "medvlthinker"
+    samples: int = Field(3, ge=1)
+    temperature: float = Field(1.0, ge=0)
+    max_new_tokens: int = Field(4096, ge=1)
+    grader: GraderName = "published"
+    concurrency: int = Field(8, ge=1)
+    prompt_price: float = Field(0.0, ge=0)
+    completion_price: float = Field(0.0, ge=0)
+    max_cost: float | None = Field(None, gt=0)
+
+
+TeacherName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]  # a folder is named so
+
+
+class Distill(Section):
+    """`teachers` by names of your own. At most `keep` chains of thought are kept of a question: the first right one of
+    every teacher in turn, then the second, and so on."""
+
+    teachers: dict[TeacherName, Teacher] = Field(default_factory=dict)
+    keep: int = Field(1, ge=1)
+    seed: int = 42
+
+
 class Optimisation(Section):
     """What SFT and GRPO share. `max_steps` ends training early; `micro_batch` is rows a device and forward pass.
 
@@ -160,13 +197,14 @@ class Optimisation(Section):
 
 
 class Sft(Optimisation):
-    """`batch` counts sequences in one update over all devices; sequences over `max_length` tokens are refused.
-    `target`: what the loss falls on, the chain of thought with the answer, or the answer alone (MedVLM-R1's baseline).
-    """
+    """`batch` counts sequences in one update over all devices; sequences over `max_length` tokens are refused. `data`:
+    the training questions with the chains of thought that they came with, those that filtering kept, or the chains of
+    thought that `medvlt distill` wrote. `target`: what the loss falls on, the chain of thought with the answer, or the
+    answer alone (MedVLM-R1's baseline)."""
 
     batch: int = Field(16, ge=1)
     max_length: int = Field(32768, ge=16)
-    data: Literal["train", "kept"] = "train"
+    data: Literal["train", "kept", "distilled"] = "train"
     target: Literal["full", "answer_only"] = "full"
 
 
