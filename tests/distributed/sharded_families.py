@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, FullyShardedDataParallelPlugin
 from accelerate.utils import gather_object
 from torch.distributed.fsdp import FSDPModule
 
@@ -17,6 +17,11 @@ from medvlt_lib.phantom.questions import make_questions
 from medvlt_lib.tiny.architecture import build_tiny_processor, tiny_config
 from medvlt_lib.training.sft_trainer import Collator
 from tests.distributed.fsdp_on_cpu import own_tensors, take_cpus_for_gpus
+
+LAYERS = {
+    "Qwen2-VL": ("Qwen2VLDecoderLayer", "Qwen2VLVisionBlock"),
+    "Qwen2.5-VL": ("Qwen2_5_VLDecoderLayer", "Qwen2_5_VLVisionBlock"),
+}
 
 
 def random_model(family: str, tied: bool, tokenizer):
@@ -64,6 +69,8 @@ def compare(family: str, tied: bool, collator: Collator, accelerator: Accelerato
     gradients = {name: p.grad.clone() for name, p in reference.named_parameters()}
 
     model = random_model(family, tied, collator.processor.tokenizer)
+    layers = [name for name, module in model.named_modules() if type(module).__name__ in LAYERS[family]]
+    accelerator.state.fsdp_plugin = FullyShardedDataParallelPlugin()  # a used one knows the classes of its model only
     if rank:  # only the first process has weights
         with torch.no_grad():
             for parameter in model.parameters():
@@ -79,6 +86,7 @@ def compare(family: str, tied: bool, collator: Collator, accelerator: Accelerato
     stepped = {name: whole(p.detach()) for name, p in model.named_parameters()}
     accelerator._models.clear()  # accelerate prepares one FSDP model a program
     return {
+        "layers": layers,
         "wrapped": [name for name, module in model.named_modules() if isinstance(module, FSDPModule)],
         "finite": gather_object([finite]),
         "loss": [mean, expected.item()],
@@ -96,7 +104,7 @@ def main() -> None:
     collator = Collator(processor, questions, "medvlthinker", 512)
     found = {
         f"{family}, {'tied' if tied else 'untied'}": compare(family, tied, collator, accelerator)
-        for family in ("Qwen2-VL", "Qwen2.5-VL")
+        for family in LAYERS
         for tied in (True, False)
     }
     if accelerator.is_main_process:

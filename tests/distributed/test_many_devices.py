@@ -11,6 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 from medvlt_lib.core.files import read_json
+from medvlt_lib.models.loading import load_model
 from tests.distributed.launching import killed_after_a_checkpoint, launch_command, pasted
 from tests.pipeline.conftest import medvlt, settings
 
@@ -23,6 +24,7 @@ WAYS = {
     "fsdp": {"launch.strategy": "fsdp", "launch.devices": 2, "grpo.sampler": "trl-vllm-server"},
     "machines": {"launch.strategy": "ddp", "launch.devices": 2, "launch.machines": 2},
 }
+CHECKPOINTED = {"sft.gradient_checkpointing": "true"}  # less memory and the same numbers; DDP looks for unused weights
 
 
 def run_with(folder: Path, name: str, profile: str = "tiny", **changes) -> Path:
@@ -44,8 +46,9 @@ def learnt(run: Path, arm: str) -> tuple[list[dict], dict]:
     """An arm's logged steps and its weights."""
     folder = run / "03_sft" / arm
     rows = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
-    [weights] = (folder / "checkpoint").glob("*model.safetensors")
-    return [row for row in rows if "loss" in row], load_file(weights)
+    adapter = folder / "checkpoint/adapter_model.safetensors"
+    weights = load_file(adapter) if adapter.exists() else load_model(folder / "checkpoint").state_dict()
+    return [row for row in rows if "loss" in row], weights
 
 
 def assert_same(run: Path, truth: Path, arm: str) -> None:
@@ -91,7 +94,7 @@ def test_two_processes_take_the_steps_of_one_and_go_on_after_a_kill(one):
 def test_sharded_weights_learn_what_whole_ones_do_and_go_on_after_a_kill(one, arm, tmp_path):
     """accelerate's FSDP2, from assets/launch/fsdp.yaml; the weights come from the first process alone."""
     name = f"fsdp_{arm}"
-    run = run_with(one, name, **WAYS["fsdp"])
+    run = run_with(one, name, **WAYS["fsdp"], **(CHECKPOINTED if arm == "sft_image" else {}))
     launch = launch_command(printed(one, name, arm)).replace("-m medvlt_lib", str(HERE / "fsdp_on_cpu.py"))
     launch = f"export SEEN={tmp_path} PYTHONPATH={HERE.parents[1]}; {launch.strip()}"
     if arm == "sft_image":
@@ -108,7 +111,7 @@ def test_sharded_weights_learn_what_whole_ones_do_and_go_on_after_a_kill(one, ar
 
 def test_a_batch_job_trains_on_the_machines_that_slurm_gives(one, tmp_path):
     """The printed sbatch command, read by bash: one task of srun a machine, both of them here."""
-    run = run_with(one, "machines", **WAYS["machines"])
+    run = run_with(one, "machines", **WAYS["machines"], **CHECKPOINTED)
     [submit] = [line for line in printed(one, "machines", "sft_text").splitlines() if line.startswith("    sbatch")]
     stand_ins = {
         "sbatch": 'shift 2; SLURM_JOB_NODELIST="here,there" exec bash "$@"',
@@ -159,10 +162,9 @@ def test_accelerate_shards_the_layers_of_both_families(tmp_path):
     found = read_json(tmp_path / "found.json")
     assert len(found) == 4
     for name, model in found.items():
-        layers = {n for n in model["wrapped"] if ".layers." in n or ".blocks." in n}
-        assert layers == {f"model.language_model.layers.{i}" for i in range(2)} | {
-            f"model.visual.blocks.{i}" for i in range(2)
-        }, name
+        parts = {name.rpartition(".")[0] for name in model["layers"]}
+        assert parts == {"model.language_model.layers", "model.visual.blocks"}, name
+        assert model["layers"] == [n for n in model["wrapped"] if ".layers." in n or ".blocks." in n], name
         assert model["finite"] == [True, True], name
         assert model["loss"][0] == pytest.approx(model["loss"][1], abs=1e-5), name
         assert model["gradients"] < 1e-4 and model["weights"] < 1e-5, name
