@@ -5,10 +5,10 @@
 Every run trains the profile `tiny` by its own SFT settings on 400 questions of the profile's five families, whose
 chains of thought the phantom teacher wrote in one style: `own` (as the model was raised), `foreign` (the same truth in
 another order and wording), `terse` (the answer alone). In the noisy runs one step of the trace is wrong in 40 % of the
-questions; labels are right in all. Accuracy is greedy, macro over families, on 400 held-out test questions, with paired
-95 % intervals against the base model and against clean `own` of the same seed. Answers may be 320 tokens long. Steps
-are checked by medvlt_lib/phantom/rationale.py, which reads both wordings. A run that is in --out already is not done
-again. About two minutes a run on one core.
+questions; labels are right in all. `foreign, long` trains for six epochs instead of two. Accuracy is greedy, macro over
+families, on 400 held-out test questions, with paired 95 % intervals against the base model and against clean `own` of
+the same seeds. Answers may be 320 tokens long. Steps are checked by medvlt_lib/phantom/rationale.py, which reads both
+wordings. A run that is in --out already is not done again. About two minutes a run on one core.
 """
 
 from __future__ import annotations
@@ -29,12 +29,16 @@ from medvlt_lib.core.stats import macro
 from medvlt_lib.grading.grade import grade
 from medvlt_lib.models.loading import load_policy, profile_processor
 from medvlt_lib.phantom.questions import make_questions
+from medvlt_lib.phantom.rationale import SENTENCE_END
 from medvlt_lib.phantom.teacher import STYLES, as_own
 from medvlt_lib.rollout.engine import Sampling, prompts_of
 from medvlt_lib.rollout.transformers_engine import TransformersEngine
 from medvlt_lib.training.sft_trainer import make_trainer
 
-NOISE = {"clean": 0.0, "noisy": 0.4}
+ARMS = {  # style, share of noisy traces, epochs
+    **{f"{style}, {name}": (style, share, 2) for style in STYLES for name, share in (("clean", 0.0), ("noisy", 0.4))},
+    "foreign, long": ("foreign", 0.0, 6),
+}
 SEEDS = (0, 1, 2)
 CURVE = 10  # steps between two looks at the validation questions
 
@@ -50,8 +54,8 @@ def answers(model, processor, questions: list[Question]) -> list[Completion]:
 
 def written_in(text: str) -> str:
     """The style of an answer: its thinking has sentences in the foreign wording, or steps of the own one, or none."""
-    thinking = text.partition("</think>")[0].replace("<think>", "").strip()
-    sentences = [s.strip(" .") for s in thinking.split(". ") if s.strip(" .")]
+    thinking = text.partition("</think>")[0].replace("<think>", "")
+    sentences = [sentence.strip() for sentence in SENTENCE_END.split(thinking) if sentence.strip()]
     if any(as_own(sentence) != sentence for sentence in sentences):
         return "foreign"
     return "own" if len(sentences) > 1 else "terse"
@@ -62,20 +66,19 @@ def figures(found: list[Completion], questions: list[Question]) -> dict:
     texts, strata = [c.text for c in found], [q.group for q in questions]
     correct, whole = right(texts, questions), np.array([c.finish_reason == "stop" for c in found])
     styles = [written_in(text) for text in texts]
+    formed = [grade(text, question).well_formed for text, question in zip(texts, questions, strict=True)]
     return {
         "accuracy": round(macro(correct, strata), 4),
         "accuracy_untruncated": round(float(correct[whole].mean()), 4) if whole.any() else None,
         "truncated": round(1 - float(whole.mean()), 4),
-        "well_formed": round(
-            float(np.mean([grade(t, q).well_formed for t, q in zip(texts, questions, strict=True)])), 4
-        ),
+        "well_formed": round(float(np.mean(formed)), 4),
         "tokens_an_answer": round(float(np.mean([c.tokens for c in found])), 1),
         "styles": {style: round(styles.count(style) / len(styles), 4) for style in STYLES},
         **step_figures(texts, questions),
     }
 
 
-def run(style: str, noise: float, seed: int, test: list[Question], validation: list[Question]) -> dict:
+def run(style: str, noise: float, epochs: int, seed: int, test: list[Question], validation: list[Question]) -> dict:
     """Train once; its figures on the test questions, and a curve on the validation questions."""
     from transformers import PrinterCallback, ProgressCallback, TrainerCallback
 
@@ -88,7 +91,7 @@ def run(style: str, noise: float, seed: int, test: list[Question], validation: l
                 keys = ("accuracy", "well_formed", "styles", "true_steps", "right_by_true_steps")
                 self.rows = [*self.rows, {"step": state.global_step, **{key: shown[key] for key in keys}}]
 
-    profile = load_profile("tiny", {"sft.seed": seed, "sft.save_every": 10_000})
+    profile = load_profile("tiny", {"sft.seed": seed, "sft.save_every": 10_000, "sft.epochs": epochs})
     processor, model, curve = profile_processor(profile), load_policy(profile, trainable=True), Curve()
     questions = make_questions(FAMILIES, "train", 400, seed=2000 + seed, trace_noise=noise, trace_style=style)
     tokens = [len(processor.tokenizer(q.reasoning).input_ids) for q in questions]
@@ -102,35 +105,40 @@ def run(style: str, noise: float, seed: int, test: list[Question], validation: l
     found = answers(model, processor, test)
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     return {
-        "minutes": round(minutes, 1), "steps": trainer.state.global_step, "tokens_a_trace": round(np.mean(tokens), 1),
+        "minutes": round(minutes, 1), "steps": trainer.state.global_step,
+        "tokens_a_trace": round(float(np.mean(tokens)), 1),
         "first_loss": losses[0], "last_loss": losses[-1], **figures(found, test), "curve": curve.rows,
-        "answers": [int(x) for x in right([c.text for c in found], test)],
+        "answers": "".join(str(int(x)) for x in right([c.text for c in found], test)),
     }  # fmt: skip
+
+
+def as_numbers(answers: str) -> list[int]:
+    """A run's answers to the test questions, 1 for right and 0 for wrong."""
+    return [int(answer) for answer in answers]
 
 
 def summary(runs: dict[str, dict], base: np.ndarray, test: list[Question]) -> dict:
     """By style and noise, over the seeds: means, and paired differences to the base and to clean `own`."""
     found: dict[str, dict] = {}
-    for style in STYLES:
-        for noise in NOISE:
-            own = [(seed, runs[f"{style} {noise} {seed}"]) for seed in SEEDS if f"{style} {noise} {seed}" in runs]
-            if not own:
-                continue
-            keys = (
-                "accuracy", "accuracy_untruncated", "truncated", "well_formed", "tokens_a_trace", "tokens_an_answer",
-                "true_steps", "right_by_true_steps",
-            )  # fmt: skip
-            mean = np.mean([run["answers"] for _, run in own], axis=0)
-            row = {
-                "seeds": len(own),
-                **{key: round(float(np.mean([run[key] for _, run in own])), 4) for key in keys},
-                "accuracies": [run["accuracy"] for _, run in own],
-                "against_base": compared(base, mean, test),
-            }
-            plain = [runs[f"own clean {seed}"]["answers"] for seed, _ in own if f"own clean {seed}" in runs]
-            if (style, noise) != ("own", "clean") and len(plain) == len(own):
-                row["against_own_clean"] = compared(np.mean(plain, axis=0), mean, test)
-            found[f"{style}, {noise}"] = row
+    for name in ARMS:
+        own = [(seed, runs[f"{name}, {seed}"]) for seed in SEEDS if f"{name}, {seed}" in runs]
+        if not own:
+            continue
+        keys = (
+            "accuracy", "accuracy_untruncated", "truncated", "well_formed", "tokens_a_trace", "tokens_an_answer",
+            "true_steps", "right_by_true_steps",
+        )  # fmt: skip
+        mean = np.mean([as_numbers(run["answers"]) for _, run in own], axis=0)
+        row = {
+            "seeds": len(own),
+            **{key: round(float(np.mean([run[key] for _, run in own])), 4) for key in keys},
+            "accuracies": [run["accuracy"] for _, run in own],
+            "against_base": compared(base, mean, test),
+        }
+        plain = [as_numbers(runs[key]["answers"]) for seed, _ in own if (key := f"own, clean, {seed}") in runs]
+        if name != "own, clean" and len(plain) == len(own):
+            row["against_own_clean"] = compared(np.mean(plain, axis=0), mean, test)
+        found[name] = row
     return found
 
 
@@ -147,18 +155,17 @@ def main() -> None:
     base = right([c.text for c in at_start], test)
     first = {"step": 0, **figures(answers(model, processor, validation), validation)}
     for seed in SEEDS:
-        for style in STYLES:
-            for noise, share in NOISE.items():
-                key = f"{style} {noise} {seed}"
-                if key in runs:
-                    continue
-                runs[key] = run(style, share, seed, test, validation)
-                print(key, {k: v for k, v in runs[key].items() if k not in ("curve", "answers")}, flush=True)
-                save(
-                    given.out, ("torch", "transformers", "trl"), f"{torch.get_num_threads()} threads",
-                    base=figures(at_start, test), validation_at_start=first,
-                    summary=summary(runs, base, test), runs=runs,
-                )  # fmt: skip
+        for name, (style, share, epochs) in ARMS.items():
+            key = f"{name}, {seed}"
+            if key in runs:
+                continue
+            runs[key] = run(style, share, epochs, seed, test, validation)
+            print(key, {k: v for k, v in runs[key].items() if k not in ("curve", "answers", "styles")}, flush=True)
+            save(
+                given.out, ("torch", "transformers", "trl"), f"{torch.get_num_threads()} threads",
+                base=figures(at_start, test), validation_at_start=first,
+                summary=summary(runs, base, test), runs=runs,
+            )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from medvlt_lib.core.terminal import (
 )
 from medvlt_lib.course.commands import course, reference, table
 from medvlt_lib.tiny.commands import app as phantom
+from medvlt_lib.tools.answer_commands import compare, scores
 from medvlt_lib.tools.commands import doctor, export_data, grade, import_, plan
 
 if TYPE_CHECKING:
@@ -152,6 +153,8 @@ def sft(
 
     Needs 01 (with sft.data=kept also 02). Writes a checkpoint and log.jsonl to runs/RUN/03_sft/ARM. Interrupted, it
     continues from its last checkpoint (every sft.save_every steps); Ctrl-C and SIGTERM save one before they stop it.
+    Every sft.validate_every steps it answers validation questions, from which checkpoint/ is chosen as in grpo.
+    sft.target=answer_only learns the answers without the thinking.
     Example: medvlt sft --arm sft_image --set sft.epochs=1
     """
     from medvlt_lib.stages.sft import run as work
@@ -237,12 +240,14 @@ def report(profile: ProfileName = None, run: RunName = None, set_: Settings = No
     print(f"report: {opened.folder}/06_analysis/report.html")
 
 
+app.command()(compare)
 app.command()(course)
 app.command()(doctor)
 app.command("export-data")(export_data)
 app.command()(grade)
 app.command("import")(import_)
 app.command()(plan)
+app.command()(scores)
 app.command()(table)
 app.command()(reference)
 app.add_typer(phantom, name="phantom")
