@@ -41,7 +41,8 @@ def how_to_launch(run_: Run, arguments: list[str]) -> str | None:
 def refuse_mixed(profile: Profile, questions: StoredQuestions, path: Path) -> None:
     """Raises UserError where weights are spread and some questions have pictures, others none.
 
-    A device whose rows have no picture leaves the vision tower out, and the others would wait for its part for ever.
+    A device whose rows have no picture leaves the vision tower out, and never sends its part of it to the others: they
+    wait for ever, or break off (two CPU processes did).
     """
     if profile.launch.strategy in ("fsdp", "zero3") and len(questions.modalities()) > 1:
         raise UserError(
