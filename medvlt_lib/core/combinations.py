@@ -67,15 +67,20 @@ def _impossible_places(p: Any) -> Iterator[str]:
     devices, strategy, sampler = p.launch.devices, p.launch.strategy, p.grpo.sampler
     if devices > 1 and strategy == "single":
         yield f"launch.devices is {devices} with launch.strategy single; choose ddp, fsdp or zero3"
+    if devices % p.launch.machines:
+        yield (
+            f"launch.devices {devices} cannot be shared evenly by launch.machines {p.launch.machines}; "
+            "devices counts those of all machines together"
+        )
     if p.model.quantization != "none" and p.model.lora is None:
         yield (
             "model.quantization is nf4 without model.lora, and 4-bit weights cannot be trained; "
             "set model.lora or quantization none"
         )
-    if p.model.quantization != "none" and strategy != "single":
+    if p.model.quantization != "none" and strategy in ("fsdp", "zero3"):
         yield (
-            f"model.quantization is nf4 with launch.strategy {strategy}, and 4-bit weights train on one device; "
-            "set launch.strategy single, or model.quantization none"
+            f"model.quantization is nf4 with launch.strategy {strategy}, which cannot spread packed 4-bit weights; "
+            "set launch.strategy ddp, where every device holds all of them, or model.quantization none"
         )
     if sampler == "engine" and strategy in ("fsdp", "zero3"):
         yield (

@@ -42,7 +42,7 @@ BOUNDS = frozenset(
         "sft.gradient_checkpointing", "sft.save_every", "sft.max_length",
         "grpo.sampler_memory",
         "grpo.micro_batch", "grpo.gradient_checkpointing", "grpo.save_every", "grpo.max_prompt_length",
-        "launch.tracker",
+        "launch.machines", "launch.tracker",
     }
 )  # fmt: skip
 

@@ -271,10 +271,12 @@ class Eval(Section):
 
 
 class Launch(Section):
-    """`devices`: processes that train together. `strategy`: where the weights lie; `single` is one device, with `ddp`
-    every device holds all of them, `fsdp` and `zero3` spread them over the devices. `tracker`: where SFT and GRPO
-    report their log besides log.jsonl; each needs the package of its name."""
+    """`devices`: processes that train together, `machines`: on how many machines they are, the same number on each.
+    `strategy`: where the weights lie; `single` is one device, with `ddp` every device holds all of them, `fsdp` and
+    `zero3` spread them over the devices. `tracker`: where SFT and GRPO report their log besides log.jsonl; each needs
+    the package of its name."""
 
     devices: int = Field(1, ge=1)
+    machines: int = Field(1, ge=1)
     strategy: Literal["single", "ddp", "fsdp", "zero3"] = "single"
     tracker: Literal["none", "tensorboard", "trackio", "wandb"] = "none"

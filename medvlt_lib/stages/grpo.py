@@ -13,6 +13,7 @@ from medvlt_lib.core.runs import Run
 from medvlt_lib.models.loading import load_policy, profile_processor, weights_id
 from medvlt_lib.stages.arms import arm_inputs
 from medvlt_lib.training.grpo_trainer import make_trainer
+from medvlt_lib.training.launch import refuse_mixed
 from medvlt_lib.training.rewarding import scorable
 from medvlt_lib.training.rollouts import gather_samples
 from medvlt_lib.training.stored_questions import StoredQuestions
@@ -66,6 +67,7 @@ def train(
             f"{inputs['data']} holds {len(questions)} questions, one step needs grpo.prompts = {g.prompts}; "
             "lower it or add questions."
         )
+    refuse_mixed(profile, questions, inputs["data"])
     # Step 2: the model and TRL's trainer, with our rollouts.
     processor = profile_processor(profile)
     model = load_policy(profile, inputs.get("init"), True, g.seed)

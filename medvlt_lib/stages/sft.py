@@ -17,6 +17,7 @@ from medvlt_lib.core.records import iterate_questions
 from medvlt_lib.core.runs import Run
 from medvlt_lib.models.loading import load_policy, profile_processor, weights_id
 from medvlt_lib.stages.arms import arm_inputs
+from medvlt_lib.training.launch import refuse_mixed
 from medvlt_lib.training.sft_trainer import make_trainer
 from medvlt_lib.training.stored_questions import StoredQuestions
 from medvlt_lib.training.trackers import refuse_missing_tracker
@@ -69,6 +70,7 @@ def train(
             f"{inputs['data']} holds {len(questions)} questions to learn from, one step needs "
             f"sft.batch = {profile.sft.batch}; lower it or add questions."
         )
+    refuse_mixed(profile, questions, inputs["data"])
     # Step 2: the model and TRL's trainer.
     processor = profile_processor(profile)
     model = load_policy(profile, inputs.get("init"), True, profile.sft.seed)
