@@ -24,7 +24,7 @@ from medvlt_lib.core.terminal import (
 )
 from medvlt_lib.course.commands import course, reference, table
 from medvlt_lib.tiny.commands import app as phantom
-from medvlt_lib.tools.commands import doctor, export_data, grade, import_, plan
+from medvlt_lib.tools.commands import doctor, export, export_data, grade, import_, plan
 
 if TYPE_CHECKING:
     from medvlt_lib.core.runs import Run
@@ -239,6 +239,7 @@ def report(profile: ProfileName = None, run: RunName = None, set_: Settings = No
 
 app.command()(course)
 app.command()(doctor)
+app.command()(export)
 app.command("export-data")(export_data)
 app.command()(grade)
 app.command("import")(import_)
