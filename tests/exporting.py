@@ -41,8 +41,8 @@ def checkpoint_of(run: Run) -> Path:
 
 
 def exported(run: Run, out: Path) -> dict:
-    """Exports the arm of a run as one merged model. Returns its provenance, with the answers that it was measured by, as
-    tokens: `own`, of the arm as it was trained, and `export`, of the exported model; both by this library, in float32.
+    """Exports the arm of a run as one merged model. Returns its provenance, with the answers that it was measured by:
+    `own`, of the arm as it was trained, and `export`, of the exported model; both by this library, in float32.
     """
     recorded = []
 

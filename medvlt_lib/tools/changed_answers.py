@@ -61,12 +61,13 @@ def measured_change(profile: Profile, checkpoint: Path, exported: Path, test: Pa
 def in_words(change: dict[str, Any]) -> str:
     """One paragraph for the model card."""
     c = change
+    mean, largest = f"{c['mean_logprob_difference']:.4f}", f"{c['largest_logprob_difference']:.3f}"
     return (
         f"The arm as it was trained and the exported weights answered {c['questions']} test questions "
         f"({c['with_pictures']} with pictures), greedily, computing in {c['computed_in']}. {c['same_text']} answers "
         f"are the same token by token, {c['same_letter']} choose the same option; {c['right_before']} were right "
         f"before, {c['right_after']} are now. The log-probability of a token of the arm's own answers ({c['tokens']} "
-        f"tokens) differs by {c['mean_logprob_difference']:.4f} in the mean and {c['largest_logprob_difference']:.3f} at most."
+        f"tokens) differs by {mean} in the mean and {largest} at most."
     )
 
 
