@@ -45,11 +45,11 @@ def test_vllm_gives_the_same_answers(arm, tmp_path):
     assert LEAST[run.folder.name] <= same(there, made["own"]) == made["change"]["same_text"]
     if run.folder.name == "full":
         rounded = outside(ON_VLLM, folder, prompts, tmp_path / "rounded.json", "auto")["answers"]
-        assert 75 <= same(rounded, made["own"])
+        assert same(rounded, made["own"]) >= 75
 
 
 def test_auto_processor_and_plain_transformers_give_the_same_answers(arm, tmp_path):
-    run, folder, made, prompts = arm
+    _, folder, made, prompts = arm
     found = outside(ELSEWHERE, folder, prompts, tmp_path / "answers.json")
     assert found["processor"] == "Qwen2_5_VLProcessor" and found["answers"] == made["export"]
 
@@ -58,16 +58,14 @@ def test_the_card_s_own_code_runs(arm, tmp_path):
     """As it stands there: plain transformers for a merged model, PEFT for an adapter."""
     run, folder, _, prompts = arm
     folders = [folder]
-    if run.profile.model.lora is not None and run.folder.name != "full":
+    if run.profile.model.lora is not None:
         export_model(run, ARM, tmp_path / "adapter", "adapter")
         folders.append(tmp_path / "adapter")
     for one in folders:
         code = (one / "README.md").read_text().split("```python\n")[1].split("```")[0]
         assert ("PeftModel" in code) == (one != folder)
-        forbid = 'import sys; sys.modules["medvlt_lib"] = None\n'
-        done = subprocess.run(
-            [sys.executable, "-c", forbid + code], cwd=one, capture_output=True, text=True, timeout=300
-        )
+        command = [sys.executable, "-c", f'import sys; sys.modules["medvlt_lib"] = None\n{code}']
+        done = subprocess.run(command, cwd=one, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr[-3000:]
         assert "<answer>" in done.stdout
     if run.folder.name == "lora":
