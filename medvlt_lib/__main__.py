@@ -25,7 +25,7 @@ from medvlt_lib.core.terminal import (
 from medvlt_lib.course.commands import course, reference, table
 from medvlt_lib.tiny.commands import app as phantom
 from medvlt_lib.tools.answer_commands import compare, scores
-from medvlt_lib.tools.commands import IMPORT_HELP, doctor, export_data, grade, import_, plan
+from medvlt_lib.tools.commands import IMPORT_HELP, doctor, export, export_data, grade, import_, plan
 
 if TYPE_CHECKING:
     from medvlt_lib.core.runs import Run
@@ -269,6 +269,7 @@ def report(profile: ProfileName = None, run: RunName = None, set_: Settings = No
 app.command()(compare)
 app.command()(course)
 app.command()(doctor)
+app.command()(export)
 app.command("export-data")(export_data)
 app.command()(grade)
 app.command("import", help=IMPORT_HELP)(import_)

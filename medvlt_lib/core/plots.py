@@ -146,7 +146,7 @@ def with_interval(points: Sequence[tuple[int, float, float, float]], height: str
 def accuracy(rows: Sequence[dict]) -> Figure:
     """Macro accuracy of the arms with 95 % intervals, and accuracy by data set.
 
-    `rows`: what medvlt_lib.stages.report.results returns.
+    `rows`: what medvlt_lib.core.results.results returns.
     """
     names = list(rows[0]["datasets"])
     figure = Figure(figsize=(3.6 + 1.5 * len(names), 3.6), layout="constrained")

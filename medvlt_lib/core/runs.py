@@ -144,6 +144,17 @@ def open_run(
     )
 
 
+def arm_stage(arm: str) -> str:
+    """'03' or '04', by an arm's last step."""
+    return "03" if arm.rpartition("-")[2].startswith("sft") else "04"
+
+
+def trained_in(run_: Run, arm: str) -> str:
+    """The stage, '03' or '04', whose folder holds a finished arm; where there is none, the one its name belongs to."""
+    found = [s for s in ("03", "04") if (run_.stage_folder(s, arm) / "metrics.json").exists()]
+    return found[0] if found else arm_stage(arm)
+
+
 def _read_manifest(path: Path) -> dict[str, Any]:
     manifest = read_json(path)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from medvlt_lib.core.files import read_json
+from medvlt_lib.core.results import table
 from medvlt_lib.core.tables import markdown_table
 from medvlt_lib.course.lesson import RESULTS
 from medvlt_lib.course.runner import notebooks
@@ -27,8 +28,6 @@ def _cell(record: dict | None) -> str:
 
 def arms_table() -> str:
     """The README's table of recorded accuracies per profile and arm (results/arms-PROFILE.json), as Markdown."""
-    from medvlt_lib.stages.report import table
-
     rows = []
     for path in sorted(RESULTS.glob("arms-*.json")):
         head, *arms = [row[:5] for row in table(read_json(path))]

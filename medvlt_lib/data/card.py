@@ -139,7 +139,8 @@ def _markdown(card: dict, sets: list[str], run_: Run) -> str:
         *([f"{card['tokens_note']}."] if card["tokens_note"] else []),
         _picture_rules(card, sets),
         *_cleaning(card["sources"]),
-        *_leakage(card["leakage"]),
+        "## Leakage",
+        *leakage_paragraphs(card["leakage"]),
         "## Samples",
         "![Sample questions](samples.png)",
     ]
@@ -192,12 +193,12 @@ def _cleaning(sources: dict) -> list[str]:
     return ["## Sources and cleaning", markdown_table(rows), *first]
 
 
-def _leakage(leakage: dict) -> list[str]:
+def leakage_paragraphs(leakage: dict) -> list[str]:
+    """Which training questions equal validation or test questions: a sentence and a table, for a card."""
     done = "were dropped from training" if leakage["dropped_from_training"] else "were left in"
     setting = str(leakage["dropped_from_training"]).lower()
     pairs = leakage["pairs"]
     return [
-        "## Leakage",
         "Training questions that equal a validation or a test question; ids in leaks.jsonl. "
         f"They {done} (data.drop_leaks is {setting}).",
         markdown_table([[key.replace("_", " ") for key in pairs[0]], *(row.values() for row in pairs)]),

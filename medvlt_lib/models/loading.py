@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -135,9 +136,7 @@ def load_policy(
     else:
         model = load_model(source, dtype, device, revision)
     if adapter:
-        from peft import PeftModel
-
-        model = PeftModel.from_pretrained(model, checkpoint, is_trainable=trainable)
+        model = load_adapter(model, checkpoint, trainable)
     elif m.lora is not None and trainable:
         import torch
         from peft import get_peft_model
@@ -171,6 +170,22 @@ def unwritten_model(source: str | Path, revision: str | None = None) -> PreTrain
     model.tie_weights()
     watch_cores(model)
     return model.eval()
+
+
+def load_adapter(model: PreTrainedModel, checkpoint: Path, trainable: bool = False) -> PeftModel:
+    """The model with a LoRA adapter on it. Raises UserError when the adapter is damaged or of another model: where
+    names differ, PEFT only warns, and the adapter would do nothing."""
+    from peft import PeftModel
+
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message="Found missing adapter keys")
+            return PeftModel.from_pretrained(model, checkpoint, is_trainable=trainable)
+    except Exception as error:  # torch, safetensors, json and PEFT each raise their own kind
+        raise UserError(
+            f"the adapter in {checkpoint} does not fit its base model ({first_line(error)}); "
+            "train it again, or choose another."
+        ) from error
 
 
 def is_adapter(checkpoint: Path) -> bool:

@@ -1,24 +1,13 @@
-"""The arms of the experiment, which files each is trained from, and where it was trained."""
+"""The arms of the experiment, and which files each is trained from."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from medvlt_lib.core.errors import UserError
-from medvlt_lib.core.runs import COMMANDS, STAGES, Run
+from medvlt_lib.core.runs import COMMANDS, STAGES, Run, arm_stage
 
 ARMS = ("base", "sft_text", "sft_image", "rl_text", "rl_image", "sft_text-rl_image", "rl_text-rl_image")
-
-
-def arm_stage(arm: str) -> str:
-    """'03' or '04', by an arm's last step."""
-    return "03" if arm.rpartition("-")[2].startswith("sft") else "04"
-
-
-def trained_in(run_: Run, arm: str) -> str:
-    """The stage, '03' or '04', whose folder holds a finished arm; where there is none, the one its name belongs to."""
-    found = [s for s in ("03", "04") if (run_.stage_folder(s, arm) / "metrics.json").exists()]
-    return found[0] if found else arm_stage(arm)
 
 
 def arm_inputs(run_: Run, stage: str, arm: str, which: str, data: Path | None, init: Path | None) -> dict[str, Path]:

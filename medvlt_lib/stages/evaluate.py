@@ -8,7 +8,7 @@ bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from medvlt_lib.core.config import Profile
@@ -16,7 +16,8 @@ from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.files import atomic_write, read_json, write_json
 from medvlt_lib.core.question_files import QuestionFiles
 from medvlt_lib.core.records import Completion, Question
-from medvlt_lib.core.runs import Run
+from medvlt_lib.core.results import interval_kinds, percent_span, questions_and_answers
+from medvlt_lib.core.runs import Run, trained_in
 from medvlt_lib.core.stage import finished_in, work_in
 from medvlt_lib.core.stats import WILSON, Interval, accuracy_interval, macro, macro_interval
 from medvlt_lib.core.tables import percent
@@ -26,7 +27,6 @@ from medvlt_lib.rollout.build import build_engine
 from medvlt_lib.rollout.cluster import Work, write_on_cluster
 from medvlt_lib.rollout.engine import Engine, Sampling, prompts_of
 from medvlt_lib.rollout.parts import missing, part_size, parts_of, rows_of, with_progress
-from medvlt_lib.stages.arms import trained_in
 
 PART = 128  # questions in one part
 
@@ -161,16 +161,6 @@ def _mean(values: Iterable[float]) -> float:
     return sum(values) / len(values)
 
 
-def paired(before: list[dict], after: list[dict]) -> dict:
-    """The macro difference of two arms with its paired interval. Raises UserError if they answered other questions."""
-    if [(r["id"], r["sample"]) for r in before] != [(r["id"], r["sample"]) for r in after]:
-        raise UserError("the two arms answered different questions; evaluate both on the same test set.")
-    difference = [int(a["correct"]) - int(b["correct"]) for a, b in zip(after, before, strict=True)]
-    strata, clusters = [r["dataset"] for r in after], [r["cluster"] for r in after]
-    low, high, kind = macro_interval(difference, strata, clusters, bounds=(-1, 1))
-    return {"difference": macro(difference, strata), "interval": (low, high), "interval_kind": kind}
-
-
 def table(scores: dict[str, dict]) -> list[tuple[str, ...]]:
     """What `run` returns as a table of text cells, header first."""
     cells = [("arm", "macro accuracy, %", "95 % interval", "well-formed, %")]
@@ -179,28 +169,7 @@ def table(scores: dict[str, dict]) -> list[tuple[str, ...]]:
     return cells
 
 
-def percent_span(interval: Sequence[float]) -> str:
-    """An interval in percent: `50.0 to 64.0`."""
-    return " to ".join(percent(end) for end in interval)
-
-
 def notes(scores: dict[str, dict]) -> str:
     """What stands below a table of scores: how much was answered, and which kind of interval each arm has."""
     first = next(iter(scores.values()))
     return f"{questions_and_answers(first)}; 95 % intervals: {interval_kinds(scores)}"
-
-
-def questions_and_answers(scores: dict) -> str:
-    """`400 test questions`, or where each was answered several times `10 test questions (40 answers)`."""
-    answers = "" if scores["answers"] == scores["questions"] else f" ({scores['answers']} answers)"
-    return f"{scores['questions']} test questions{answers}"
-
-
-def interval_kinds(results: dict[str, dict]) -> str:
-    """Which kind of interval the results have; where kinds differ, with the names of the results that have it."""
-    names: dict[str, list[str]] = {}
-    for name, result in results.items():
-        names.setdefault(result["interval_kind"], []).append(name)
-    if len(names) == 1:
-        return next(iter(names))
-    return "; ".join(f"{kind} ({', '.join(own)})" for kind, own in names.items())

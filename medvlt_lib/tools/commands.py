@@ -24,12 +24,46 @@ def export_data(
     Example: medvlt export-data --run qlora-3b --out kept
     """
     from medvlt_lib.core.runs import open_run
-    from medvlt_lib.tools import export
+    from medvlt_lib.tools.export import export_data as work
+    from medvlt_lib.tools.sharing import push as push_to_hub
 
-    sizes = export.export_data(open_run(None, run), out)
+    sizes = work(open_run(None, run), out)
     show_table(str(out), [("set", "questions"), *((name, str(size)) for name, size in sizes.items())])
     if push:
-        print(export.push(out, push))
+        print(push_to_hub(out, push, "dataset"))
+
+
+def export(
+    arm: Annotated[str, typer.Option(help="a trained arm: sft_text, rl_image, ...")],
+    out: Annotated[Path, typer.Option(help="folder to write; it must not hold anything yet")],
+    run: RunName = None,
+    form: Annotated[
+        str, typer.Option(help="merged: one bf16 model; adapter: the LoRA weights alone, beside the base's name")
+    ] = "merged",
+    push: Annotated[str | None, typer.Option(help="also upload to the Hub as this model, NAME/MODEL")] = None,
+) -> None:
+    """Write a trained arm as a model that others load: plain transformers, PEFT and vLLM, without this library.
+
+    Needs 01 and the arm. Weights, processor, provenance.json, and as README.md a model card with data, leaks, recipe,
+    results (of 05, where the arm was evaluated), limits and the code that loads it. An adapter is merged into its
+    base's original weights, also when it was trained over 4-bit ones; up to 100 test questions are then answered by the
+    arm and by the export, and the card says how far they differ. With --push the folder is uploaded when it is
+    complete, publicly.
+    Example: medvlt export --run qlora-3b --arm rl_text --out rl_text-merged
+    """
+    from medvlt_lib.core.runs import open_run
+    from medvlt_lib.tools.changed_answers import in_words
+    from medvlt_lib.tools.export_model import export_model
+    from medvlt_lib.tools.sharing import push as push_to_hub
+
+    made = export_model(open_run(None, run), arm, out, form)
+    files = sorted(p for p in out.rglob("*") if p.is_file())
+    sizes = [(str(p.relative_to(out)), f"{p.stat().st_size / 1e6:.2f}") for p in files]
+    show_table(str(out), [("file", "MB"), *sizes])
+    if made["change"]:
+        print(in_words(made["change"]))
+    if push:
+        print(push_to_hub(out, push, "model"))
 
 
 def grade(

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medvlt_lib.core.errors import UserError, first_line
+from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.files import atomic_write, read_json, read_jsonl, write_json
 from medvlt_lib.core.records import count_questions, iterate_questions, write_rows
 from medvlt_lib.core.runs import Run
 from medvlt_lib.core.tables import markdown_table
 from medvlt_lib.data.readers import to_published
 from medvlt_lib.rollout.parts import PROVENANCE
+from medvlt_lib.tools.sharing import refuse_used
 
 SETS = ("kept_text", "kept_image", "control_text", "control_image")
 COUNTS = ("pass_count", "samples", "pass_rate", "pass_rate_low", "pass_rate_high")
@@ -28,8 +29,7 @@ def export_data(run_: Run, out: Path) -> dict[str, int]:
     import pyarrow.parquet as pq
 
     folder = run_.require("02")
-    if out.exists() and any(out.iterdir()):
-        raise UserError(f"{out} is not empty; choose another --out.")
+    refuse_used(out)
     provenance = {
         "rollouts": _provenance(folder),
         "filtering": run_.profile.filtering.model_dump(),
@@ -45,25 +45,6 @@ def export_data(run_: Run, out: Path) -> dict[str, int]:
     card = _card(run_, sizes, provenance, read_json(folder / "metrics.json"))
     atomic_write(out / "README.md", lambda temporary: Path(temporary).write_text(card, encoding="utf-8"))
     return sizes
-
-
-def push(out: Path, name: str) -> str:
-    """Upload an exported folder to the Hub as the data set `name`; returns its address.
-
-    Raises UserError when it is refused.
-    """
-    from huggingface_hub import HfApi
-
-    try:
-        api = HfApi()
-        api.create_repo(name, repo_type="dataset", exist_ok=True)
-        api.upload_folder(folder_path=str(out), repo_id=name, repo_type="dataset")
-    except Exception as error:  # the Hub's, httpx's and the network's errors are of many families
-        raise UserError(
-            f"the Hub did not take {name} ({first_line(error)}); log in with `hf auth login`, "
-            "and check the name and the network."
-        ) from None
-    return f"https://huggingface.co/datasets/{name}"
 
 
 def _write(source: Path, target: Path, counts: dict[str, dict]) -> int:

@@ -3,6 +3,7 @@
 import pyarrow.parquet as pq
 import pytest
 
+from medvlt_lib.core.results import paired
 from medvlt_lib.core.stats import accuracy_interval
 from medvlt_lib.course.lesson import REFERENCE
 from medvlt_lib.stages import evaluate, report
@@ -64,7 +65,7 @@ def test_every_interval_says_which_it_is(sampled):
 
 def test_two_arms_with_the_same_answers_are_not_known_to_be_equal():
     rows = [answer(f"q{n}", correct=n > 3) for n in range(20)]
-    same = evaluate.paired(rows, rows)
+    same = paired(rows, rows)
     most = accuracy_interval(0, 20)[1]
     assert (same["difference"], same["interval_kind"]) == (0, "cluster Wilson")
     assert same["interval"] == pytest.approx((-most, most))
@@ -89,9 +90,9 @@ def test_ordinary_intervals_are_what_they_were(reference):
     assert (base["macro"], base["interval"]) == (0.5700000000000001, (0.5, 0.64))
     assert (sft["macro"], sft["interval"]) == (0.8550000000000001, (0.8099999999999999, 0.9))
     assert base["datasets"]["curb65"]["interval"] == (0.37497362106692467, 0.6706452988732109)
-    gain = evaluate.paired(reference["base"], reference["sft_text"])
+    gain = paired(reference["base"], reference["sft_text"])
     assert (gain["difference"], gain["interval"]) == (0.28500000000000003, (0.20999999999999996, 0.36))
-    gain = evaluate.paired(reference["base"], reference["rl_text"])
+    gain = paired(reference["base"], reference["rl_text"])
     assert gain["interval"] == (0.175, 0.33999999999999997)
 
 
@@ -105,7 +106,7 @@ def test_the_reference_run_is_scored_as_we_score_now(reference):
 
 def test_the_report_notes_count_questions_and_name_the_intervals(sampled):
     better = [{**row, "correct": True} for row in sampled]
-    scores, gain = evaluate.score(sampled), evaluate.paired(sampled, better)
+    scores, gain = evaluate.score(sampled), paired(sampled, better)
     rows = [{"arm": "base", **scores, "gain": None}, {"arm": "rl_text", **evaluate.score(better), "gain": gain}]
     notes = report.notes(rows)
     assert "on 10 test questions (40 answers)." in notes

@@ -20,7 +20,8 @@ from medvlt_lib.phantom.questions import make_questions
 from medvlt_lib.stages import data as stage
 from medvlt_lib.stages import filtering
 from medvlt_lib.stages.filtering import Count, in_band, keep, posterior
-from medvlt_lib.tools.export import export_data, push
+from medvlt_lib.tools.export import export_data
+from medvlt_lib.tools.sharing import push
 
 SMALL = {
     "model.name": "phantom:small",
@@ -214,4 +215,4 @@ def test_exported_sets_load_in_the_published_columns(run_of, tmp_path):
 def test_pushing_without_a_network_is_a_sentence(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match="the Hub did not take some/one"):
-        push("out", "some/one")
+        push("out", "some/one", "dataset")
