@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from medvlt_lib.core.errors import UserError
-from medvlt_lib.core.tables import percent
 from medvlt_lib.core.terminal import (
     Inputs,
     ProfileName,
@@ -110,32 +109,11 @@ def filter_(
     On several GPUs or machines: medvlt filter --ray ADDRESS; the README's section on clusters says how.
     Example: medvlt filter --set filtering.keep_to=6
     """
-    from medvlt_lib.stages.filtering import run as work
+    from medvlt_lib.stages import filtering
 
     opened = _open(profile, run, set_, redo, inputs)
-    _show_filtering(opened.folder / "02_filtering", work(opened, ray))
-
-
-def _show_filtering(folder: Path, metrics: dict[str, Any]) -> None:
-    """What was kept, what the rollouts were like, and how many questions have each pass count."""
-    alike = f"groups of {metrics['group_size']} all alike"
-    rows = [("questions", "probed", "kept", f"{alike}, among the kept, %")]
-    for kind in ("text", "image"):
-        sizes = str(metrics[f"of_{kind}"]), str(metrics[f"kept_{kind}"])
-        rows.append((kind, *sizes, percent(metrics[f"zero_variance_kept_{kind}"])))
-    show_table(f"{folder}", rows)
-    facts = [
-        ("", ""),
-        ("rollouts", str(metrics["rollouts"])),
-        ("saved by stopping early, %", percent(metrics["saved"])),
-        ("truncated, %", percent(metrics["truncated"])),
-        ("no answer, %", percent(metrics["no_answer"])),
-        (f"{alike}, before filtering, %", percent(metrics["zero_variance_all"])),
-    ]
-    show_table("rollouts", facts)
-    counts, most = metrics["pass_counts"], max(metrics["pass_counts"])
-    bars = [(str(right), str(n), "█" * round(40 * n / most)) for right, n in enumerate(counts)]
-    show_table("questions by pass count", [(f"right of {metrics['samples']}", "questions", ""), *bars])
+    for title, rows in filtering.tables(filtering.run(opened, ray)).items():
+        show_table(f"{opened.folder}/02_filtering: {title}", rows)
 
 
 @app.command()
