@@ -171,3 +171,12 @@ def test_the_readme_s_sentence_on_pictures_is_that_of_the_recorded_runs():
         means[profile] = [f"{share + 1e-9:.1f} %" for share in shares]  # 63.75 is 63.8, not a little less than it
     assert "goes from {} to {} with SFT and to {} with GRPO".format(*means["tiny"]) in text
     assert "from {} to {} and to {}; no interval".format(*means["tiny-qlora"]) in text
+
+
+def test_the_readme_s_sentence_on_teachers_is_that_of_the_recorded_runs():
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    recorded = json.loads((ROOT / "results/sft-styles-tiny.json").read_text())
+    shares = [recorded["base"], *(recorded["summary"][name] for name in ("own, clean", "foreign, clean"))]
+    base, own, foreign = (f"{100 * share['accuracy'] + 1e-9:.1f} %" for share in shares)
+    assert recorded["summary"]["own, clean"]["seeds"] == recorded["summary"]["foreign, clean"]["seeds"] == 3
+    assert f"three seeds, the model goes from {base} to {own} with its own style, and to {foreign} with the" in text
