@@ -54,7 +54,8 @@ def counting(questions: int) -> dict:
     """Time and memory of counting, in a process of its own."""
     import random
 
-    from medvlt_lib.stages.filtering import PART, PROVENANCE
+    from medvlt_lib.rollout.parts import PROVENANCE
+    from medvlt_lib.stages.filtering import PART
 
     rng = random.Random(0)
     with tempfile.TemporaryDirectory() as name:

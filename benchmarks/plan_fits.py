@@ -1,6 +1,6 @@
 """What fits where, as `medvlt plan` counts it: profiles for one GPU and their variants. Nothing is run on a GPU.
 
-    python benchmarks/plan_fits.py --out benchmarks/plan_fits.json
+    python benchmarks/plan_fits.py --out results/memory-plan.json
 
 Peaks are of the largest rows that the settings allow, in GiB. "trains": SFT step and GRPO update fit, with the reserve.
 "vLLM": it fits beside the update, too, with bf16 weights and the cache of one group. Each line is planned in a process

@@ -1,6 +1,6 @@
 """How well `medvlt plan` counts: its peaks against those that torch's profiler sees when the same steps really run.
 
-    python benchmarks/plan_truth.py --out benchmarks/plan_truth.json
+    python benchmarks/plan_truth.py --out results/memory-tiny.json
 
 SFT and GRPO steps of the shipped larger tiny model on a CPU, with rows so many and long that activations are larger
 than weights. Both sides build the stage's trainer on the same rows (medvlt_lib/tools/plan_steps.py). "seen" is the

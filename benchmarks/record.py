@@ -19,13 +19,12 @@ def parser(doc: str) -> argparse.ArgumentParser:
 
 
 def save(out: Path, packages: tuple[str, ...], hardware: str, **figures) -> None:
-    """Write and print the record; `hardware` is said after the machine and its cores."""
+    """Write the record; `hardware` is said after the machine and its cores."""
     record = {
         "date": date.today().isoformat(),
         "hardware": ", ".join(filter(None, (platform.machine(), f"{os.cpu_count()} cores", hardware))),
         "versions": {n: version(n) for n in packages} | {"python": platform.python_version()},
         **figures,
     }
-    text = json.dumps(record, indent=1)
-    out.write_text(text + "\n")
-    print(text)
+    out.write_text(json.dumps(record, indent=1) + "\n")
+    print(f"written: {out}")

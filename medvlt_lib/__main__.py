@@ -5,12 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from medvlt_lib.core.errors import UserError
-from medvlt_lib.core.tables import percent
 from medvlt_lib.core.terminal import (
     Inputs,
     ProfileName,
@@ -24,7 +23,8 @@ from medvlt_lib.core.terminal import (
 )
 from medvlt_lib.course.commands import course, reference, table
 from medvlt_lib.tiny.commands import app as phantom
-from medvlt_lib.tools.commands import doctor, export, export_data, grade, import_, plan
+from medvlt_lib.tools.answer_commands import compare, scores
+from medvlt_lib.tools.commands import IMPORT_HELP, doctor, export, export_data, grade, import_, plan
 
 if TYPE_CHECKING:
     from medvlt_lib.core.runs import Run
@@ -109,32 +109,37 @@ def filter_(
     On several GPUs or machines: medvlt filter --ray ADDRESS; the README's section on clusters says how.
     Example: medvlt filter --set filtering.keep_to=6
     """
-    from medvlt_lib.stages.filtering import run as work
+    from medvlt_lib.stages import filtering
 
     opened = _open(profile, run, set_, redo, inputs)
-    _show_filtering(opened.folder / "02_filtering", work(opened, ray))
+    for title, rows in filtering.tables(filtering.run(opened, ray)).items():
+        show_table(f"{opened.folder}/02_filtering: {title}", rows)
 
 
-def _show_filtering(folder: Path, metrics: dict[str, Any]) -> None:
-    """What was kept, what the rollouts were like, and how many questions have each pass count."""
-    alike = f"groups of {metrics['group_size']} all alike"
-    rows = [("questions", "probed", "kept", f"{alike}, among the kept, %")]
-    for kind in ("text", "image"):
-        sizes = str(metrics[f"of_{kind}"]), str(metrics[f"kept_{kind}"])
-        rows.append((kind, *sizes, percent(metrics[f"zero_variance_kept_{kind}"])))
-    show_table(f"{folder}", rows)
-    facts = [
-        ("", ""),
-        ("rollouts", str(metrics["rollouts"])),
-        ("saved by stopping early, %", percent(metrics["saved"])),
-        ("truncated, %", percent(metrics["truncated"])),
-        ("no answer, %", percent(metrics["no_answer"])),
-        (f"{alike}, before filtering, %", percent(metrics["zero_variance_all"])),
-    ]
-    show_table("rollouts", facts)
-    counts, most = metrics["pass_counts"], max(metrics["pass_counts"])
-    bars = [(str(right), str(n), "█" * round(40 * n / most)) for right, n in enumerate(counts)]
-    show_table("questions by pass count", [(f"right of {metrics['samples']}", "questions", ""), *bars])
+@app.command()
+def distill(
+    profile: ProfileName = None,
+    run: RunName = None,
+    set_: Settings = None,
+    redo: Redo = None,
+    inputs: Inputs = None,
+    ray: Ray = None,
+) -> None:
+    """02b: ask teachers for chains of thought about the training questions; keep those whose answer is right.
+
+    Needs 01. Writes traces_text and traces_image.parquet to runs/RUN/02b_distill, with every answer and why it was
+    rejected; medvlt sft --set sft.data=distilled trains on them. Interrupted, or stopped by a cap, it continues.
+    distill.teachers names teachers: phantom:own, a model at an OpenAI-compatible server (url), or one that is loaded.
+    What a server may cost is shown before it is asked, and max_cost caps it.
+    Published chains of thought need no teacher: medvlt data reads hub: sets that bring them, and sft trains on them.
+    Example: medvlt distill --set distill.teachers='{mine: {name: MODEL, url: https://HOST/v1}}'
+    """
+    from medvlt_lib.stages import distill as stage
+
+    opened = _open(profile, run, set_, redo, inputs)
+    metrics = stage.run(opened, ray)
+    show_table(f"{opened.folder}/02b_distill", stage.table(metrics))
+    show_table("answers by teacher", stage.teacher_table(metrics))
 
 
 @app.command()
@@ -150,8 +155,10 @@ def sft(
 ) -> None:
     """03: fine-tune on the teacher's chains of thought.
 
-    Needs 01 (with sft.data=kept also 02). Writes a checkpoint and log.jsonl to runs/RUN/03_sft/ARM. Interrupted, it
-    continues from its last checkpoint (every sft.save_every steps); Ctrl-C and SIGTERM save one before they stop it.
+    Needs 01 (also 02 with sft.data=kept, 02b with sft.data=distilled). Writes a checkpoint and log.jsonl to
+    runs/RUN/03_sft/ARM. Interrupted, it continues from its last checkpoint (every sft.save_every steps); Ctrl-C and
+    SIGTERM save one before they stop it. Every sft.validate_every steps it answers validation questions, from which
+    checkpoint/ is chosen as in grpo. sft.target=answer_only learns the answers without the thinking.
     Example: medvlt sft --arm sft_image --set sft.epochs=1
     """
     from medvlt_lib.stages.sft import run as work
@@ -237,13 +244,15 @@ def report(profile: ProfileName = None, run: RunName = None, set_: Settings = No
     print(f"report: {opened.folder}/06_analysis/report.html")
 
 
+app.command()(compare)
 app.command()(course)
 app.command()(doctor)
 app.command()(export)
 app.command("export-data")(export_data)
 app.command()(grade)
-app.command("import")(import_)
+app.command("import", help=IMPORT_HELP)(import_)
 app.command()(plan)
+app.command()(scores)
 app.command()(table)
 app.command()(reference)
 app.add_typer(phantom, name="phantom")

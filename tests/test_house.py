@@ -1,6 +1,7 @@
 """The house: imports go down only, light folders take no torch, and no function or module grows too long."""
 
 import ast
+import importlib.util
 import json
 import subprocess
 import sys
@@ -95,3 +96,14 @@ def test_modules_and_functions_stay_short(path):
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef):
             assert node.end_lineno - node.lineno < 60, node.name
+
+
+@pytest.mark.parametrize("path", sorted((ROOT.parent / "benchmarks").glob("*.py")), ids=lambda path: path.stem)
+def test_benchmarks_import_what_exists(path):
+    """They are not run here, so a name that moved would be found only when somebody measures again."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("medvlt_lib"):
+            module = importlib.import_module(node.module)
+            for name in (alias.name for alias in node.names):
+                found = hasattr(module, name) or importlib.util.find_spec(f"{node.module}.{name}")
+                assert found, f"{path.name} imports {name} from {node.module}, which has none"

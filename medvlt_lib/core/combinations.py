@@ -30,6 +30,7 @@ def impossible(p: Any) -> Iterator[str]:
             "filtering.grader and eval.grader must be grpo.reward's paper, or tolerant, "
             "so that filter, reward and evaluation fit together"
         )
+    yield from _teachers_that_cannot(p)
     if p.engine.kind == "openai" and p.engine.url is None:
         yield "engine.kind is openai without engine.url; give the server's address, ending in /v1"
 
@@ -66,15 +67,20 @@ def _impossible_places(p: Any) -> Iterator[str]:
     devices, strategy, sampler = p.launch.devices, p.launch.strategy, p.grpo.sampler
     if devices > 1 and strategy == "single":
         yield f"launch.devices is {devices} with launch.strategy single; choose ddp, fsdp or zero3"
+    if devices % p.launch.machines:
+        yield (
+            f"launch.devices {devices} cannot be shared evenly by launch.machines {p.launch.machines}; "
+            "devices counts those of all machines together"
+        )
     if p.model.quantization != "none" and p.model.lora is None:
         yield (
             "model.quantization is nf4 without model.lora, and 4-bit weights cannot be trained; "
             "set model.lora or quantization none"
         )
-    if p.model.quantization != "none" and strategy != "single":
+    if p.model.quantization != "none" and strategy in ("fsdp", "zero3"):
         yield (
-            f"model.quantization is nf4 with launch.strategy {strategy}, and 4-bit weights train on one device; "
-            "set launch.strategy single, or model.quantization none"
+            f"model.quantization is nf4 with launch.strategy {strategy}, which cannot spread packed 4-bit weights; "
+            "set launch.strategy ddp, where every device holds all of them, or model.quantization none"
         )
     if sampler == "engine" and strategy in ("fsdp", "zero3"):
         yield (
@@ -88,6 +94,11 @@ def _impossible_places(p: Any) -> Iterator[str]:
         )
     if sampler == "trl-vllm-server" and p.grpo.validate_every:
         yield "with grpo.sampler trl-vllm-server no process holds all weights to validate; set grpo.validate_every null"
+    if p.sft.validate_every and strategy in ("fsdp", "zero3"):
+        yield (
+            f"sft.validate_every {p.sft.validate_every} asks the model questions while it trains, and with "
+            f"launch.strategy {strategy} no process holds all weights; set sft.validate_every null"
+        )
     if sampler == "trl-vllm-server" and strategy == "single":
         yield "grpo.sampler trl-vllm-server is for training on many devices; set grpo.sampler engine or vllm"
 
@@ -104,3 +115,21 @@ def _caps_without_prices(p: Any) -> Iterator[str]:
             "data.endpoint_max_cost needs data.endpoint_prompt_price and data.endpoint_completion_price, "
             "dollars a million tokens; set both"
         )
+    for label, teacher in p.distill.teachers.items():
+        if teacher.max_cost is not None and min(teacher.prompt_price, teacher.completion_price) == 0:
+            yield (
+                f"distill.teachers.{label}.max_cost needs its prompt_price and completion_price, dollars a million "
+                "tokens; set both"
+            )
+
+
+def _teachers_that_cannot(p: Any) -> Iterator[str]:
+    """Teachers whose answers nobody can read, or that nothing can load."""
+    for label, teacher in p.distill.teachers.items():
+        if teacher.prompt == "boxed" and teacher.grader != "tolerant":
+            yield (
+                f"distill.teachers.{label} is asked for answers in a box, which the grader {teacher.grader} does not "
+                "read; set its grader tolerant, or its prompt medvlthinker"
+            )
+        if teacher.url is None and p.engine.kind == "openai" and not teacher.name.startswith("phantom:"):
+            yield f"distill.teachers.{label} has no url, and engine.kind openai loads no model; give its server's url"

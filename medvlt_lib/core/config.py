@@ -17,7 +17,19 @@ from pydantic import AfterValidator, Field, ValidationError
 
 from medvlt_lib.core.combinations import impossible
 from medvlt_lib.core.errors import UserError
-from medvlt_lib.core.sections import Data, EngineSettings, Eval, Filtering, Grpo, Launch, Model, Section, Sft
+from medvlt_lib.core.sections import (
+    Data,
+    Distill,
+    EngineSettings,
+    Eval,
+    Filtering,
+    Grpo,
+    Launch,
+    Model,
+    Section,
+    Sft,
+    value_of,
+)
 
 PROFILES = Path(__file__).parents[1] / "assets" / "profiles"
 NEW_NAMES = {"engine.prompt_style": "model.prompt_style"}  # settings that were called otherwise before
@@ -30,7 +42,7 @@ BOUNDS = frozenset(
         "sft.gradient_checkpointing", "sft.save_every", "sft.max_length",
         "grpo.sampler_memory",
         "grpo.micro_batch", "grpo.gradient_checkpointing", "grpo.save_every", "grpo.max_prompt_length",
-        "launch.tracker",
+        "launch.machines", "launch.tracker",
     }
 )  # fmt: skip
 
@@ -54,6 +66,7 @@ class Profile(Section):
     data: Data
     engine: EngineSettings
     filtering: Filtering
+    distill: Distill
     sft: Sft
     grpo: Grpo
     eval: Eval
@@ -161,6 +174,8 @@ def _put(values: dict[str, Any], key: str, value: Any) -> None:
     *path, last = key.split(".")
     place: Any = values
     for part in path:
+        if isinstance(place, dict) and isinstance(place.get(part), str):
+            place[part] = value_of(place[part], dict)  # a mapping that --set gave as text
         place = place.get(part) if isinstance(place, dict) else None
         if not isinstance(place, dict):
             raise UserError(

@@ -117,6 +117,32 @@ def panels(log: Sequence[dict], keys: dict[str, dict[str, str]], total: int | No
     return figure
 
 
+def by_step(lines: dict[str, dict[str, list[tuple[int, float]]]], height: str) -> Figure:
+    """Shares over steps: `lines` maps a panel's title to its lines, a name and (step, share) each."""
+    figure = Figure(figsize=(3.2 * len(lines), 2.8), layout="constrained")
+    for axis, (title, own) in zip(
+        figure.subplots(1, len(lines), sharey=True, squeeze=False)[0], lines.items(), strict=True
+    ):
+        for (name, points), colour in zip(own.items(), (BLUE, ORANGE, GREEN, RED), strict=False):
+            axis.plot(*zip(*points, strict=True), color=colour, marker="o", markersize=3, label=name)
+        axis.set(title=title, xlabel="step", ylim=(-0.03, 1.03))
+    figure.axes[0].set_ylabel(height)
+    figure.axes[0].legend(fontsize=8)
+    return figure
+
+
+def with_interval(points: Sequence[tuple[int, float, float, float]], height: str) -> Figure:
+    """One share over steps with its interval: (step, share, low, high) each."""
+    figure = Figure(figsize=(4.6, 2.8), layout="constrained")
+    axis = figure.subplots()
+    steps, shares_, low, high = zip(*points, strict=True)
+    below = [share - end for share, end in zip(shares_, low, strict=True)]
+    above = [end - share for share, end in zip(shares_, high, strict=True)]
+    axis.errorbar(steps, shares_, [below, above], fmt="o-", capsize=4, color=BLUE)
+    axis.set(xlabel="step", ylabel=height, ylim=(0, 1))
+    return figure
+
+
 def accuracy(rows: Sequence[dict]) -> Figure:
     """Macro accuracy of the arms with 95 % intervals, and accuracy by data set.
 

@@ -4,6 +4,7 @@
 holds a literal backslash and n, as every published training and evaluation prompt does.
 `medvlm-r1`: the triple-quoted template of MedVLM-R1 (src/open_r1/grpo.py) with its indents and trailing blanks.
 `no-think`: the MedVLThinker layout, asking for the answer alone.
+`boxed`: for teachers only. The question after the instruction that DeepSeek-R1 got for m23k (m1, arXiv 2504.00869).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ MEDVLTHINKER_INSTRUCTION = (
     r"providing the answer.\nWrite your final answer within <answer> </answer> tags."
 )
 NO_THINK_INSTRUCTION = "Write only your final answer within <answer> </answer> tags."
+BOXED_INSTRUCTION = r"Return your final response within \boxed{}."
 MEDVLM_R1_HEAD = "\n        "
 MEDVLM_R1_TASK = (
     " \n        Your task: \n"
@@ -28,6 +30,9 @@ STYLES = ("medvlthinker", "medvlm-r1", "no-think")
 
 def prompt_text(question: Question, style: str = "medvlthinker") -> str:
     """The text part of the user turn. Raises UserError for an unknown style."""
+    if style == "boxed":
+        lines = "\n".join(f"{letter}. {text}" for letter, text in question.options.items())
+        return f"{BOXED_INSTRUCTION} {question.question}\n{lines}"
     if style == "medvlm-r1":
         lines = "\n".join(f"{letter}) {text}" for letter, text in question.options.items())
         return f"{MEDVLM_R1_HEAD}{question.question}\n{lines}{MEDVLM_R1_TASK}"

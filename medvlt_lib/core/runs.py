@@ -22,8 +22,13 @@ from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.files import file_hash, read_json, write_json
 from medvlt_lib.core.stage import Stage, first_process, is_finished, work_in
 
-STAGES = {"01": "01_data", "02": "02_filtering", "03": "03_sft", "04": "04_grpo", "05": "05_eval", "06": "06_analysis"}
-COMMANDS = {"01": "data", "02": "filter", "03": "sft", "04": "grpo", "05": "eval", "06": "report"}
+STAGES = {
+    "01": "01_data", "02": "02_filtering", "02b": "02b_distill", "03": "03_sft", "04": "04_grpo", "05": "05_eval",
+    "06": "06_analysis",
+}  # fmt: skip
+COMMANDS = {
+    "01": "data", "02": "filter", "02b": "distill", "03": "sft", "04": "grpo", "05": "eval", "06": "report",
+}  # fmt: skip
 FORMAT = 2  # of run folders; runs of before 0.2 have none
 OWN_ENTRIES = ("format", "profile", "overrides", "inputs", "versions", "hardware")  # set when a run is opened
 PACKAGES = ("medvlt", "torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate")
@@ -117,7 +122,9 @@ def open_run(
             )
     elif folder.exists() and any(folder.iterdir()):
         raise UserError(f"{folder} holds files but no manifest.json, so it is no run; choose another --run.")
-    merged = {**manifest.get("overrides", {}), **(overrides or {})}
+    given, earlier = overrides or {}, manifest.get("overrides", {})
+    within = {key for key in earlier if any(key.startswith(f"{other}.") for other in given)}  # of what is replaced now
+    merged = {**{key: value for key, value in earlier.items() if key not in within}, **given}
     fresh = profile or (name if name in profile_names() else "tiny")
     resolved = load_profile(manifest["profile"]["profile"] if manifest else fresh, merged)
     paths = {**manifest.get("inputs", {}), **_stage_paths(inputs or [])}

@@ -72,7 +72,8 @@ class Data(Section):
     """Each set is `phantom:FAMILIES`, `hub:NAME` (medvlt_lib/data/published.py lists them), `split:TRAINING_SET` or a
     question file (.parquet, .jsonl); sizes count questions. `traces_image`: image questions with chains of thought for
     SFT, where `train_image` has none. `label_noise`, `trace_noise`: the share of phantom questions in `train_image`
-    with a wrong label, or with a wrong step. `mirror`: a folder of copies of Hub sets, each in a folder named like it.
+    with a wrong label, or with a wrong step. `trace_style`: how the phantom teacher writes its chains of thought
+    (medvlt_lib/phantom/teacher.py). `mirror`: a folder of copies of Hub sets, each in a folder named like it.
     `drop_leaks`: drop training questions that equal validation or test questions. `endpoint`: an OpenAI-compatible
     server that lists options of closed questions, with prices and a cap of its own, as in EngineSettings."""
 
@@ -88,6 +89,7 @@ class Data(Section):
     traces_image_size: int = Field(1, ge=1)
     label_noise: float = Field(0.0, ge=0, le=1)
     trace_noise: float = Field(0.0, ge=0, le=1)
+    trace_style: Literal["own", "foreign", "terse"] = "own"
     drop_leaks: bool = False
     mirror: str | None = None
     endpoint: str | None = None
@@ -134,8 +136,48 @@ class Filtering(Section):
     seed: int = 42
 
 
+class Teacher(Section):
+    """Who writes chains of thought. `name`: phantom:own, phantom:foreign or phantom:terse, the teacher of the embedded
+    world (medvlt_lib/phantom/teacher.py); with `url`, a model of that OpenAI-compatible server, whose key is in the
+    environment variable `key`, with prices and a cap as in EngineSettings; else a model that the engine loads as it
+    loads model.name. `asks`: about which of the training sets.
+
+    `samples` answers to every question. The defaults are those with which MedVLThinker asked GPT-4o about PMC-VQA;
+    DeepSeek-R1 was asked about the questions of m23k (m1, arXiv 2504.00869) with prompt boxed, 1 sample, temperature 0
+    and 8000 tokens. `grader`: an answer in a box is read by `tolerant` alone."""
+
+    name: str
+    url: str | None = None
+    key: str = "OPENAI_API_KEY"
+    asks: Literal["text", "image", "both"] = "both"
+    prompt: Literal["medvlthinker", "boxed"] = "medvlthinker"
+    samples: int = Field(3, ge=1)
+    temperature: float = Field(1.0, ge=0)
+    max_new_tokens: int = Field(4096, ge=1)
+    grader: GraderName = "published"
+    concurrency: int = Field(8, ge=1)
+    prompt_price: float = Field(0.0, ge=0)
+    completion_price: float = Field(0.0, ge=0)
+    max_cost: float | None = Field(None, gt=0)
+
+
+TeacherName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]  # a folder is named so
+
+
+class Distill(Section):
+    """`teachers` by names of your own. At most `keep` chains of thought are kept of a question: the first right one of
+    every teacher in turn, then the second, and so on."""
+
+    teachers: dict[TeacherName, Teacher] = Field(default_factory=dict)
+    keep: int = Field(1, ge=1)
+    seed: int = 42
+
+
 class Optimisation(Section):
-    """What SFT and GRPO share. `max_steps` ends training early; `micro_batch` is rows a device and forward pass."""
+    """What SFT and GRPO share. `max_steps` ends training early; `micro_batch` is rows a device and forward pass.
+
+    Every `validate_every` optimizer updates the model answers `validation_questions` questions of the validation set,
+    from which the checkpoint is chosen (medvlt_lib/training/validation.py); null: never, the checkpoint is the last."""
 
     learning_rate: float = Field(gt=0)
     schedule: Literal["constant", "linear", "cosine"] = "constant"
@@ -149,15 +191,21 @@ class Optimisation(Section):
     micro_batch: int = Field(1, ge=1)
     gradient_checkpointing: bool = False
     save_every: int = Field(50, ge=1)
+    validate_every: int | None = Field(None, ge=1)
+    validation_questions: int = Field(40, ge=1)
     seed: int = 42
 
 
 class Sft(Optimisation):
-    """`batch` counts sequences in one update over all devices; sequences over `max_length` tokens are refused."""
+    """`batch` counts sequences in one update over all devices; sequences over `max_length` tokens are refused. `data`:
+    the training questions with the chains of thought that they came with, those that filtering kept, or the chains of
+    thought that `medvlt distill` wrote. `target`: what the loss falls on, the chain of thought with the answer, or the
+    answer alone (MedVLM-R1's baseline)."""
 
     batch: int = Field(16, ge=1)
     max_length: int = Field(32768, ge=16)
-    data: Literal["train", "kept"] = "train"
+    data: Literal["train", "kept", "distilled"] = "train"
+    target: Literal["full", "answer_only"] = "full"
 
 
 RewardName = Literal["published", "published-signed", "published-medvlm-r1", "tolerant", "grounded", "overlong"]
@@ -184,10 +232,7 @@ class Grpo(Optimisation):
     `epsilon_high`: the upper bound of clipping, where it is not `epsilon` (DAPO's clip-higher: 0.28 with 0.2).
     `order`: `shuffled`; `easy-first`, by filtering's pass counts; `online`, a curriculum that follows the policy
     (medvlt_lib/training/question_queue.py). `dynamic_sampling`: how many times in a step groups whose rewards are all
-    equal are replaced by those of the next questions; each time costs the rollouts of the groups replaced.
-
-    Every `validate_every` optimizer updates the model answers `validation_questions` questions of the validation set,
-    from which the checkpoint is chosen (medvlt_lib/training/validation.py); null: never, the checkpoint is the last."""
+    equal are replaced by those of the next questions; each time costs the rollouts of the groups replaced."""
 
     prompts: int = Field(256, ge=1)
     group_size: int = Field(8, ge=2)
@@ -209,8 +254,6 @@ class Grpo(Optimisation):
     data: Literal["kept", "control"] = "kept"
     order: Literal["shuffled", "easy-first", "online"] = "shuffled"
     dynamic_sampling: int = Field(0, ge=0, le=8)
-    validate_every: int | None = Field(None, ge=1)
-    validation_questions: int = Field(40, ge=1)
 
     def fitting_graders(self) -> set[str]:
         """The graders by whose rules an answer counts that the rewards pay for."""
@@ -228,10 +271,12 @@ class Eval(Section):
 
 
 class Launch(Section):
-    """`devices`: processes that train together. `strategy`: where the weights lie; `single` is one device, with `ddp`
-    every device holds all of them, `fsdp` and `zero3` spread them over the devices. `tracker`: where SFT and GRPO
-    report their log besides log.jsonl; each needs the package of its name."""
+    """`devices`: processes that train together, `machines`: on how many machines they are, the same number on each.
+    `strategy`: where the weights lie; `single` is one device, with `ddp` every device holds all of them, `fsdp` and
+    `zero3` spread them over the devices. `tracker`: where SFT and GRPO report their log besides log.jsonl; each needs
+    the package of its name."""
 
     devices: int = Field(1, ge=1)
+    machines: int = Field(1, ge=1)
     strategy: Literal["single", "ddp", "fsdp", "zero3"] = "single"
     tracker: Literal["none", "tensorboard", "trackio", "wandb"] = "none"

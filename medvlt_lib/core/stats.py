@@ -1,4 +1,4 @@
-"""Intervals for accuracies and paired differences. Thin over numpy and scipy; no torch.
+"""Intervals and tests for accuracies and paired differences. Thin over numpy and scipy; no torch.
 
 A cluster is what shares its luck: all questions on one picture, or all sampled answers to one question. A stratum is
 a data set or family; the macro mean gives every stratum the same weight.
@@ -7,6 +7,8 @@ a data set or family; the macro mean gives every stratum the same weight.
 from __future__ import annotations
 
 import math
+from collections import Counter
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -77,6 +79,64 @@ def macro_interval(
     return Interval(float(center - below), float(center + above), CLUSTER_WILSON if alike.all() else MIXED)
 
 
+def clustered_error(values: ArrayLike, strata: ArrayLike, clusters: ArrayLike) -> tuple[float, float]:
+    """(standard error of the macro mean, its degrees of freedom).
+
+    values, strata, clusters: one entry an answer, as in `macro_interval`. What a cluster's answers are off the mean of
+    their stratum is widened for how much that cluster moved this mean itself (CR2), so that few clusters of unlike size
+    do not look too certain. Degrees of freedom are Satterthwaite's, for clusters whose answers go alike.
+    Source: Bell RM, McCaffrey DF. Survey Methodology 2002;28:169-181.
+    """
+    sums, sizes = _by_cluster(values, strata, clusters)
+    total, number = sizes.sum(0), sizes.shape[1]
+    off = (sums - sizes * (sums.sum(0) / total)) / np.sqrt(np.maximum(1 - sizes / total, 1e-12))
+    influence = (off / total / number).sum(1)
+    weight = ((sizes / total / number) ** 2).sum(1)
+    freedom = max(1.0, weight.sum() ** 2 / (weight**2).sum() - number)
+    return float(np.sqrt((influence**2).sum())), float(freedom)
+
+
+def paired_p(differences: ArrayLike, strata: ArrayLike, clusters: ArrayLike) -> float:
+    """The two-sided p-value of a macro difference of 0: a t-test with `clustered_error`. 1 where nothing differs."""
+    from scipy.stats import t
+
+    error, freedom = clustered_error(differences, strata, clusters)
+    return float(2 * t.sf(abs(macro(differences, strata)) / error, freedom)) if error else 1.0
+
+
+def mcnemar(before: ArrayLike, after: ArrayLike) -> tuple[int, int, float]:
+    """(only `after` right, only `before` right, exact two-sided p) of answers to the same questions, each by itself.
+
+    Source: McNemar Q. Psychometrika 1947;12:153-157, with the exact binomial p-value. 1 where none differ.
+    """
+    from scipy.stats import binomtest
+
+    first, second = np.asarray(before, dtype=bool), np.asarray(after, dtype=bool)
+    gained, lost = int((second & ~first).sum()), int((first & ~second).sum())
+    return gained, lost, float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
+
+
+def holm(p_values: ArrayLike) -> list[float]:
+    """p-values of one family of claims, adjusted so that any false one is found in at most the level's share.
+
+    Source: Holm S. Scand J Stat 1979;6:65-70.
+    """
+    p = np.asarray(p_values, dtype=float)
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * (len(p) - np.arange(len(p))))
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(stepped, 1)
+    return adjusted.tolist()
+
+
+def detectable(error: float, power: float = 0.8, level: float = 0.05) -> float:
+    """The smallest true difference that a two-sided test at `level` finds with probability `power`, for a difference
+    with this standard error (Bloom HS. Eval Rev 1995;19:547-556)."""
+    from scipy.stats import norm
+
+    return float((norm.isf(level / 2) + norm.isf(1 - power)) * error)
+
+
 def _by_cluster(values: ArrayLike, strata: ArrayLike, clusters: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """Sum and number of the values of each cluster in each stratum, both (clusters, strata)."""
     _, stratum = np.unique(np.asarray(strata), return_inverse=True)
@@ -115,6 +175,17 @@ def _joined(drawn: float, replaced: np.ndarray, touched: np.ndarray) -> float:
 
     _, part = connected_components(touched.T.astype(int) @ touched)
     return math.hypot(drawn, *np.bincount(part, replaced))
+
+
+def chance_at_k(options: ArrayLike, k: int) -> float:
+    """What guessing alone gives for pass@k: the mean of 1 - (1 - 1/n)^k over questions with n `options` each."""
+    return float(np.mean(1 - (1 - 1 / np.asarray(options, dtype=float)) ** k))
+
+
+def majority(letters: Sequence[str | None]) -> str | None:
+    """The answer with the most votes; of equals the one that was given first. None votes for nothing."""
+    votes = Counter(letter for letter in letters if letter is not None)  # in the order in which they came
+    return votes.most_common(1)[0][0] if votes else None
 
 
 def pass_at_k(right: int, samples: int, k: int) -> float:

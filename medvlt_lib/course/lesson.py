@@ -149,6 +149,18 @@ def _cell_text(cell: Any) -> str:
     return ", ".join(f"{k}: {v}" for k, v in cell.items()) if isinstance(cell, dict) else str(cell)
 
 
+def show_tokens(tokens: list[str], labels: list[int]) -> None:
+    """A row of tokens as they stand: those that carry loss on blue, the others (label -100) on grey."""
+    from IPython.display import HTML, display
+
+    style = "color:#111;border:1px solid #fff;white-space:pre-wrap;font-family:monospace;font-size:85%"
+    boxes = ""
+    for token, label in zip(tokens, labels, strict=True):
+        text = html.escape(token).replace("\n", "⏎<br>")
+        boxes += f"<span style='background:{'#cfe8f7' if label >= 0 else '#eeeeee'};{style}'>{text}</span>"
+    display(HTML(f"<div style='line-height:1.7'>{boxes}</div>"))
+
+
 def show_answers(question: Question, answers: list[tuple[Completion | str, Verdict]], title: str = "") -> None:
     """One question, its picture and several graded answers side by side; green is right, red is wrong."""
     from IPython.display import HTML, display

@@ -27,6 +27,6 @@ def build_reference(folder: Path = REFERENCE) -> None:
             stage.run(run)
         shutil.rmtree(folder, ignore_errors=True)
         left_out = shutil.ignore_patterns(".*", "rollouts", "report.html", "figures")
-        for name in STAGES.values():
+        for name in [n for n in STAGES.values() if (run.folder / n).exists()]:
             shutil.copytree(run.folder / name, folder / name, ignore=left_out)
         shutil.copy(run.folder / "manifest.json", folder / "manifest.json")

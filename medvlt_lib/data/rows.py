@@ -14,7 +14,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from medvlt_lib.core.errors import UserError, first_line
 from medvlt_lib.core.records import LETTERS
@@ -147,6 +147,7 @@ def _parquet_rows(path: Path) -> Iterator[dict]:
 
 def options_of(value: Any, column: str = "options") -> dict[str, str]:
     """Options as {letter: text}, from an object, a list, or a JSON string of either. Raises Refused."""
+    shown = str(value)[:80]
     if isinstance(value, str):
         value = _parsed(value, column)
     if isinstance(value, list):
@@ -159,7 +160,11 @@ def options_of(value: Any, column: str = "options") -> dict[str, str]:
         raise Refused(column, f"option {odd[0]} is {value[odd[0]]!r}; give it a text")
     options = {str(k): str(v) for k, v in sorted(value.items(), key=lambda kv: str(kv[0])) if v is not None}
     if len(options) < 2 or list(options) != list(LETTERS[: len(options)]):
-        raise Refused(column, f"the letters are {list(options)}; at least A and B, in order without gaps, are needed")
+        raise Refused(
+            column,
+            f"the letters are {list(options)} in {shown!r}; at least A and B, in order without gaps, are needed, "
+            "and a list has commas between its texts",
+        )
     return options
 
 
@@ -173,16 +178,32 @@ def _parsed(text: str, column: str) -> Any:
     raise Refused(column, f"{text[:60]!r} is not JSON; give an object of letters and texts, or a list")
 
 
-def label_of(value: Any, options: dict[str, str], column: str) -> str:
-    """The gold letter from a letter or an option's text. Raises Refused when it names no option, or two."""
+def letter_in(value: Any, options: dict[str, str]) -> str | None:
+    """The option whose letter a value is, also as people write it: "b", "(B)", "B."."""
+    letter = str(value).strip().strip(" ().:").upper()
+    return letter if letter in options else None
+
+
+def named_by_text(value: Any, options: dict[str, str]) -> list[str]:
+    """The letters of the options whose text a value is; capitals count only where another option differs by them."""
+    text = str(value).strip()
+    exact = [k for k, option in options.items() if option.strip() == text]
+    return exact or [k for k, option in options.items() if option.strip().casefold() == text.casefold()]
+
+
+def label_of(value: Any, options: dict[str, str], column: str, kind: Literal["letter", "text"] | None = None) -> str:
+    """The gold letter from a letter or an option's text. Raises Refused when it names no option, or two.
+
+    `kind`: what the column holds, where that is known; else a capital letter is a letter, before it is a text.
+    """
     text = str(value).strip() if value is not None else ""
     if not text:
         raise Refused(column, "the answer is missing")
-    if text in options:
+    if kind is None and text in options:
         return text
-    fits = [k for k, option in options.items() if option.strip().casefold() == text.casefold()]
-    letter = text.strip(" ().:").upper()
-    if not fits and letter in options:
+    fits = [] if kind == "letter" else named_by_text(text, options)
+    letter = None if kind == "text" else letter_in(text, options)
+    if not fits and letter:
         return letter
     if len(fits) != 1:
         raise Refused(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medvlt_lib.core.errors import UserError, first_line
 from medvlt_lib.core.files import file_hash, read_json
+from medvlt_lib.core.stage import first_process
 from medvlt_lib.core.threads import watch_cores
 from medvlt_lib.models.adapters import lora_config, lora_to_float32
 from medvlt_lib.models.processor import load_processor
@@ -126,10 +128,11 @@ def load_policy(
             f"{checkpoint} holds full weights, and profile {profile.profile} trains an adapter; "
             "name it as model.name instead."
         )
-    # accelerate places the weights itself where several devices train
-    device = "cpu" if trainable and profile.launch.devices > 1 else m.device
+    device = _place(profile) if trainable else m.device
     if m.quantization == "nf4":
         model = load_nf4(source, device, revision)
+    elif trainable and m.lora is None and profile.launch.strategy == "fsdp" and not first_process():
+        model = unwritten_model(source, revision)
     else:
         model = load_model(source, dtype, device, revision)
     if adapter:
@@ -142,6 +145,31 @@ def load_policy(
         model = get_peft_model(model, lora_config(m.lora))
     lora_to_float32(model)
     return model
+
+
+def _place(profile: Profile) -> str:
+    """Where the weights of a model that is to be trained are loaded: where several devices train, accelerate moves them
+    from the CPU to its devices; packed 4-bit ones, which it does not move, must be on this process's GPU already."""
+    m = profile.model
+    if profile.launch.devices == 1:
+        return m.device
+    return f"cuda:{os.environ.get('LOCAL_RANK', 0)}" if m.quantization == "nf4" and m.device == "cuda" else "cpu"
+
+
+def unwritten_model(source: str | Path, revision: str | None = None) -> PreTrainedModel:
+    """The model of a folder or a Hub name in float32, whose weights nobody has written or read: such memory takes no
+    room until it is written to. With FSDP, accelerate gives every process its part of the first one's weights
+    (fsdp_cpu_ram_efficient_loading); transformers 5.17 would read all weights in all of them."""
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText
+    from transformers.initialization import no_init_weights
+
+    config = AutoConfig.from_pretrained(source, revision=revision)
+    with no_init_weights():
+        model = AutoModelForImageTextToText.from_config(config, dtype=torch.float32)
+    model.tie_weights()
+    watch_cores(model)
+    return model.eval()
 
 
 def load_adapter(model: PreTrainedModel, checkpoint: Path, trainable: bool = False) -> PeftModel:

@@ -24,6 +24,7 @@ from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.images import pixel_id
 from medvlt_lib.core.records import LETTERS, Question
 from medvlt_lib.phantom.image_families import IMAGE_FAMILIES, SIZE, ImageFamily, Scene, SceneKind
+from medvlt_lib.phantom.teacher import own_trace, write_trace
 from medvlt_lib.phantom.text_families import TEXT_FAMILIES
 from medvlt_lib.phantom.text_family import TextFamily
 
@@ -55,13 +56,15 @@ def make_questions(
     seed: int = 0,
     label_noise: float = 0.0,
     trace_noise: float = 0.0,
+    trace_style: str = "own",
 ) -> list[Question]:
     """`n` questions spread evenly over `families`; the first k are the same for every n >= k without noise.
 
     `label_noise` and `trace_noise` (shares in [0, 1], training only): exactly round(share * n) questions get a wrong
     label (their trace argues for it), or a wrong step in the trace (their label stays); each is recorded in `noise`.
-    Raises UserError for an unknown family or split, an impossible size, a share outside [0, 1], or a family that has
-    no more questions.
+    `trace_style`: how the teacher writes (medvlt_lib/phantom/teacher.py).
+    Raises UserError for an unknown family, split or style, an impossible size, a share outside [0, 1], or a family that
+    has no more questions.
     """
     names = family_names(families)
     if split not in SPLITS:
@@ -80,23 +83,13 @@ def make_questions(
     for key, share in (("label", label_noise), ("trace", trace_noise)):
         for index in chooser.sample(range(n), round(share * n)):
             questions[index] = _corrupt(questions[index], key, Random(f"noise:{key}:{seed}:{index}"))
-    return questions
+    return [replace(question, reasoning=write_trace(question, trace_style)) for question in questions]
 
 
 def blank(question: Question) -> Question:
     """The same question with a uniformly grey picture: what a model knows without looking."""
     grey = Image.new("RGB", (SIZE, SIZE), (127, 127, 127))
     return replace(question, images=[_png(grey)], image_ids=[pixel_id(grey)])
-
-
-def trace(steps: list[str], options: dict[str, str], answer: str) -> str:
-    """The teacher's chain of thought: the working, then the options in turn up to the one that matches."""
-    sentences = [f"{step}." for step in steps]
-    for letter, text in options.items():
-        sentences.append(f"{letter}. {text} {'yes' if text == answer else 'no'}.")
-        if text == answer:
-            break
-    return " ".join(sentences)
 
 
 @dataclass(frozen=True)
@@ -201,7 +194,7 @@ def _question(
         options=options,
         answer_label=label,
         answer=options[label],
-        reasoning=trace(steps, options, options[label]),
+        reasoning=own_trace(steps, options, options[label]),
         family=family.name,
         difficulty=level,
         noise={"label": False, "trace": False},
@@ -222,7 +215,7 @@ def _corrupt(question: Question, key: str, rng: Random) -> Question:
         question,
         answer_label=label,
         answer=question.options[label],
-        reasoning=trace(steps, question.options, question.options[label]),
+        reasoning=own_trace(steps, question.options, question.options[label]),
         noise={**question.noise, key: True},
         extra={**question.extra, "steps": steps},
     )

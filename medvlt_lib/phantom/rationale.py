@@ -1,9 +1,10 @@
-"""Whether the steps that an answer states are true, in the wording of the phantom teacher.
+"""Whether the steps that an answer states are true, in the phantom teacher's own wording or its foreign one.
 
 A rationale is cut into sentences. Each is a step of the working, a look at an option ("B. 4 yes"), or neither ("at a
 glance 4"). What is true comes from the question's facts through the family's own `steps` and `rule`, never from the
 teacher's trace, which noise may have changed. The parts of a sum may come in any order: each needs its points, and the
-total of what was stated so far. Other wordings are not read: a sentence that begins like a step and is none of the
+total of what was stated so far. A sentence in the foreign wording (phantom/teacher.py) is read as the step of the own
+wording that it renders. Other wordings are not read: a sentence that begins like a step and is none of the
 true ones is false. No torch here.
 """
 
@@ -19,10 +20,10 @@ from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.records import Question
 from medvlt_lib.grading import rewards
 from medvlt_lib.phantom.questions import FAMILIES
+from medvlt_lib.phantom.teacher import PART, as_own, said_again
 
 SENTENCE_END = re.compile(r"(?<!\b[A-J])\.(?:\s+|$)|\n")  # the full stop of "B. 4 yes" ends nothing
 LOOK = re.compile(r"([A-J])\. (.+) (yes|no)")
-PART = re.compile(r"(.+) (-?\d{1,9}), total (-?\d{1,9})")  # a finding, its points, the total so far
 OPENINGS = (
     "a tenth of", "bleed", "bright", "chest", "cup", "diameter", "disc", "heart", "index", "left lung", "no bright",
     "patient", "ratio", "right lung", "septum", "shift", "site", "total",
@@ -72,19 +73,22 @@ def judge(rationale: str, family: str, facts: dict[str, Any], options: dict[str,
             again = before.verdict if before.verdict == "no step" else "repeated"
             judged.append(Step(sentence, before.kind, again))
             continue
-        if look := LOOK.fullmatch(sentence):
+        own = as_own(sentence)
+        if look := LOOK.fullmatch(own):
             kind, verdict = "option", _judge_look(look, options, answer)
             letter = look[1] if look[3] == "yes" and verdict == "true" else letter
-        elif part := PART.fullmatch(sentence.lower()):
+        elif part := PART.fullmatch(own.lower()):
             kind, verdict = "working", sum_.judge(part[1], int(part[2]), int(part[3]))
-        elif STEP.fullmatch(sentence.lower()):
-            kind, verdict = "working", "true" if sentence.lower() in statements else "false"
+        elif again := said_again(sentence.lower()):
+            kind, verdict = "working", sum_.judge_again(*again)
+        elif STEP.fullmatch(own.lower()):
+            kind, verdict = "working", "true" if own.lower() in statements else "false"
         else:
             kind, verdict = "other", "no step"
         steps[sentence] = Step(sentence, kind, verdict)
         judged.append(steps[sentence])
     # Step 3: what the answer rests on and was not said.
-    said = {step.text.lower() for step in judged}
+    said = {as_own(step.text).lower() for step in judged}
     missing = [f"{name} {points}" for name, points in sum_.points.items() if name not in sum_.stated]
     return Judgement(judged, missing + [step for step in statements if step not in said], letter)
 
@@ -138,6 +142,11 @@ class _Sum:
         verdict = "repeated" if name in self.stated else "true"
         self.stated.add(name)
         return verdict
+
+    def judge_again(self, points: list[int], total: int) -> Literal["repeated", "false"]:
+        """A sum that is said once more is false unless it holds the true parts' points and their total."""
+        true = sorted(points) == sorted(self.points.values()) and total == sum(points)
+        return "repeated" if true else "false"
 
     def _meant(self, name: str) -> set[str]:
         """The part that a statement is about: "urea 9" is about "urea 8", an invention about none."""

@@ -44,7 +44,7 @@ class Budget:
         except (KeyError, TypeError, ValueError, UserError):
             raise UserError(f"{self.ledger} is not readable; delete it to count from zero.") from None
 
-    def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
+    def cost(self, prompt_tokens: float, completion_tokens: float) -> float:
         return (prompt_tokens * self.prices[0] + completion_tokens * self.prices[1]) / 1e6
 
     def reserve(self, dollars: float) -> None:

@@ -2,7 +2,8 @@
 
 Answers are cached on disk by everything that is asked, so that nothing is paid for twice. What they cost is counted and
 capped (rollout/budget.py). Timeouts, dropped connections, 429 and 5xx are tried again after a growing, jittered pause;
-the retries of the `openai` package stay off, because each try may have to be paid. The key is read from OPENAI_API_KEY.
+the retries of the `openai` package stay off, because each try may have to be paid. The key is read from OPENAI_API_KEY,
+or from the variable that `key` names. A server that refuses a request for its content has answered it: with nothing.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from medvlt_lib.rollout.budget import Budget, prompt_tokens_at_most
 if TYPE_CHECKING:
     import openai
 
+REFUSALS = ("content_filter", "content_policy_violation", "moderation_blocked")  # codes of Azure's and OpenAI's API
 ANSWER_TOKENS = 4096  # the longest answer to a question that names no limit of its own
 
 
@@ -48,13 +50,14 @@ class ChatClient:
         prices: tuple[float, float] = (0.0, 0.0),
         max_cost: float | None = None,
         cap_setting: str = "engine.max_cost",
+        key: str = "OPENAI_API_KEY",
     ) -> None:
         from openai import OpenAI
 
         self.url, self.model, self.cache = url, model, cache or default_cache()
         self.retries, self.timeout = retries, timeout
-        key = os.environ.get("OPENAI_API_KEY") or "none"
-        self.client = OpenAI(base_url=url, api_key=key, max_retries=0, timeout=timeout)
+        self.key = key
+        self.client = OpenAI(base_url=url, api_key=os.environ.get(key) or "none", max_retries=0, timeout=timeout)
         ledger = self.cache / f"spent-{_hash(f'{url} {model}')[:16]}.json"
         self.budget = Budget(ledger, prices, max_cost, cap_setting)
 
@@ -93,6 +96,8 @@ class ChatClient:
             except openai.APIError as error:
                 if not _may_be_charged(error):
                     cost = 0.0
+                if getattr(error, "code", None) in REFUSALS:
+                    return _refusal(sampling.get("n", 1))
                 if tried == self.retries or not _may_pass(error):
                     raise self._explained(error) from None
                 pause = _pause(error, tried)
@@ -125,7 +130,7 @@ class ChatClient:
 
         match error:
             case openai.AuthenticationError():
-                return UserError(f"{self.url} refuses the key; set OPENAI_API_KEY.")
+                return UserError(f"{self.url} refuses the key; set {self.key}.")
             case openai.NotFoundError():
                 return UserError(f"{self.url} has no model {self.model}; name one that it serves.")
             case openai.APITimeoutError():
@@ -140,6 +145,12 @@ class ChatClient:
                 return UserError(f"{self.url} answers {error.status_code} ({error.message[:200]}); {advice}.")
             case _:
                 return self._no_chat_server()
+
+
+def _refusal(choices: int) -> dict:
+    """The answer of a server that refuses a request for its content: so many choices without a word."""
+    message = {"role": "assistant", "content": None}
+    return {"choices": [{"index": i, "finish_reason": "content_filter", "message": message} for i in range(choices)]}
 
 
 def _may_be_charged(error: openai.APIError) -> bool:

@@ -65,7 +65,7 @@ class OpenAIEngine:
         self, prompt: Prompt, sampling: Sampling, turns: threading.Semaphore, stopped: threading.Event
     ) -> list[Completion]:
         """The completions of one prompt, when it is its turn; fewer once the engine was stopped."""
-        messages = _with_images(prompt)
+        messages = with_images(prompt)
         limits = {"temperature": sampling.temperature, "max_tokens": sampling.max_new_tokens}
         found: list[Completion] = []
         attempt = 0
@@ -86,14 +86,14 @@ class OpenAIEngine:
         self._images_checked = True
         without_images = Prompt(prompt.id, prompt.messages)
         seen, text_only = (self._prompt_tokens(p) for p in (prompt, without_images))
-        if text_only and seen < text_only + IMAGE_TOKENS * len(prompt.images):
+        if seen and text_only and seen < text_only + IMAGE_TOKENS * len(prompt.images):
             raise UserError(
                 f"{self.client.url} drops images: {prompt.id} has {seen} prompt tokens with and {text_only} without; "
                 "serve a vision model."
             )
 
     def _prompt_tokens(self, prompt: Prompt) -> int:
-        answer = self.client.request(_with_images(prompt), max_tokens=1, temperature=0.0)
+        answer = self.client.request(with_images(prompt), max_tokens=1, temperature=0.0)
         return (answer.get("usage") or {}).get("prompt_tokens") or 0
 
 
@@ -135,7 +135,7 @@ def _text(message: dict) -> str:
     return f"<think>{thinking}</think>\n{content.lstrip()}" if content else f"<think>{thinking}"
 
 
-def _with_images(prompt: Prompt) -> list[dict]:
+def with_images(prompt: Prompt) -> list[dict]:
     """The prompt's messages with its images as data URLs, in order; image parts without an image are left out."""
     images = iter(prompt.images)
     messages = []

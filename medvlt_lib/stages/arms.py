@@ -13,7 +13,8 @@ ARMS = ("base", "sft_text", "sft_image", "rl_text", "rl_image", "sft_text-rl_ima
 def arm_inputs(run_: Run, stage: str, arm: str, which: str, data: Path | None, init: Path | None) -> dict[str, Path]:
     """The files an arm is trained from: its data, and the checkpoint it starts from unless that is the base model.
 
-    `which`: 'train' (01_data), 'kept' or 'control' (02_filtering). Arms outside the paper's seven need `data`.
+    `which`: 'train' (01_data), 'kept' or 'control' (02_filtering), 'distilled' (02b_distill). Arms outside the paper's
+    seven need `data`.
     """
     if arm in ARMS[1:] and arm_stage(arm) != stage:
         raise UserError(
@@ -33,8 +34,13 @@ def arm_inputs(run_: Run, stage: str, arm: str, which: str, data: Path | None, i
             raise UserError(
                 f"'{arm}' is not one of the arms {', '.join(ARMS[1:])}; name its training file with --data."
             )
-        folder = run_.require("01") if which == "train" else run_.require("02")
-        data = folder / f"{'traces' if traces else which}_{kind}.parquet"
+        folder = run_.require({"train": "01", "distilled": "02b"}.get(which, "02"))
+        data = folder / f"{'traces' if traces or which == 'distilled' else which}_{kind}.parquet"
+        if which == "distilled" and not data.exists():
+            raise UserError(
+                f"{folder} has no chains of thought for {kind} questions, about which no teacher was asked; "
+                f"set its asks to {kind} or both and redo the stage with --redo 02b."
+            )
     inputs = {"data": data}
     if init is not None:
         if not (init / "config.json").exists() and not (init / "adapter_config.json").exists():

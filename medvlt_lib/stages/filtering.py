@@ -26,6 +26,7 @@ from medvlt_lib.core.files import atomic_write
 from medvlt_lib.core.question_files import QuestionFiles, write_selection
 from medvlt_lib.core.records import Completion, Question
 from medvlt_lib.core.runs import Run
+from medvlt_lib.core.tables import percent
 from medvlt_lib.grading.grade import grade
 from medvlt_lib.models.loading import weights_id
 from medvlt_lib.rollout.build import build_engine
@@ -264,3 +265,24 @@ def write_counts(path: Path, rows: list[dict], counts: dict[str, Count], figures
             **figures[row["id"]],
         })  # fmt: skip
     atomic_write(path, lambda temporary: pq.write_table(pa.Table.from_pylist(table), temporary))
+
+
+def tables(metrics: dict[str, Any]) -> dict[str, list[tuple[str, ...]]]:
+    """By title: what was kept, what the rollouts were like, and how many questions have each pass count."""
+    alike = f"groups of {metrics['group_size']} all alike"
+    kept = [("questions", "probed", "kept", f"{alike}, among the kept, %")]
+    for kind in ("text", "image"):
+        sizes = str(metrics[f"of_{kind}"]), str(metrics[f"kept_{kind}"])
+        kept.append((kind, *sizes, percent(metrics[f"zero_variance_kept_{kind}"])))
+    facts = [
+        ("", ""),
+        ("rollouts", str(metrics["rollouts"])),
+        ("saved by stopping early, %", percent(metrics["saved"])),
+        ("truncated, %", percent(metrics["truncated"])),
+        ("no answer, %", percent(metrics["no_answer"])),
+        (f"{alike}, before filtering, %", percent(metrics["zero_variance_all"])),
+    ]
+    counts, most = metrics["pass_counts"], max(metrics["pass_counts"])
+    bars = [(str(right), str(n), "█" * round(40 * n / most)) for right, n in enumerate(counts)]
+    histogram = [(f"right of {metrics['samples']}", "questions", ""), *bars]
+    return {"kept": kept, "rollouts": facts, "questions by pass count": histogram}

@@ -12,14 +12,14 @@ from medvlt_lib.core.records import iterate_questions
 from medvlt_lib.core.runs import Run
 from medvlt_lib.models.loading import load_policy, profile_processor, weights_id
 from medvlt_lib.stages.arms import arm_inputs
-from medvlt_lib.training.checkpoints import finish_training
 from medvlt_lib.training.grpo_trainer import make_trainer
+from medvlt_lib.training.launch import refuse_mixed
 from medvlt_lib.training.rewarding import scorable
 from medvlt_lib.training.rollouts import gather_samples
 from medvlt_lib.training.stored_questions import StoredQuestions
 from medvlt_lib.training.trackers import refuse_missing_tracker
 from medvlt_lib.training.trainer import train_resumably
-from medvlt_lib.training.validation import Validation
+from medvlt_lib.training.validation import Validation, finish_validated
 from medvlt_lib.training.vllm_sampler import stop_sampling
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def train(
     """Reinforce a profile's model on inputs["data"], from inputs["init"] where given; checkpoint, log and samples go to
     `folder`. Validated on inputs["validation"] where given; else `checkpoint` is the last step."""
     g = profile.grpo
-    validation = Validation(profile, inputs["validation"], folder) if "validation" in inputs else None
+    validation = Validation(profile, "grpo", inputs["validation"], folder) if "validation" in inputs else None
     # Step 1: the questions.
     questions = StoredQuestions(
         scorable(iterate_questions(inputs["data"]), g.reward, inputs["data"]), folder / "training" / "questions.arrow"
@@ -67,6 +67,7 @@ def train(
             f"{inputs['data']} holds {len(questions)} questions, one step needs grpo.prompts = {g.prompts}; "
             "lower it or add questions."
         )
+    refuse_mixed(profile, questions, inputs["data"])
     # Step 2: the model and TRL's trainer, with our rollouts.
     processor = profile_processor(profile)
     model = load_policy(profile, inputs.get("init"), True, g.seed)
@@ -82,11 +83,7 @@ def train(
         stop_sampling(trainer)
     means = [float(row["reward"]) for row in trainer.state.log_history if "reward" in row]
     rewards = {"first_reward": means[0], "last_reward": means[-1]}
-    if validation is None:
-        return {**finish_training(trainer, folder, profile.model.name), **rewards}
-    choice, best = validation.metrics(), validation.best_weights()
-    take_best = choice["checkpoint_step"] < trainer.state.global_step
-    return {**finish_training(trainer, folder, profile.model.name, best, take_best), **rewards, **choice}
+    return {**finish_validated(trainer, folder, profile.model.name, validation), **rewards}
 
 
 def _refuse_a_server(profile: Profile) -> None:

@@ -15,12 +15,13 @@ from random import Random
 from typing import TYPE_CHECKING
 
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 from medvlt_lib.core.images import load_image
 from medvlt_lib.core.prompts import messages, target
 from medvlt_lib.core.records import LETTERS, Question
-from medvlt_lib.phantom.questions import FAMILIES, OPTION_COUNTS, make_questions, trace
+from medvlt_lib.models.supervised import chat_prompt, supervised_rows
+from medvlt_lib.phantom.questions import FAMILIES, OPTION_COUNTS, make_questions
+from medvlt_lib.phantom.teacher import own_trace
 from medvlt_lib.tiny.architecture import TAUGHT, TAUGHT_IMAGE, TAUGHT_TEXT
 
 if TYPE_CHECKING:
@@ -109,7 +110,7 @@ def lookup_question(rng: Random) -> Question:
         options=options,
         answer_label=label,
         answer=options[label],
-        reasoning=trace([f"find {options[label]}"], options, options[label]),
+        reasoning=own_trace([f"find {options[label]}"], options, options[label]),
     )
 
 
@@ -121,7 +122,7 @@ def lesson(question: Question, rng: Random) -> tuple[str, str]:
         if rng.random() < GLANCE_ERROR:
             label = rng.choice([k for k in question.options if k != label])
         guess = question.options[label]
-        reasoning = trace([f"at a glance {guess}"], question.options, guess)
+        reasoning = own_trace([f"at a glance {guess}"], question.options, guess)
     return style, target(reasoning, label, style)
 
 
@@ -154,39 +155,24 @@ class Lessons:
         rows = [(q, *lesson(q, rng)) for q in questions]
         parts = [
             self.collate(
-                [self._prompt(messages(q, s)) for q, s, _ in rows],
+                [chat_prompt(self.processor, messages(q, s)) for q, s, _ in rows],
                 [a for _, _, a in rows],
                 [q.images for q in questions],
             )
         ]
         if described:
             texts = [text for _, text in described]
-            parts.append(self.collate([self._prompt(DESCRIBE)] * len(texts), texts, [q.images for q, _ in described]))
+            parts.append(
+                self.collate(
+                    [chat_prompt(self.processor, DESCRIBE)] * len(texts), texts, [q.images for q, _ in described]
+                )
+            )
         return parts
-
-    def _prompt(self, chat: list[dict]) -> str:
-        return self.processor.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
 
     def collate(self, prompts: list[str], answers: list[str], images: list[list]) -> dict[str, torch.Tensor]:
         """Right-padded rows; `weights` (B, T) is 1 on the answer, PROMPT_WEIGHT on the prompt's text, 0 elsewhere."""
-        tokenizer = self.processor.tokenizer
-        pictures = [load_image(i) for row in images for i in row]
-        pixels = self.processor.image_processor(pictures, return_tensors="pt") if pictures else {}
-        pad, end, image = (tokenizer.convert_tokens_to_ids(t) for t in ("<|endoftext|>", "<|im_end|>", "<|image_pad|>"))
-        rows, weights = [], []
-        for prompt, answer, row_images in zip(prompts, answers, images, strict=True):
-            # every phantom picture is 112 x 112: 64 patches, 16 tokens
-            image_tokens = "<|image_pad|>" * 16 if row_images else ""
-            prompt_ids = tokenizer(prompt.replace("<|image_pad|>", image_tokens)).input_ids
-            answer_ids = [*tokenizer(answer).input_ids, end]
-            rows.append(torch.tensor(prompt_ids + answer_ids))
-            prompt_weights = [0.0 if i == image else PROMPT_WEIGHT for i in prompt_ids]
-            weights.append(torch.tensor(prompt_weights + [1.0] * len(answer_ids)))
-        ids = pad_sequence(rows, batch_first=True, padding_value=pad)  # (B, T)
-        return {
-            "input_ids": ids,
-            "attention_mask": pad_sequence([torch.ones_like(row) for row in rows], batch_first=True),
-            "mm_token_type_ids": (ids == image).long(),
-            "weights": pad_sequence(weights, batch_first=True),
-            **pixels,
-        }
+        pictures = [load_image(picture) for row in images for picture in row]
+        batch, answered = supervised_rows(self.processor, prompts, answers, pictures)
+        picture = self.processor.tokenizer.convert_tokens_to_ids("<|image_pad|>")
+        read = (batch["attention_mask"] == 1) & (batch["input_ids"] != picture)
+        return {**batch, "weights": torch.where(answered, 1.0, PROMPT_WEIGHT * read)}

@@ -93,37 +93,84 @@ def grade(
         _end_with_code_1(f"{refused} rows of {file} could not be graded; {out}.refused.jsonl says which and why.")
 
 
+# Lines of at most 78 characters, so that none is broken on a terminal of 80.
+IMPORT_HELP = """Bring your own questions: multiple choice, with or without images.
+
+What known data sets need:
+- MedMCQA, original train.json and dev.json: --index-from 1
+- MedMCQA, Hugging Face parquet: nothing (its test split has no keys)
+- MedQA: nothing
+- MMLU, CSV without a header: --columns question,A,B,C,D,answer
+- MMLU, Hugging Face parquet: --map answer_index=answer --index-from 0
+- PubMedQA: nothing (files without final_decision have no keys)
+- MMMU-Pro, "standard" sets: nothing ("vision" has no column with a question)
+- MedVLM-R1: --options-in-question
+
+Fields, and the columns that they are looked for in, the first filled one of
+which counts; --map FIELD=COLUMN says otherwise:
+- id: id, question_id, pubid
+- dataset: dataset, dataset_name; else the file's name. --dataset overrides
+  both: give it for files such as test-00000-of-00001.parquet
+- question: question, stem, QUESTION, problem
+- context, which goes before the question: context, CONTEXTS
+- options: options, choices: an object, a list with commas, or a text of one;
+  or a column each: A B ..., opa opb ..., option_a option_b ...,
+  ending0 ending1 ...; or --map options=first,second,third
+- answer: answer_label, label, answer_idx, answer, final_decision, solution:
+  a letter, an option's text, or a number that counts options
+- answer_index: answer_index, cop: a number that counts options
+- images: images, image; or image_1 image_2 ... to image_9: paths from the
+  file's folder, or bytes
+- reasoning: reasoning, explanation, exp, LONG_ANSWER, long_answer
+- image_modality: image_modality
+- split: split. Kept in extra: subject, subject_name, topic_name
+
+An answer is never guessed. Whether numbers count from 0 or from 1, and
+whether A is a letter or the text of an option, is seen from all rows of a
+file; where they do not show it, the import stops and asks for one of:
+- --index-from 0 or --index-from 1: what numbers of options count from
+- --map answer_index=COLUMN: its numbers count options
+- --map answer_letter=COLUMN: it holds letters
+- --map answer_text=COLUMN: it holds the texts of options, numbers too
+These are believed unless the rows contradict them. Import files that count
+from different numbers one at a time. Beside a column that holds the number or
+letter, a column answer may repeat the key as letter or text; a row where it
+says something else is refused.
+
+Questions without options: answers yes and no get Yes and No; where a row of
+any of the files says maybe, all get yes, no and maybe.
+Pictures: a side below 28 pixels grows to 28, else the longest shrinks to
+1024; what is transparent is laid on white. A row whose text names <image 2>
+and has no second picture is refused.
+
+Three questions are shown with their keys before anything is written. Refused
+rows are in OUT/refused.jsonl with file, row, column and reason; the exit code
+is then 1. OUT/import.json says how each file's keys were read, whether there
+was a maybe, and how many pictures were changed.
+Example:
+medvlt import mine.csv --out mine --map question=stem --map answer=right
+medvlt data --run mine --set data.train_text=mine/questions.parquet"""
+
+
 def import_(
     files: Annotated[list[Path], typer.Argument(help=".jsonl, .jsonl.gz, .json, .csv or .parquet")],
     out: Annotated[Path, typer.Option(help="folder for questions.parquet and import.json")],
     map_: Annotated[list[str] | None, typer.Option("--map", help="which column holds a field: question=stem")] = None,
-    index_from: Annotated[int | None, typer.Option(min=0, max=1, help="what numbers of options count from")] = None,
+    index_from: Annotated[
+        int | None,
+        typer.Option(min=0, max=1, help="what numbers of options count from", show_default="seen from the rows"),
+    ] = None,
     options_in_question: Annotated[
         bool, typer.Option("--options-in-question", help='the question\'s text ends with its options: "A) x B) y"')
     ] = False,
     columns: Annotated[
         str | None, typer.Option(help="columns of CSV files without header: question,A,B,C,D,answer")
     ] = None,
-    dataset: Annotated[str | None, typer.Option(help="name of the data set, where no column has it")] = None,
+    dataset: Annotated[str | None, typer.Option(help="name of the data set, whatever the files say")] = None,
     licence: Annotated[str | None, typer.Option(help="licence of the data, kept with every question")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="do not ask after the preview; for scripts")] = False,
 ) -> None:
-    """Bring your own questions: multiple choice, with or without images.
-
-    Fields and the columns they are looked for in (--map FIELD=COLUMN says otherwise): id; dataset (dataset,
-    dataset_name); question; context, which goes before it; options (options, choices: an object, a list, or a
-    text of either; or columns A, B ..., opa, opb ..., option_a ...; or --map options=first,second); answer
-    (answer_label, label, answer_idx, answer, final_decision, solution: a letter, an option's text, or a number, then as
-    answer_index); answer_index (answer_index, cop: a number that counts options, from 0 unless --index-from 1); images
-    (images, image, image_1 ...: paths beside the file, or bytes); reasoning; image_modality. Where there are no
-    options, answers yes and no get Yes and No, and yes, no and maybe get these three.
-    So MedMCQA needs --index-from 1 as its authors give it, MMLU --columns question,A,B,C,D,answer, MedVLM-R1
-    --options-in-question; MedQA, PubMedQA and MMMU-Pro need nothing.
-    Three questions are shown with their keys before anything is written. Refused rows are listed in OUT/refused.jsonl
-    with file, row, column and reason; the exit code is then 1.
-    Example: medvlt import mine.csv --out mine --map question=stem --map answer_index=right --index-from 1;
-    then --set data.train_text=mine/questions.parquet
-    """
+    """Bring your own questions: multiple choice, with or without images. IMPORT_HELP is what --help says."""
     from medvlt_lib.tools.import_file import import_files
 
     names = columns.split(",") if columns else None
@@ -196,7 +243,8 @@ def _show(questions: list[Question]) -> None:
             if len(question.question) <= 400
             else f"{question.question[:200]} ... {question.question[-200:]}"
         )
-        pictures = f" ({len(question.images)} pictures)" if question.images else ""
+        number = len(question.images)
+        pictures = f" ({number} picture{'s' if number > 1 else ''})" if number else ""
         print(f"{question.id}{pictures}: {text}")
         for letter, option in question.options.items():
             print(f"  {letter}. {option}{'   <- the key' if letter == question.answer_label else ''}")

@@ -98,9 +98,12 @@ def _sampling(plan: Plan, answers: float, limit: int, vllm: bool) -> float:
 def storage(plan: Plan) -> dict[str, tuple[int, str]]:
     """Bytes of host memory, disk and downloads, each with what they are for."""
     p, weights = plan.profile, 2 * plan.weights
-    devices = p.launch.devices
+    devices = p.launch.devices // p.launch.machines
     trained = plan.steps["grpo"].trained
-    held = 4 * plan.weights * devices if p.model.lora is None and p.launch.strategy != "single" else 0
+    # With FSDP the first process alone reads the weights; TRL reads those of a reference model in every process.
+    spread = p.launch.strategy == "fsdp"
+    readers = (1 + devices * (p.grpo.beta > 0)) if spread else devices
+    held = 4 * plan.weights * readers if p.model.lora is None and p.launch.strategy != "single" else 0
     saved = trained * (4 + 8)  # float32 weights and AdamW's moments
     packed = p.model.quantization == "nf4" and p.grpo.sampler == "vllm"
     dequantized = weights if packed and getattr(p.grpo, "sampler_base", "") == "dequantized" else 0

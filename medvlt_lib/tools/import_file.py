@@ -1,15 +1,16 @@
 """`medvlt import`: questions from JSONL, JSON, CSV or parquet, with a look at whole columns before a key is believed.
 
-Files are read twice: first to see what a column of keys counts from and whether answers may be "maybe", then for the
-questions. Nothing is written before the first of them were shown.
+Files are read twice: first to see what their columns of keys hold (medvlt_lib.tools.import_columns) and whether answers
+may be "maybe", then for the questions. Nothing is written before the first of them were shown.
 """
 
 from __future__ import annotations
 
 import csv
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -18,9 +19,21 @@ from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.files import file_hash, write_json, write_jsonl
 from medvlt_lib.core.records import Question, write_questions
 from medvlt_lib.data.rows import Refused, read_rows
-from medvlt_lib.tools.import_question import COLUMNS, Cells, Reading, counted, question_of, text_and_options
+from medvlt_lib.tools.import_columns import look
+from medvlt_lib.tools.import_question import COLUMNS, Cells, Kind, Reading, question_of
 
 PREVIEW = 3  # questions that are shown before anything is written
+# What --map names beside the fields: an answer whose kind is said, and is not looked for in the file.
+KINDS: dict[str, Kind] = {"answer_letter": "letter", "answer_text": "text"}
+
+
+@dataclass
+class Outcome:
+    """What became of the rows: how many were read, kept and refused, the refused ones, and what changed in pictures."""
+
+    counts: dict[str, int] = field(default_factory=lambda: {"read": 0, "kept": 0, "refused": 0})
+    refused: list[dict] = field(default_factory=list)
+    picture_changes: Counter = field(default_factory=Counter)
 
 
 def import_files(
@@ -38,21 +51,22 @@ def import_files(
 
     `index_from`: what a column of keys counts from, None where it is to be seen from the column; `names`: the columns
     of CSV files without a header; `approve` is shown the first questions and raises to stop.
-    Raises UserError for a bad mapping, a file that cannot be read, a column that no row has, keys that may be counted
-    from another number, or an `out` in use.
+    Raises UserError for a bad mapping, a file that cannot be read, a column that no row has, keys that can be read in
+    two ways, or an `out` in use.
     """
-    columns = _columns(maps)
+    asked = replace(_mapped(maps), options_in_question=options_in_question)
     if (out / "questions.parquet").exists():
         raise UserError(f"{out}/questions.parquet exists; choose another --out.")
     for file in files:
-        _check_header(file, columns, names)
-    how = _look(files, Reading(columns, options_in_question=options_in_question), index_from, names)
-    refused: list[dict] = []
-    counts = {"read": 0, "kept": 0, "refused": 0}
-    questions = _questions(files, how, dataset, licence, names, refused, counts)
+        _check_header(file, asked.columns, names)
+    readings = [look(file, asked, index_from, names, alone=len(files) == 1) for file in files]
+    maybe = any(how.maybe for how in readings)
+    readings = [replace(how, maybe=maybe) for how in readings]
+    outcome = Outcome()
+    questions = _questions(files, readings, dataset, licence, names, outcome)
     first = list(itertools.islice(questions, PREVIEW))
     if not first:
-        example = f"; the first: {_sentence(refused[0])}" if refused else ""
+        example = f"; the first: {_sentence(outcome.refused[0])}" if outcome.refused else ""
         raise UserError(
             f"no row of {', '.join(map(str, files))} could be imported{example}; "
             "see `medvlt import --help` for the columns."
@@ -60,28 +74,56 @@ def import_files(
     approve(first)
     every = tqdm(itertools.chain(first, questions), desc="questions", unit="question")
     write_questions(every, out / "questions.parquet")
-    if refused:
-        write_jsonl(out / "refused.jsonl", refused)
-    keys = {"index_column": how.index_column, "index_from": how.index_from} if how.index_column else {}
-    write_json(
-        out / "import.json",
-        {"files": [str(f) for f in files], "columns": columns, "licence": licence, **keys, **counts},
-    )
-    return counts
+    if outcome.refused:
+        write_jsonl(out / "refused.jsonl", outcome.refused)
+    write_json(out / "import.json", _record(files, readings, licence, outcome))
+    return outcome.counts
+
+
+def _record(files: list[Path], readings: list[Reading], licence: str | None, outcome: Outcome) -> dict:
+    """What import.json says: how each file was read, and what became of its rows."""
+    firsts = {(column, kind) for how in readings for column, kind in how.kinds.items() if isinstance(kind, int)}
+    shared = dict(zip(("index_column", "index_from"), next(iter(firsts)), strict=True)) if len(firsts) == 1 else {}
+    return {
+        "files": [str(file) for file in files],
+        "columns": readings[0].columns,
+        "keys": [{column: _said(kind) for column, kind in how.kinds.items()} for how in readings],
+        "maybe": readings[0].maybe,
+        "licence": licence,
+        **shared,
+        **outcome.counts,
+        "picture_changes": dict(outcome.picture_changes),
+    }
+
+
+def _said(kind: Kind | None) -> str:
+    if isinstance(kind, int):
+        return f"numbers of options, counted from {kind}"
+    return {"letter": "letters", "text": "texts of options"}.get(str(kind), "letters or texts of options")
 
 
 def _sentence(row: dict) -> str:
     return f"{row['file']}, row {row['row']}, column {row['column']}: {row['why']}"
 
 
-def _columns(maps: list[str]) -> dict[str, list[str]]:
+def _mapped(maps: list[str]) -> Reading:
+    """The reading that --map asks for. Raises UserError for a field that there is not."""
     columns = {field: list(names) for field, names in COLUMNS.items()}
+    kinds: dict[str, Kind | None] = {}
+    given = set()
     for pair in maps:
-        field, sign, names = pair.partition("=")
-        if not sign or field not in COLUMNS or not names:
-            raise UserError(f"--map {pair}: write it as FIELD=COLUMN, with a FIELD of {', '.join(COLUMNS)}.")
-        columns[field] = names.split(",")
-    return columns
+        name, sign, column = pair.partition("=")
+        if not sign or name not in (*COLUMNS, *KINDS) or not column:
+            raise UserError(f"--map {pair}: write it as FIELD=COLUMN, with a FIELD of {', '.join((*COLUMNS, *KINDS))}.")
+        given.add(name)
+        if name in KINDS:
+            columns["answer"] = column.split(",")
+            kinds |= dict.fromkeys(columns["answer"], KINDS[name])
+        else:
+            columns[name] = column.split(",")
+    if kinds and "answer_index" not in given:
+        columns["answer_index"] = []  # not even a column of a known name counts before what was named
+    return Reading(columns, kinds)
 
 
 def _check_header(file: Path, columns: dict[str, list[str]], names: list[str] | None) -> None:
@@ -102,105 +144,20 @@ def _check_header(file: Path, columns: dict[str, list[str]], names: list[str] | 
         )
 
 
-@dataclass
-class _Keys:
-    """What the answers of all rows look like, as numbers that count options."""
-
-    rows: int = 0  # rows with an answer
-    numbers: int = 0  # of which it is a number
-    texts: int = 0  # of which it is also an option's text
-    whole: int = 0  # of which it is a number and no text in quotes
-    smallest: int = 999
-    zeros: int = 0
-    at_end: int = 0  # rows whose number is the number of options, which counting from 0 does not reach
-    decisions: int = 0  # rows that answer "maybe"
-
-    def see(self, value: object, options: dict[str, str]) -> None:
-        number, text = counted(value), str(value).strip().casefold()
-        self.rows += 1
-        self.decisions += text == "maybe"
-        if number is None:
-            return
-        self.numbers += 1
-        self.whole += not isinstance(value, str)
-        self.texts += text in (option.strip().casefold() for option in options.values())
-        if number >= 0:
-            self.smallest = min(self.smallest, number)
-            self.zeros += number == 0
-            self.at_end += number == len(options)
-
-
-def _look(files: list[Path], how: Reading, index_from: int | None, names: list[str] | None) -> Reading:
-    """The reading with what whole columns say: which one counts options, from what, and whether there is a "maybe".
-
-    Raises UserError where a column may be counted from another number than it would be read from.
-    """
-    seen: dict[str, _Keys] = {}
-    for file in files:
-        for _, row in read_rows(file, names):
-            cells = Cells({} if isinstance(row, Refused) else row, how)
-            for field in ("answer_index", "answer"):
-                column, value = cells.find(field)
-                if value is not None:
-                    seen.setdefault(column, _Keys()).see(value, _options_or_none(cells))
-    answers = [seen[column] for column in how.columns["answer"] if column in seen]
-    maybe = any(keys.decisions for keys in answers)
-    column = next((column for column in how.columns["answer_index"] if column in seen), None)
-    column = column or next((c for c in how.columns["answer"] if c in seen and _counts(c, seen[c])), None)
-    if column is None:
-        return replace(how, maybe=maybe)
-    return replace(how, maybe=maybe, index_column=column, index_from=_first_number(column, seen[column], index_from))
-
-
-def _options_or_none(cells: Cells) -> dict[str, str]:
-    try:
-        return text_and_options(cells)[1]
-    except Refused:
-        return {}
-
-
-def _counts(column: str, keys: _Keys) -> bool:
-    """Whether a column of answers counts options. Raises UserError where its numbers are options' texts as well."""
-    if keys.numbers < keys.rows or keys.numbers == 0:
-        return False
-    if keys.texts and keys.whole:
-        raise UserError(
-            f"the numbers in column {column} could count options or be their texts; say which, with "
-            f"--map answer_index={column} or, as texts, with --map answer={column} after writing them in quotes."
-        )
-    return keys.texts < keys.rows
-
-
-def _first_number(column: str, keys: _Keys, index_from: int | None) -> int:
-    """What a column of keys counts from. Raises UserError where rows would be refused at one end only."""
-    if index_from in (None, 0) and keys.at_end and not keys.zeros:
-        raise UserError(
-            f"column {column} runs from {keys.smallest} to the number of options in {keys.at_end} rows, and is "
-            "never 0: it seems to be counted from 1, and counted from 0 every key would be wrong; add --index-from 1."
-        )
-    if index_from == 1 and keys.zeros and not keys.at_end:
-        raise UserError(
-            f"column {column} is 0 in {keys.zeros} rows and never the number of options: it seems to be counted from "
-            "0, and counted from 1 every key would be wrong; leave --index-from 1 out."
-        )
-    return index_from or 0
-
-
 def _questions(
     files: list[Path],
-    how: Reading,
+    readings: list[Reading],
     dataset: str | None,
     licence: str | None,
     names: list[str] | None,
-    refused: list[dict],
-    counts: dict[str, int],
+    outcome: Outcome,
 ) -> Iterator[Question]:
-    """The questions of all files; `refused` collects the other rows, and `counts` counts both."""
+    """The questions of all files, each file by its reading; `outcome` counts them and collects the other rows."""
     places: dict[str, str] = {}  # where each id was given
-    for file_number, file in enumerate(files, 1):
+    for file_number, (file, how) in enumerate(zip(files, readings, strict=True), 1):
         revision = file_hash(file)[:16] if file.is_file() else None
         for number, row in read_rows(file, names):
-            counts["read"] += 1
+            outcome.counts["read"] += 1
             # Rows of several files keep apart.
             name = f"{file_number}-{number}" if len(files) > 1 else str(number)
             try:
@@ -211,9 +168,10 @@ def _questions(
                 if question.id in places:
                     raise Refused("id", f"{question.id} was given before, in {places[question.id]}")
             except Refused as error:
-                counts["refused"] += 1
-                refused.append({"file": str(file), "row": number, "column": error.column, "why": error.why})
+                outcome.counts["refused"] += 1
+                outcome.refused.append({"file": str(file), "row": number, "column": error.column, "why": error.why})
                 continue
             places[question.id] = f"{file}, row {number}"
-            counts["kept"] += 1
+            outcome.counts["kept"] += 1
+            outcome.picture_changes.update(itertools.chain(*question.extra.get("picture_changes", [])))
             yield question

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from medvlt_lib.core.records import LETTERS, Question
 from medvlt_lib.data.closed import yes_no
 from medvlt_lib.data.pictures import fit_image, image_bytes, picture_fields
-from medvlt_lib.data.rows import Refused, label_of, options_of, plain_text
+from medvlt_lib.data.rows import Refused, label_of, letter_in, named_by_text, options_of, plain_text
 
 # The columns that each field is looked for in, the first filled one of which counts. Beside plain names those of
 # MedMCQA (opa, cop, exp), MedQA (answer_idx), PubMedQA (QUESTION, CONTEXTS, final_decision), MMMU-Pro (image_1, ...)
@@ -33,18 +33,25 @@ OPTION_COLUMNS = (
     [f"option_{letter.lower()}" for letter in LETTERS],
     [f"ending{i}" for i in range(len(LETTERS))],
 )
+SUBJECTS = ("subject", "subject_name", "topic_name")  # kept in a question's `extra` as they are
 DECISIONS = {"A": "yes", "B": "no", "C": "maybe"}
 _ITEM = re.compile(r"(?:^|(?<=[\s,;]))\(?([A-J])[).:]\s+", re.MULTILINE)
 _TAGGED = re.compile(r"\s*<answer>(.*)</answer>\s*", re.DOTALL)
+_PICTURE = re.compile(r"<image (\d+)>")
+
+# What a column of keys holds: numbers that count options from 0 or from 1, letters, or options' texts.
+Kind = Literal[0, 1, "letter", "text"]
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How all rows are read: fields to columns, the column of counted keys, what it is counted from, and more."""
+    """How the rows of a file are read: fields to columns, what each column of keys holds, and more.
+
+    A column of keys without a kind holds letters or texts, and none of its letters is another option's text.
+    """
 
     columns: dict[str, list[str]]
-    index_column: str | None = None
-    index_from: int = 0
+    kinds: dict[str, Kind | None] = field(default_factory=dict)
     maybe: bool = False  # answers are yes, no or maybe
     options_in_question: bool = False
 
@@ -60,7 +67,12 @@ class Cells:
         """(column, value) of the first column of a field that is filled; (its first column, None) where none is."""
         columns = self.how.columns[field]
         filled = ((column, self.row[column]) for column in columns if self.has(column))
-        return next(filled, (columns[0], None))
+        return next(filled, (columns[0] if columns else field, None))
+
+    def key(self) -> tuple[str, Any]:
+        """(column, value) of the row's key: a number that counts options comes before the other answers."""
+        column, value = self.find("answer_index")
+        return (column, value) if value is not None else self.find("answer")
 
     def has(self, column: str) -> bool:
         return self.row.get(column) not in (None, "")
@@ -74,7 +86,8 @@ def question_of(cells: Cells, file: Path, number: str, dataset: str | None, sour
         raise Refused(
             cells.how.columns["options"][0], "an option runs over lines; close the quotes of this or an earlier row"
         )
-    pictures = [fit_image(image_bytes(image, file.parent, column), column=column) for column, image in _images(cells)]
+    images = _images(cells, " ".join((text, *options.values())))
+    pictures = [fit_image(image_bytes(image, file.parent, column), column=column) for column, image in images]
     name = dataset or cells.find("dataset")[1] or file.name.split(".")[0]
     own_id = cells.find("id")[1]
     modality_column, modality = cells.find("image_modality")
@@ -91,7 +104,7 @@ def question_of(cells: Cells, file: Path, number: str, dataset: str | None, sour
         image_modality=plain_text(modality, modality_column),
         reasoning=plain_text(reasoning, reasoning_column),
         source=source,
-        **picture_fields(pictures, {}),
+        **picture_fields(pictures, _subjects(cells)),
     )
 
 
@@ -169,32 +182,61 @@ def _without_letters(options: dict[str, str]) -> dict[str, str]:
     return bare if again else options
 
 
-def _images(cells: Cells) -> list[tuple[str, Any]]:
-    """(column, picture) of a row: one column with one or more, or columns image_1, image_2, ..."""
+def _images(cells: Cells, text: str) -> list[tuple[str, Any]]:
+    """(column, picture) of a row: one column with one or more, or columns image_1, image_2, ...
+
+    Raises Refused where `text` names <image N>, and N would not be the number of its picture.
+    """
     column, images = cells.find("images")
     if images is not None:
-        return [(column, image) for image in (images if isinstance(images, list) else [images])]
-    return [(name, cells.row[name]) for name in (f"image_{i}" for i in range(1, 10)) if cells.has(name)]
+        found = [(column, image) for image in (images if isinstance(images, list) else [images])]
+        numbers = range(1, len(found) + 1)
+    else:
+        numbers = [i for i in range(1, 10) if cells.has(f"image_{i}")]
+        found = [(f"image_{i}", cells.row[f"image_{i}"]) for i in numbers]
+    last = max(map(int, _PICTURE.findall(text)), default=0)
+    missing = next((i for i in range(1, last + 1) if i not in numbers), None)
+    if missing is not None:
+        where = column if images is not None else f"image_{missing}"
+        raise Refused(where, f"the text names <image {last}>, and picture {missing} is missing")
+    return found
+
+
+def _subjects(cells: Cells) -> dict[str, Any]:
+    """A row's subject and topic, where its file has them."""
+    found = {column: cells.row.get(column) for column in SUBJECTS if cells.has(column)}
+    return {column: plain_text(value, column) for column, value in found.items() if isinstance(value, str)}
 
 
 def _label(cells: Cells, options: dict[str, str]) -> str:
     """The gold letter: from a counted key, a letter or an option's text, which must not contradict each other."""
-    column, value = cells.find("answer")
-    if cells.how.index_column and cells.has(cells.how.index_column):
-        column, value = cells.how.index_column, cells.row[cells.how.index_column]
-        number = counted(value)
-        first, last = cells.how.index_from, cells.how.index_from + len(options) - 1
-        if number is None or not first <= number <= last:
-            raise Refused(column, f"{value!r} is no number from {first} to {last}")
-        label = LETTERS[number - first]
+    column, value = cells.key()
+    kind = cells.how.kinds.get(column)
+    if isinstance(kind, int):
+        number, last = counted(value), kind + len(options) - 1
+        if number is None or not kind <= number <= last:
+            raise Refused(column, f"{value!r} is no number from {kind} to {last}")
+        label = LETTERS[number - kind]
     else:
-        tagged = _TAGGED.fullmatch(value) if isinstance(value, str) else None
-        label = label_of(tagged.group(1) if tagged else value, options, column)
-    second = column != "answer" and "answer" in cells.how.columns["answer"] and cells.has("answer")
-    if second and label_of(cells.row["answer"], options, "answer") != label:
+        label = label_of(untagged(value), options, column, kind)
+    if denied(cells, options, column, label):
         text = str(cells.row["answer"])[:60]
         raise Refused("answer", f"{text!r} is not option {label}, which {column} names")
     return label
+
+
+def denied(cells: Cells, options: dict[str, str], column: str, label: str) -> bool:
+    """Whether the column answer, beside the `column` that names a key, is neither the key's letter nor its text."""
+    if column == "answer" or "answer" not in cells.how.columns["answer"] or not cells.has("answer"):
+        return False
+    answer = untagged(cells.row["answer"])
+    return letter_in(answer, options) != label and label not in named_by_text(answer, options)
+
+
+def untagged(value: Any) -> Any:
+    """An answer without the <answer> tag around it."""
+    tagged = _TAGGED.fullmatch(value) if isinstance(value, str) else None
+    return tagged.group(1) if tagged else value
 
 
 def counted(value: Any) -> int | None:

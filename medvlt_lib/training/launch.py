@@ -8,11 +8,12 @@ import shlex
 from pathlib import Path
 
 from medvlt_lib.core.config import Profile
+from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.runs import Run
 from medvlt_lib.models.loading import resolve
+from medvlt_lib.training.stored_questions import StoredQuestions
 
 LAUNCH = Path(__file__).parents[1] / "assets" / "launch"
-MACHINE = 8  # GPUs of one machine
 
 
 def how_to_launch(run_: Run, arguments: list[str]) -> str | None:
@@ -29,9 +30,26 @@ def how_to_launch(run_: Run, arguments: list[str]) -> str | None:
         )
     else:
         text += "Start it in a terminal"
-    if "MACHINE_RANK" in training:
+    if run_.profile.launch.machines > 1:
         text += " on every machine, with its number and the first machine's address in the two variables"
-    return f"{text}:\n\n    {training}\n"
+    text += f":\n\n    {training}\n"
+    if run_.profile.launch.machines > 1 and not server:
+        text += f"\nUnder SLURM, this does so:\n\n    {_batch_job(run_.profile, arguments)}\n"
+    return text
+
+
+def refuse_mixed(profile: Profile, questions: StoredQuestions, path: Path) -> None:
+    """Raises UserError where weights are spread and some questions have pictures, others none.
+
+    A device whose rows have no picture leaves the vision tower out, and never sends its part of it to the others: they
+    wait for ever, or break off (two CPU processes did).
+    """
+    if profile.launch.strategy in ("fsdp", "zero3") and len(questions.modalities()) > 1:
+        raise UserError(
+            f"{path} has text and image questions, which launch.strategy {profile.launch.strategy} cannot train in one "
+            "arm; train one arm on the text questions and another from it (--init) on the image questions, "
+            "or set launch.strategy ddp."
+        )
 
 
 def launch_commands(run_: Run, arguments: list[str]) -> list[str]:
@@ -45,7 +63,7 @@ def launch_commands(run_: Run, arguments: list[str]) -> list[str]:
     devices = profile.launch.devices
     if devices == int(os.environ.get("WORLD_SIZE", "1")):
         return []
-    machines = -(-devices // MACHINE)
+    machines = profile.launch.machines
     config = LAUNCH / f"{profile.launch.strategy}.yaml"
     start = ["accelerate", "launch", "--config_file", str(config), "--num_processes", str(devices)]
     training = shlex.join([*start, "--num_machines", str(machines)])
@@ -58,6 +76,13 @@ def launch_commands(run_: Run, arguments: list[str]) -> list[str]:
     if profile.grpo.sampler != "trl-vllm-server" or arguments[0] != "grpo":
         return [training]
     return [_server_command(profile, devices // machines), training]
+
+
+def _batch_job(profile: Profile, arguments: list[str]) -> str:
+    """What submits SFT to SLURM on a profile's machines."""
+    nodes, gpus = profile.launch.machines, profile.launch.devices // profile.launch.machines
+    where = [f"--nodes={nodes}", f"--gpus-per-node={gpus}"]
+    return shlex.join(["sbatch", *where, str(LAUNCH / "slurm.sh"), *arguments[1:]])
 
 
 def _server_command(profile: Profile, gpu: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -14,6 +14,7 @@ from medvlt_lib.core.images import load_image
 from medvlt_lib.core.prompts import messages, target
 from medvlt_lib.core.records import Question
 from medvlt_lib.models.adapters import lora_to_float32
+from medvlt_lib.models.supervised import chat_prompt, supervised_rows
 from medvlt_lib.training.trainer import shared_arguments
 
 if TYPE_CHECKING:
@@ -38,7 +39,9 @@ def make_trainer(
         model=model,
         args=sft_arguments(profile, folder),
         train_dataset=Dataset.from_dict({"row": list(range(len(questions)))}),
-        data_collator=Collator(processor, questions, profile.model.prompt_style, profile.sft.max_length),
+        data_collator=Collator(
+            processor, questions, profile.model.prompt_style, profile.sft.max_length, profile.sft.target
+        ),
         processing_class=processor,
         callbacks=list(callbacks),
     )
@@ -47,31 +50,36 @@ def make_trainer(
 
 
 class Collator:
-    """Row numbers to model inputs, right-padded, with labels on the answer and its end token only."""
+    """Row numbers to model inputs, right-padded, with labels on the assistant's answer and its end token only.
 
-    def __init__(self, processor, questions: Sequence[Question], style: str, max_length: int) -> None:
-        self.processor, self.questions, self.style, self.max_length = processor, questions, style, max_length
+    Text and image questions may stand in one batch. `max_length` and `wanted` are the settings sft.max_length (in
+    tokens) and sft.target. Raises UserError for a longer row.
+    """
+
+    def __init__(
+        self,
+        processor: ProcessorMixin,
+        questions: Sequence[Question],
+        style: str,
+        max_length: int,
+        wanted: Literal["full", "answer_only"] = "full",
+    ) -> None:
+        self.processor, self.questions, self.max_length = processor, questions, max_length
+        self.style, self.answer_style = style, "no-think" if wanted == "answer_only" else style
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         questions = [self.questions[row["row"]] for row in rows]
-        prompts = [
-            self.processor.apply_chat_template(messages(q, self.style), tokenize=False, add_generation_prompt=True)
-            for q in questions
-        ]
-        answers = [target(q.reasoning, q.answer_label, self.style) + "<|im_end|>" for q in questions]
-        pictures = [load_image(i) for q in questions for i in q.images] or None
-        whole = [p + a for p, a in zip(prompts, answers, strict=True)]
-        batch = self.processor(text=whole, images=pictures, padding=True, padding_side="right", return_tensors="pt")
-        lengths = batch["attention_mask"].sum(1)
-        labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
-        for i, (question, answer) in enumerate(zip(questions, answers, strict=True)):
-            if lengths[i] > self.max_length:
+        prompts = [chat_prompt(self.processor, messages(question, self.style)) for question in questions]
+        answers = [target(q.reasoning or "", q.answer_label, self.answer_style) for q in questions]
+        pictures = [load_image(picture) for question in questions for picture in question.images]
+        batch, answered = supervised_rows(self.processor, prompts, answers, pictures)
+        for question, length in zip(questions, batch["attention_mask"].sum(1).tolist(), strict=True):
+            if length > self.max_length:
                 raise UserError(
-                    f"question {question.id} is {lengths[i]} tokens long, sft.max_length is {self.max_length}; "
+                    f"question {question.id} is {length} tokens long, sft.max_length is {self.max_length}; "
                     "raise it or leave the question out."
                 )
-            labels[i, : lengths[i] - len(self.processor.tokenizer(answer).input_ids)] = -100
-        return {**batch, "labels": labels}
+        return {**batch, "labels": batch["input_ids"].masked_fill(~answered, -100)}
 
 
 def sft_arguments(profile: Profile, folder: Path) -> SFTConfig:

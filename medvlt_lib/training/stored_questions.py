@@ -35,6 +35,10 @@ class StoredQuestions(Sequence[Question]):
         """The ids of all questions in order; no picture is read."""
         return self._rows["id"][:]
 
+    def modalities(self) -> set[str]:
+        """Whether there are "text" questions, "image" questions, or both; no picture is read."""
+        return set(self._rows["modality"][:])
+
     def __getitem__(self, place: int) -> Question:
         return from_row(self._rows[place])
 

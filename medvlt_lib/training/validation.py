@@ -1,9 +1,10 @@
-"""Which step of a GRPO run is kept: greedy accuracy on validation questions while it trains, and one rule.
+"""Which step of a training run is kept: greedy accuracy on validation questions while it trains, and one rule.
 
-Before the first step, every `grpo.validate_every` steps and after the last one the model answers the same
-`grpo.validation_questions` questions, greedily, graded as evaluation grades. What the rule decides is RULE. The highest
-of several noisy figures is too high by construction, so it is not taken for being the highest: a healthy run keeps its
-last step, and a run that collapsed is rescued. Test questions are never read, and no random number of training is used.
+Before the first step, every `validate_every` steps and after the last one the model answers the same
+`validation_questions` questions (settings of `sft` and of `grpo`), greedily, graded as evaluation grades. What the rule
+decides is RULE. The highest of several noisy figures is too high by construction, so it is not taken for being the
+highest: a healthy run keeps its last step, and a run that collapsed is rescued. Test questions are never read, and no
+random number of training is used.
 
 On disk, in `training/`: `validation/STEP.json`, which questions were answered rightly, and `best-STEP/`, the weights of
 the step with the highest accuracy. A checkpoint of step c is complete when the files of all steps up to c are there, so
@@ -16,19 +17,21 @@ import hashlib
 import shutil
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from medvlt_lib.core.files import read_json, write_json
 from medvlt_lib.core.records import Question, iterate_questions
 from medvlt_lib.core.stats import Interval, macro, macro_interval
 from medvlt_lib.grading.grade import grade
 from medvlt_lib.rollout.engine import Sampling, prompts_of
+from medvlt_lib.training.checkpoints import finish_training
 from medvlt_lib.training.rewarding import scorable
 
 if TYPE_CHECKING:
     from transformers import Trainer
 
     from medvlt_lib.core.config import Profile
+    from medvlt_lib.core.sections import Optimisation
     from medvlt_lib.rollout.engine import Engine
 
 RULE = (
@@ -41,13 +44,18 @@ ROUNDS = 10_000  # of the bootstrap: a widened interval ends far out in the tail
 class Validation:
     """The validation of one arm: its questions, which of them each step answered rightly, and what follows from that.
 
-    profile: whose grader, prompt style and lengths count. path: the validation file. folder: the arm's folder.
+    profile: whose grader, prompt style and lengths count. section: "sft" or "grpo", the training it watches. path: the
+    validation file. folder: the arm's folder.
     Raises UserError when the file is missing, or has a question without an answer.
     """
 
-    def __init__(self, profile: Profile, path: Path, folder: Path) -> None:
-        self.profile, self.every, self.folder = profile, profile.grpo.validate_every, folder / "training"
-        self.questions = validation_slice(path, profile.grpo.validation_questions, profile.grpo.seed)
+    def __init__(self, profile: Profile, section: Literal["sft", "grpo"], path: Path, folder: Path) -> None:
+        settings: Optimisation = getattr(profile, section)
+        self.profile, self.folder = profile, folder / "training"
+        self.every, self.seed = settings.validate_every, settings.seed
+        self.length = profile.grpo.max_completion_length if section == "grpo" else profile.eval.max_new_tokens
+        self.with_vllm = section == "grpo" and profile.grpo.sampler == "vllm"
+        self.questions = validation_slice(path, settings.validation_questions, settings.seed)
         self.strata = [question.group for question in self.questions]
         self.clusters = [question.cluster for question in self.questions]
         self.right: dict[int, list[int]] = {}  # by step, one 0 or 1 a question
@@ -60,7 +68,7 @@ class Validation:
 
         validation = self
         engine: Engine = TransformersEngine(trainer.model, trainer.processing_class, self.profile.engine.batch_tokens)
-        if self.profile.grpo.sampler == "vllm":
+        if self.with_vllm:
             engine = trainer.vllm_generation
 
         class Watch(TrainerCallback):
@@ -106,7 +114,7 @@ class Validation:
         asked = [self.questions[place] for place in own]
         training = trainer.model.training
         trainer.model.eval()
-        if self.profile.grpo.sampler == "vllm":
+        if self.with_vllm:
             engine.sync_weights()
         completions = list(engine.generate(prompts_of(asked, style), self.sampling()))
         trainer.model.train(training)
@@ -118,7 +126,7 @@ class Validation:
         return [right for _, right in sorted(gather_object(graded))]
 
     def sampling(self) -> Sampling:
-        return Sampling(1, 0.0, self.profile.grpo.max_completion_length, self.profile.grpo.seed)
+        return Sampling(1, 0.0, self.length, self.seed)
 
     def keep_weights(self, trainer: Trainer, step: int) -> None:
         """Write best-STEP/ as a whole. Every process takes part, the first one writes."""
@@ -187,6 +195,15 @@ class Validation:
             "validation_questions": len(self.questions),
             "validation": [{"step": step, **self.figures(step)} for step in sorted(self.right)],
         }
+
+
+def finish_validated(trainer: Trainer, folder: Path, model: str, validation: Validation | None) -> dict[str, Any]:
+    """What training ends with, on disk (see `finish_training`) and as metrics; by RULE where it was validated."""
+    if validation is None:
+        return finish_training(trainer, folder, model)
+    choice, best = validation.metrics(), validation.best_weights()
+    take_best = choice["checkpoint_step"] < trainer.state.global_step
+    return {**finish_training(trainer, folder, model, best, take_best), **choice}
 
 
 def validation_slice(path: Path, size: int, seed: int) -> list[Question]:

@@ -99,8 +99,9 @@ def test_scale_published_restores_the_published_size():
             ["grpo.save_every", "grpo.updates"],
         ),
         ("tiny", {"model.quantization": "nf4"}, ["nf4", "lora"]),
-        ("tiny-qlora", {"launch.strategy": "fsdp"}, ["nf4", "fsdp"]),
-        ("tiny-qlora", {"launch.strategy": "ddp"}, ["nf4", "ddp"]),
+        ("tiny-qlora", {"launch.strategy": "fsdp"}, ["nf4", "fsdp", "ddp"]),
+        ("tiny-qlora", {"launch.strategy": "zero3"}, ["nf4", "zero3", "ddp"]),
+        ("full-7b", {"launch.machines": 3}, ["launch.devices 8", "launch.machines 3"]),
         ("tiny", {"launch.devices": 2}, ["launch.devices", "strategy"]),
         (
             "tiny",
@@ -210,6 +211,7 @@ def test_arms_are_checked_when_the_profile_loads(overrides, words):
 def test_weights_that_are_whole_everywhere_may_be_sampled_from():
     two = {"launch.devices": 2, "launch.strategy": "ddp", "grpo.sampler": "engine"}
     assert load_profile("lora-3b", two).grpo_accumulation() == 8
+    assert load_profile("qlora-3b", two).launch.strategy == "ddp"
     header = (PROFILES / "medvlm-r1-2b.yaml").read_text().split("\nscale:")[0]
     full = load_profile("medvlm-r1-2b", parse_settings(re.findall(r"--set (\S+)", header)))
     assert (full.model.lora, full.launch.devices, full.grpo.sampler) == (None, 2, "engine")
@@ -222,7 +224,7 @@ BOUNDS = {
     "sft.gradient_checkpointing": True, "sft.save_every": 5, "sft.max_length": 1024, "grpo.micro_batch": 16,
     "grpo.sampler_memory": 0.3,
     "grpo.gradient_checkpointing": True, "grpo.save_every": 5, "grpo.max_prompt_length": 256,
-    "launch.tracker": "tensorboard",
+    "launch.machines": 1, "launch.tracker": "tensorboard",
 }  # fmt: skip
 SECTIONS = ("model", "data", "engine", "filtering", "sft", "grpo", "eval", "launch")
 

@@ -1,9 +1,20 @@
-"""Intervals against scipy, statsmodels' published value and simulation."""
+"""Intervals and tests against textbooks, scipy, statsmodels and simulation."""
 
 import numpy as np
 import pytest
 
-from medvlt_lib.core.stats import accuracy_interval, macro, macro_interval
+from medvlt_lib.core.stats import (
+    accuracy_interval,
+    chance_at_k,
+    clustered_error,
+    detectable,
+    holm,
+    macro,
+    macro_interval,
+    majority,
+    mcnemar,
+    paired_p,
+)  # fmt: skip
 
 
 def width(interval) -> float:
@@ -156,3 +167,85 @@ def test_intervals_cover_the_truth_about_as_often_as_they_say(design):
         low, high = macro_interval(values, strata, clusters, rounds=200, seed=seed)[:2]
         hits += low <= truth <= high
     assert hits >= 88  # an interval that holds 95 times of 100 falls below that once in 700 tries
+
+
+# --- tests and their errors ---
+
+
+def test_mcnemar_is_the_textbook_one():
+    """Agresti, Categorical Data Analysis (1990), table 10.1: 150 and 86 of 1,600 changed their mind."""
+    from statsmodels.stats.contingency_tables import mcnemar as theirs
+
+    before = np.r_[np.ones(794 + 150), np.zeros(86 + 570)]
+    after = np.r_[np.ones(794), np.zeros(150), np.ones(86), np.zeros(570)]
+    gained, lost, p = mcnemar(before, after)
+    assert (gained, lost) == (86, 150)
+    assert p == pytest.approx(theirs([[794, 150], [86, 570]], exact=True).pvalue) and 1e-5 < p < 1e-4
+    assert mcnemar([1, 0], [1, 0]) == (0, 0, 1.0)
+    assert mcnemar([0] * 5, [1] * 5)[2] == pytest.approx(2 / 2**5)  # all five the same way, by hand
+
+
+def test_holm_by_hand_and_as_statsmodels_has_it():
+    from statsmodels.stats.multitest import multipletests
+
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    values = np.random.default_rng(3).random(20) ** 3
+    assert holm(values) == pytest.approx(multipletests(values, method="holm")[1].tolist())
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+
+
+def test_clustered_error_is_that_of_a_regression_with_clustered_errors():
+    """One stratum: the intercept's error in statsmodels; clusters of one answer each: the textbook's s / sqrt(n)."""
+    import statsmodels.api as sm
+
+    rng = np.random.default_rng(5)
+    clusters = rng.integers(0, 60, 300)
+    values = rng.random(300) + rng.random(60)[clusters]
+    error, freedom = clustered_error(values, ["x"] * 300, clusters)
+    fit = sm.OLS(values, np.ones(300)).fit()
+    theirs = fit.get_robustcov_results("cluster", groups=clusters, df_correction=True).bse[0]
+    assert error == pytest.approx(theirs, rel=2e-2) and 30 < freedom < 59
+    alone, freedom = clustered_error(values, ["x"] * 300, range(300))
+    assert alone == pytest.approx(values.std(ddof=1) / np.sqrt(300)) and freedom == pytest.approx(299)
+    two = clustered_error(values, ["x"] * 150 + ["y"] * 150, range(300))[0]
+    halves = [values[:150].std(ddof=1), values[150:].std(ddof=1)]
+    assert two == pytest.approx(np.hypot(*halves) / np.sqrt(150) / 2)  # the macro mean is half of each half's
+
+
+def null_comparisons(number: int):
+    """Paired differences of two equally good models: strata of unequal size, pictures with 1 to 8 questions that go
+    much alike."""
+    rng = np.random.default_rng(11)
+    sizes = rng.integers(1, 9, 150)
+    stratum = rng.choice(3, 150, p=[0.65, 0.25, 0.1])
+    clusters, strata = np.repeat(np.arange(150), sizes), np.repeat(stratum, sizes)
+    for _ in range(number):
+        shift = rng.choice([-0.25, 0.25], 150)[clusters]  # on a picture one of the two is better in most questions
+        draw = rng.random(len(clusters))
+        first = draw < 0.5 + shift
+        second = rng.random(len(clusters)) < 0.5 - shift
+        yield first.astype(int), second.astype(int), strata, clusters
+
+
+def test_null_comparisons_reject_as_often_as_they_say_and_naive_ones_more():
+    rejected = naive = 0
+    for first, second, strata, clusters in null_comparisons(2000):
+        rejected += paired_p(second - first, strata, clusters) < 0.05
+        naive += mcnemar(first, second)[2] < 0.05
+    assert 0.035 <= rejected / 2000 <= 0.065, rejected
+    assert naive / 2000 > 0.15, naive
+
+
+def test_a_detectable_difference_is_detected_in_four_of_five():
+    rng, error = np.random.default_rng(2), 0.03
+    found = np.abs(rng.normal(detectable(error), error, 20_000)) > 1.959964 * error
+    assert found.mean() == pytest.approx(0.8, abs=0.01)
+    assert detectable(0.03) == pytest.approx(0.03 * (1.959964 + 0.841621), rel=1e-5)
+
+
+def test_chance_and_majority_by_hand():
+    assert chance_at_k([4], 16) == pytest.approx(1 - 0.75**16) and chance_at_k([4], 16) > 0.98
+    assert chance_at_k([2, 4], 1) == pytest.approx(0.375)
+    assert majority(["B", "A", "A", None]) == "A"
+    assert majority(["B", "A", "A", "B"]) == "B"  # a tie: the first that was given
+    assert majority([None, None]) is None

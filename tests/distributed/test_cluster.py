@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from medvlt_lib.models.loading import shipped
 from medvlt_lib.rollout.connection import TRIES, quick_imports
 from tests.pipeline.conftest import medvlt, settings
 
@@ -135,3 +136,16 @@ def test_a_cluster_that_was_started_by_hand_answers_the_test(one_process, data_o
     files = ["base/answers.parquet", "base/scores.json"]
     assert contents(data_only / "runs/tiny/05_eval", files) == contents(one_process / "05_eval", files)
     assert refused.returncode == 2 and refused.stderr.startswith(f"error: the Ray cluster {address} wants a token;")
+
+
+def test_a_teacher_that_two_engines_load_and_the_phantom_teacher_write_the_same_files(one_process, data_only):
+    """Two parts of each set; the phantom teacher needs no engine and is not spread."""
+    teachers = f"{{tiny: {{name: {shipped('small')}, samples: 2, max_new_tokens: 96}}, own: {{name: phantom:own}}}}"
+    command = ["distill", "--set", f"distill.teachers={teachers}", "--set", "distill.keep=2"]
+    done = medvlt(one_process.parents[1], *command)
+    assert done.returncode == 0, done.stderr
+    spread = medvlt(data_only, *command, "--ray", "local:2")
+    assert spread.returncode == 0, spread.stderr
+    files = ["answers/*/*/part-*.jsonl", "traces_*.parquet", "metrics.json"]
+    ours = contents(data_only / "runs/tiny/02b_distill", files)
+    assert ours == contents(one_process / "02b_distill", files) and len(ours) == 8 + 2 + 1

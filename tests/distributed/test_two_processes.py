@@ -1,12 +1,10 @@
 """Training launched as two CPU processes: one set of files, and the weights that one process would have made."""
 
 import json
-import os
 import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from safetensors.torch import load_file
 
 import medvlt_lib
 from medvlt_lib.core.files import read_json
+from tests.distributed.launching import killed_after_a_checkpoint, launch_command, pasted, shell
 from tests.pipeline.conftest import medvlt, settings
 
 pytestmark = pytest.mark.processes
@@ -24,17 +23,6 @@ SETTINGS = settings(
     **{"sft.micro_batch": 2, "grpo.micro_batch": 4, "sft.max_steps": 4, "grpo.max_steps": 4, "grpo.save_every": 1}
 )
 TWO = ["--set", "launch.devices=2", "--set", "launch.strategy=ddp"]
-
-
-def shell() -> dict[str, str]:
-    """The environment of a shell in which this Python's commands are found."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    return {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1", "PATH": path}
-
-
-def pasted(folder: Path, command: str) -> subprocess.CompletedProcess:
-    """What a shell does with a command that was printed."""
-    return subprocess.run(["bash", "-c", command], cwd=folder, env=shell(), capture_output=True, text=True, timeout=300)
 
 
 def with_one_and_two_processes(script: str, folder: Path) -> list[Path]:
@@ -46,17 +34,6 @@ def with_one_and_two_processes(script: str, folder: Path) -> list[Path]:
         done = pasted(here.parents[1], f"PYTHONPATH={here.parents[1]} {launch} {here / script} {target} {processes}")
         assert done.returncode == 0, done.stderr[-3000:]
     return targets
-
-
-def killed_after_a_checkpoint(folder: Path, command: str, checkpoints: Path) -> None:
-    """Start a command and kill it with all its processes once a checkpoint is whole."""
-    started = subprocess.Popen(["bash", "-c", command], cwd=folder, env=shell(), start_new_session=True)
-    deadline = time.monotonic() + 240
-    while not list(checkpoints.glob("checkpoint-*/trainer_state.json")):
-        assert started.poll() is None and time.monotonic() < deadline, "training ended before it could be killed"
-        time.sleep(0.02)
-    os.killpg(started.pid, signal.SIGKILL)
-    started.wait()
 
 
 def stop_one_process(folder: Path, command: str) -> None:
@@ -86,7 +63,7 @@ def test_two_processes_train_what_one_would(tmp_path):
     for command in ("sft", "grpo"):
         refused = medvlt(two, command)
         assert refused.returncode == 2 and "trains on 2 devices" in refused.stderr
-        [launch] = [line for line in refused.stderr.splitlines() if line.startswith("    accelerate launch")]
+        launch = launch_command(refused.stderr)
         if command == "grpo":
             stop_one_process(two, launch)
         done = pasted(two, launch)

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from medvlt_lib.core.config import load_profile
 from medvlt_lib.core.errors import UserError
-from medvlt_lib.models.loading import load_model, load_nf4, load_policy, shipped
+from medvlt_lib.models.loading import load_model, load_nf4, load_policy, shipped, unwritten_model
 from medvlt_lib.rollout.vllm_engine import engine_keywords
 
 LOADERS = [load_model, partial(load_nf4, device="cpu")]
@@ -31,6 +31,24 @@ def change_weights(folder, change) -> None:
 @pytest.mark.parametrize("load", LOADERS, ids=["full", "nf4"])
 def test_whole_weights_load(load, folder):
     load(folder)
+
+
+def test_a_process_that_gets_its_weights_from_another_has_a_place_for_each(folder, monkeypatch):
+    """Whatever a checkpoint does not hold, such as the angles of rotary positions, is as in a model that was loaded."""
+    whole, empty = load_model(folder), unwritten_model(folder)
+    assert {n: (p.shape, p.dtype) for n, p in empty.named_parameters()} == {
+        n: (p.shape, p.dtype) for n, p in whole.named_parameters()
+    }
+    buffers = dict(whole.named_buffers())
+    assert buffers.keys() == dict(empty.named_buffers()).keys() and buffers
+    assert all(torch.equal(value, buffers[name]) for name, value in empty.named_buffers())
+    spread = {"launch.devices": 2, "launch.strategy": "fsdp", "grpo.sampler": "trl-vllm-server"}
+    spread |= {"sft.micro_batch": 8, "grpo.micro_batch": 64, "sft.validate_every": None, "grpo.validate_every": None}
+    profile = load_profile("tiny", {**spread, "model.name": str(folder)})
+    for rank, has_weights in (("0", True), ("1", False)):
+        monkeypatch.setenv("RANK", rank)
+        loaded = load_policy(profile, trainable=True).state_dict()
+        assert all(torch.equal(loaded[k], v) for k, v in whole.state_dict().items()) == has_weights
 
 
 @pytest.mark.parametrize("load", LOADERS, ids=["full", "nf4"])

@@ -9,8 +9,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from medvlt_lib.core.files import read_json, read_jsonl, write_json
-from medvlt_lib.course.lesson import NOTEBOOKS, REFERENCE
+from medvlt_lib.course.lesson import NOTEBOOKS, REFERENCE, RESULTS
 from medvlt_lib.course.runner import run_course
+from medvlt_lib.phantom.questions import make_questions
 
 # The stages before a notebook come from the reference run, so their settings stay as they are.
 LIMITS = {
@@ -85,6 +86,40 @@ def test_sft(metrics):
     m = metrics["03_sft"]
     assert m["steps"] == 2 and 0 < m["first_loss"] < math.log(512)
     assert m["loss_by_hand"][0] == pytest.approx(m["loss_by_hand"][1], abs=1e-4)
+
+
+def test_what_notebook_03_says_of_memory():
+    steps = read_json(RESULTS / "memory-tiny.json")["steps"]
+    sft = {s["weights"]: s for s in steps if s["stage"] == "sft" and not s["checkpointing"]}
+    saved = sft["full"]["parts_mb"]["weights"] - sft["nf4"]["parts_mb"]["weights"]
+    assert round(saved) == 9 and round(sft["full"]["parts_mb"]["weights"]) == 15
+    assert all(s["parts_mb"]["activations"] + s["parts_mb"]["logits"] > 1000 for s in sft.values())
+    assert sft["nf4"]["counted_mb"] < sft["full"]["counted_mb"] and sft["nf4"]["seen_mb"] < sft["full"]["seen_mb"]
+    assert sft["nf4"]["resident_mb"] > sft["full"]["resident_mb"]
+    assert (4 + 4 + 8) * 3 == 48 and (4 + 4 + 8) * 7 == 112  # gigabytes for 3 and 7 billion weights
+    small = [(0.5 + 4 / 64 + 0.01 * (4 + 4 + 8)) * n for n in (3, 7)]
+    assert [round(gigabytes) for gigabytes in small] == [2, 5]
+
+
+def test_what_notebook_03_says_of_the_teachers():
+    recorded = read_json(RESULTS / "sft-styles-tiny.json")
+    found, runs = recorded["summary"], recorded["runs"]
+    assert found["own, clean"]["against_base"]["low"] > 0.15
+    for name in ("foreign, clean", "foreign, noisy", "foreign, long", "terse, clean", "terse, noisy"):
+        assert found[name]["against_base"]["high"] < -0.15 and abs(found[name]["accuracy"] - 0.3) < 0.06, name
+        assert found[name]["accuracy_untruncated"] < 0.4, name
+    noise = found["own, clean"]["accuracy"] - found["own, noisy"]["accuracy"]
+    assert noise < 0.1 < 0.4 < found["own, clean"]["accuracy"] - found["foreign, clean"]["accuracy"]
+    test = make_questions("curb65,apgar,cardiothoracic_ratio,nodule_count,cup_to_disc_ratio", "test", 400, seed=7)
+    assert sum(1 / len(q.options) for q in test) / 400 == pytest.approx(0.3, abs=0.02)  # what guessing gives
+    for key, run in runs.items():
+        assert run["last_loss"] < run["first_loss"], key
+        if key.startswith("foreign, long"):
+            last = run["curve"][-1]
+            assert (
+                last["styles"]["foreign"] > 0.95
+                and last["accuracy"] < recorded["validation_at_start"]["accuracy"] - 0.15
+            )
 
 
 def test_grpo(metrics):

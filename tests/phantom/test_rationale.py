@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import pytest
 
 from medvlt_lib.core.errors import UserError
-from medvlt_lib.phantom.questions import FAMILIES, make_questions, trace
+from medvlt_lib.phantom.questions import FAMILIES, make_questions
 from medvlt_lib.phantom.rationale import grounded, judge
+from medvlt_lib.phantom.teacher import own_trace
 from medvlt_lib.training.rewarding import reward_columns
 
 OTHER = {
@@ -32,7 +33,7 @@ class Trace:
 
     def judge(self):
         q = self.question
-        return judge(trace(self.steps, q.options, q.answer), q.family, q.extra["facts"], q.options)
+        return judge(own_trace(self.steps, q.options, q.answer), q.family, q.extra["facts"], q.options)
 
 
 def summed(steps: list[str]) -> list[str]:
@@ -120,7 +121,7 @@ def test_every_family_s_steps_are_known_as_steps_to_every_other(questions):
     for q in questions:
         for family, other in one.items():
             if family != q.family:
-                steps = judge(trace(q.extra["steps"], q.options, q.answer), family, other.extra["facts"], {}).steps
+                steps = judge(own_trace(q.extra["steps"], q.options, q.answer), family, other.extra["facts"], {}).steps
                 working = [s for s in steps if s.kind != "option"]
                 assert {s.kind for s in working} == {"working"}, (q.family, working)
 

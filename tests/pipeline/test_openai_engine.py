@@ -14,6 +14,7 @@ import pytest
 
 from medvlt_lib.core.config import load_profile
 from medvlt_lib.core.errors import UserError
+from medvlt_lib.core.records import read_questions
 from medvlt_lib.data.closed import closed_options
 from medvlt_lib.data.hub import _client
 from medvlt_lib.grading.grade import grade
@@ -319,3 +320,36 @@ def test_the_stages_take_a_server(server, tmp_path, monkeypatch):
         and rows[0]["weights"] == f"{MODEL} at http://127.0.0.1:{server}/v1"
         and rows[0]["engine"].startswith("openai ")
     )
+
+
+def test_a_served_model_teaches(server, tmp_path, monkeypatch):
+    """The larger tiny model as a teacher: what is kept stands in its answers, and the training reward pays for it."""
+    monkeypatch.setenv("MEDVLT_CACHE", str(tmp_path / "cache"))
+    url = f"http://127.0.0.1:{server}/v1"
+    teacher = f"distill.teachers={{base: {{name: {MODEL}, url: {url}, samples: 2, max_new_tokens: 96}}}}"
+    sizes = {"data.train_text_size": 8, "data.train_image_size": 6}
+    for command in (["data", "--profile", "tiny", *settings(**sizes)], ["distill", "--set", teacher]):
+        done = medvlt(tmp_path, *command)
+        assert done.returncode == 0, done.stderr[-2000:]
+    run = tmp_path / "runs/tiny"
+    assert "teacher base: 2 answers to each of 8 text questions are missing; " in done.stderr
+    figures = json.loads((run / "02b_distill/metrics.json").read_text())
+    own = figures["teachers"]["base"]
+    assert own["answers"] == 28 and own["right"] + sum(own["rejected"].values()) == 28
+    for kind in ("text", "image"):
+        questions = {q.id: q for q in read_questions(run / f"01_data/train_{kind}.parquet")}
+        rows = [
+            json.loads(line)
+            for path in (run / f"02b_distill/answers/base/{kind}").glob("*.jsonl")
+            for line in path.read_text().splitlines()
+        ]
+        for row in rows:
+            assert grade(row["text"], questions[row["id"]]).reward == float(row["rejected"] is None), row
+        texts = {(row["id"], row["sample"]): row["text"] for row in rows if row["rejected"] is None}
+        kept = read_questions(run / f"02b_distill/traces_{kind}.parquet")
+        assert 0 < len(kept) == figures[f"with_trace_{kind}"] == len({key for key, _ in texts})
+        for trace in kept:
+            source = trace.extra["trace"]
+            assert f"{trace.reasoning}</think>" in texts[source["question"], source["sample"]].replace(
+                " </think>", "</think>"
+            )

@@ -26,8 +26,8 @@ def jsonl(path, rows):
     return path
 
 
-def imported(file, tmp_path, *maps, name="out"):
-    counts = import_files([file], tmp_path / name, list(maps), None, "CC0")
+def imported(file, tmp_path, *maps, name="out", index_from=None):
+    counts = import_files([file], tmp_path / name, list(maps), None, "CC0", index_from)
     refused = tmp_path / name / "refused.jsonl"
     rows = [json.loads(line) for line in refused.read_text().splitlines()] if refused.exists() else []
     return read_questions(tmp_path / name / "questions.parquet"), rows, counts
@@ -41,14 +41,14 @@ def test_jsonl_in_many_forms(tmp_path):
         {"stem": "Is the heart large?", "answer": "yes"},
         {"question": "Which?", "A": "x", "B": "y", "C": "z", "answer_index": 2},
     ]
-    questions, refused, counts = imported(jsonl(tmp_path / "q.jsonl", rows), tmp_path)
+    questions, refused, counts = imported(jsonl(tmp_path / "q.jsonl", rows), tmp_path, index_from=0)
     assert refused == [] and counts == {"read": 5, "kept": 5, "refused": 0}
     assert [q.answer for q in questions] == ["Lung", "Lung", "Liver", "Yes", "z"]
     assert (questions[1].id, questions[1].dataset, questions[0].dataset) == ("mine", "exam", "q")
     assert questions[2].reasoning == "Because." and questions[0].source["licence"] == "CC0"
     with gzip.open(tmp_path / "q.jsonl.gz", "wt") as file:
         file.write((tmp_path / "q.jsonl").read_text())
-    again, _, _ = imported(tmp_path / "q.jsonl.gz", tmp_path, name="zipped")
+    again, _, _ = imported(tmp_path / "q.jsonl.gz", tmp_path, name="zipped", index_from=0)
     assert [q.question for q in again] == [q.question for q in questions]
 
 
@@ -108,7 +108,7 @@ def test_labels_as_people_write_them(tmp_path):
     rows = [{**GOOD, "answer": a} for a in ("b", "B.", "(B)", "lung")] + [
         {"question": "?", "options": ["x", "y"], "answer_index": 1.0}
     ]
-    questions, refused, _ = imported(jsonl(tmp_path / "q.jsonl", rows), tmp_path)
+    questions, refused, _ = imported(jsonl(tmp_path / "q.jsonl", rows), tmp_path, index_from=0)
     assert refused == [] and {q.answer_label for q in questions} == {"B"}
 
 
@@ -211,9 +211,9 @@ def test_a_key_counted_from_1_is_never_read_from_0(tmp_path):
             "ABCD",
             ["w", "x", "y", "z"],
         ),
-        # MMMU-Pro: options as Python writes a list, and pictures in columns of their own
+        # MMMU-Pro: options as Python writes a list (its pictures have a test of their own)
         (
-            [{"id": "t1", "question": "<image 1> Which?", "options": "['it\\'s x', 'y', \"z\"]", "answer": "C"}],
+            [{"id": "t1", "question": "Which?", "options": "['it\\'s x', 'y', \"z\"]", "answer": "C"}],
             {},
             "C",
             ["it's x", "y", "z"],

@@ -14,7 +14,8 @@ from medvlt_lib.core.runs import Run
 from medvlt_lib.training.launch import LAUNCH, how_to_launch, launch_commands
 
 ARGUMENTS = ["grpo", "--arm", "rl_text", "--data", "it's here/my questions.parquet"]
-SHELL = 'accelerate() { printf "%s\\0" "$@"; }; trl() { printf "%s\\0" "$CUDA_VISIBLE_DEVICES" "$@"; }; '
+SHELL = 'accelerate() { printf "%s\\0" "$@"; }; sbatch() { printf "%s\\0" "$@"; }; '
+SHELL += 'trl() { printf "%s\\0" "$CUDA_VISIBLE_DEVICES" "$@"; }; '
 
 
 def run_of(name: str, **overrides) -> Run:
@@ -44,7 +45,7 @@ def test_accelerate_reads_the_training_command(name, arguments):
     args, _, _ = _validate_launch_command(launch_command_parser().parse_args(given[1:]))
     assert (args.module, args.training_script, args.training_script_args) == (True, "medvlt_lib", arguments)
     assert (args.use_fsdp, args.num_processes) == (True, run.profile.launch.devices)
-    assert args.num_machines == run.profile.launch.devices // 8
+    assert args.num_machines == run.profile.launch.machines == run.profile.launch.devices // 8
     assert (args.machine_rank, args.main_process_ip) == ((2, "10.0.0.1") if args.num_machines > 1 else (0, None))
 
 
@@ -79,6 +80,28 @@ def test_machines_that_are_not_named_are_asked_for():
         ["bash", "-c", SHELL + training], env={"PATH": os.environ["PATH"]}, capture_output=True, text=True
     )
     assert done.returncode != 0 and "0 on the first machine" in done.stderr and not done.stdout
+
+
+def test_a_profile_of_several_machines_says_how_slurm_starts_it():
+    text = how_to_launch(run_of("full-32b"), ["sft", "--run", "a b"])
+    [job] = [line for line in text.splitlines() if line.startswith("    sbatch")]
+    assert pasted(job) == ["--nodes=4", "--gpus-per-node=8", str(LAUNCH / "slurm.sh"), "--run", "a b"]
+    assert "sbatch" not in how_to_launch(run_of("full-7b"), ["sft"])
+    assert "sbatch" not in how_to_launch(run_of("full-32b"), ["grpo"])  # whose server needs a place of its own
+
+
+@pytest.mark.parametrize("name", ["ddp", "fsdp", "zero3"])
+def test_accelerate_knows_every_key_of_the_launch_files(name):
+    """Also those of fsdp_config, which accelerate takes over without a look; what it knows are its own flags."""
+    from accelerate.commands.config.config_args import load_config_from_file
+    from accelerate.commands.launch import launch_command_parser
+
+    path = LAUNCH / f"{name}.yaml"
+    load_config_from_file(str(path))  # refuses unknown keys
+    known = set(vars(launch_command_parser().parse_args(["script"])))
+    values = yaml.safe_load(path.read_text())
+    for section in ("fsdp_config", "deepspeed_config"):
+        assert set(values.get(section, {})) <= known
 
 
 def test_only_what_must_be_launched_is_launched(monkeypatch):

@@ -83,7 +83,7 @@ def judged(files, tmp_path):
     questions = make_questions("curb65,apgar,nodule_count,cup_to_disc_ratio", "validation", 40, seed=3)
     write_questions(questions, tmp_path / "v.parquet")
     changes = {**SHORT, "grpo.validation_questions": 40}
-    return Validation(load_profile("tiny", changes), tmp_path / "v.parquet", tmp_path)
+    return Validation(load_profile("tiny", changes), "grpo", tmp_path / "v.parquet", tmp_path)
 
 
 def test_a_collapsed_run_is_rescued_and_a_healthy_one_keeps_its_last_step(judged):
@@ -135,7 +135,7 @@ def test_log_and_metrics_hold_the_figures_of_the_engine(files, tmp_path):
         assert 0 <= row["validation_low"] <= row["validation_accuracy"] <= row["validation_high"] <= 1
     assert metrics["validation_questions"] == 20 and metrics["best_step"] in (0, 2, 4, 6)
     profile = load_profile("tiny", SHORT)
-    validation = Validation(profile, files / "validation.parquet", tmp_path)
+    validation = Validation(profile, "grpo", files / "validation.parquet", tmp_path)
     engine = TransformersEngine(load_policy(profile).eval(), profile_processor(profile))
     answers = engine.generate(prompts_of(validation.questions), validation.sampling())
     pairs = zip(answers, validation.questions, strict=True)

@@ -1,0 +1,227 @@
+"""`medvlt compare` and `medvlt scores`: two files of answers to the same questions, or one, with what chance explains.
+
+Where a question was answered several times, its share of right answers counts. Intervals take what shares a cluster as
+one; the exact test of McNemar, which takes every question by itself, stands beside the one that does not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from medvlt_lib.core import stats
+from medvlt_lib.core.errors import UserError
+from medvlt_lib.core.tables import percent
+from medvlt_lib.tools.answer_files import read_answers
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+DRAWN = 5000  # clusters up to which intervals are drawn; beyond, the normal approximation says the same
+CLUSTERED = "clustered standard error"
+
+
+@dataclasses.dataclass
+class Difference:
+    """`after` minus `before` on the same questions. `gained` and `lost`: questions that only one of the two has right,
+    and `exact_p` McNemar's (None where a question was answered several times). `p`: the test that knows of clusters;
+    `adjusted_p`: by Holm among the data sets; `detectable`: the difference that 4 of 5 such comparisons would find."""
+
+    name: str
+    questions: int
+    before: float
+    after: float
+    difference: float
+    low: float
+    high: float
+    kind: str
+    p: float
+    detectable: float
+    gained: int | None = None
+    lost: int | None = None
+    exact_p: float | None = None
+    adjusted_p: float | None = None
+
+
+def compare(before: Path, after: Path) -> dict[str, Any]:
+    """What differs between two files of answers (see `read_answers`), overall (macro over data sets) and by data set.
+
+    Files are joined on the id. Raises UserError as `read_answers`, where nothing pairs, and where the files give one
+    question different data sets.
+    """
+    (first, blank_first), (second, blank_second) = read_answers(before), read_answers(after)
+    one, two = _by_question(first), _by_question(second)
+    both = one.join(two, how="inner", lsuffix="_before", rsuffix="_after")
+    if both.empty:
+        raise UserError(f"no id of {before} is in {after}; compare files of answers to the same questions.")
+    other = both["dataset_before"] != both["dataset_after"]
+    if other.any():
+        raise UserError(
+            f"{int(other.sum())} questions are of different data sets in the two files (for one, "
+            f"{both.index[other][0]}); compare files of the same benchmark."
+        )
+    rows = [_difference("overall (macro)", both)]
+    names = list(dict.fromkeys(both["dataset_before"]))
+    if len(names) > 1:
+        rows += [_difference(name, both[both["dataset_before"] == name]) for name in names]
+        for row, p in zip(rows[1:], stats.holm([row.p for row in rows[1:]]), strict=True):
+            row.adjusted_p = p
+    return {
+        "before": str(before),
+        "after": str(after),
+        "questions": len(both),
+        "only_in_before": len(one) - len(both),
+        "only_in_after": len(two) - len(both),
+        "blank_before": blank_first,
+        "blank_after": blank_second,
+        "rows": [dataclasses.asdict(row) for row in rows],
+    }
+
+
+def _by_question(answers: pd.DataFrame) -> pd.DataFrame:
+    """One row a question: the share of its answers that are right, how many there are, data set and cluster."""
+    found = answers.groupby("id", sort=False).agg(
+        share=("correct", "mean"),
+        answers=("correct", "size"),
+        dataset=("dataset", "first"),
+        cluster=("cluster", "first"),
+    )
+    return found
+
+
+def _difference(name: str, both: pd.DataFrame) -> Difference:
+    before, after = both["share_before"].to_numpy(float), both["share_after"].to_numpy(float)
+    strata, clusters = both["dataset_before"].to_numpy(str), both["cluster_before"].to_numpy(str)
+    own = after - before
+    error, _ = stats.clustered_error(own, strata, clusters)
+    low, high, kind = _interval(own, strata, clusters, (-1, 1))
+    first, second, gap = (stats.macro(values, strata) for values in (before, after, own))
+    p, found = stats.paired_p(own, strata, clusters), stats.detectable(error)
+    row = Difference(name, len(both), first, second, gap, low, high, kind, p, found)
+    if (both["answers_before"] == 1).all() and (both["answers_after"] == 1).all():
+        row.gained, row.lost, row.exact_p = stats.mcnemar(before, after)
+    return row
+
+
+def _interval(values: np.ndarray, strata: np.ndarray, clusters: np.ndarray, bounds: tuple) -> tuple[float, float, str]:
+    """The 95 % interval of a macro mean: drawn where that is quick, else by its standard error."""
+    if len(np.unique(clusters)) <= DRAWN:
+        return stats.macro_interval(values, strata, clusters, bounds)
+    from scipy.stats import t
+
+    error, freedom = stats.clustered_error(values, strata, clusters)
+    reach, mean = error * t.isf(0.025, freedom), stats.macro(values, strata)
+    return max(bounds[0], mean - reach), min(bounds[1], mean + reach), CLUSTERED
+
+
+def scores(path: Path) -> dict[str, Any]:
+    """What a file of answers says: accuracy with interval, overall and by data set; where questions were answered
+    several times, pass@k for each power of two, and the majority's accuracy (of equal votes the first given) where a
+    column `letter` says what was answered. Raises UserError as `read_answers`."""
+    answers, blank = read_answers(path)
+    names = list(dict.fromkeys(answers["dataset"]))
+    rows = [_score("overall (macro)", answers)]
+    rows += [_score(name, answers[answers["dataset"] == name]) for name in names] if len(names) > 1 else []
+    return {"file": str(path), "answers": len(answers), "blank": blank, "rows": rows}
+
+
+def _score(name: str, answers: pd.DataFrame) -> dict[str, Any]:
+    right = answers["correct"].to_numpy(float)
+    strata, clusters = answers["dataset"].to_numpy(str), answers["cluster"].to_numpy(str)
+    if len(np.unique(clusters)) == len(right) and len(np.unique(strata)) == 1:
+        low, high, kind = *stats.accuracy_interval(int(right.sum()), len(right)), "Wilson"
+    else:
+        low, high, kind = _interval(right, strata, clusters, (0, 1))
+    row = {
+        "name": name,
+        "answers": len(right),
+        "accuracy": stats.macro(right, strata),
+        "low": low,
+        "high": high,
+        "kind": kind,
+    }
+    counts = answers.groupby("id", sort=False).agg(
+        right=("correct", "sum"), n=("correct", "size"), at=("dataset", "first")
+    )
+    row["questions"], least = len(counts), int(counts["n"].min())
+    if least > 1:
+        ks = [2**i for i in range(int(np.log2(least)) + 1)]
+        passed = list(zip(counts["right"].tolist(), counts["n"].tolist(), strict=True))
+        each = {k: [stats.pass_at_k(right, n, k) for right, n in passed] for k in ks}
+        row["pass_at"] = {k: stats.macro(values, counts["at"].to_numpy(str)) for k, values in each.items()}
+        if "letter" in answers:
+            row["majority"] = _majority(answers)
+    return row
+
+
+def _majority(answers: pd.DataFrame) -> float:
+    """The macro accuracy of each question's most frequent answer."""
+    right, strata = [], []
+    for _, own in answers.sort_values(["id", "sample"]).groupby("id", sort=False):
+        letters = [letter if isinstance(letter, str) and letter else None for letter in own["letter"]]
+        chosen = stats.majority(letters)
+        right.append(int(chosen is not None and bool(own["correct"].to_numpy()[letters.index(chosen)])))
+        strata.append(own["dataset"].iloc[0])
+    return stats.macro(right, strata)
+
+
+def compare_table(found: dict[str, Any]) -> list[tuple[str, ...]]:
+    """A comparison as cells, header first; accuracies in percent, differences in points."""
+    cells = [
+        (
+            "",
+            "questions",
+            "before",
+            "after",
+            "difference",
+            "95 % interval",
+            "p",
+            "Holm",
+            "only after / before",
+            "exact p",
+        )
+    ]
+    for row in found["rows"]:
+        span = f"{100 * row['low']:+.1f} to {100 * row['high']:+.1f}"
+        pairs = "" if row["gained"] is None else f"{row['gained']} / {row['lost']}"
+        cells.append((
+            row["name"], str(row["questions"]), percent(row["before"]), percent(row["after"]),
+            f"{100 * row['difference']:+.1f}", span, _p(row["p"]), _p(row["adjusted_p"]), pairs, _p(row["exact_p"]),
+        ))  # fmt: skip
+    return cells
+
+
+def compare_notes(found: dict[str, Any]) -> str:
+    """What stands below a comparison: what did not pair or was blank, the kind of interval, what could be found."""
+    first = found["rows"][0]
+    notes = [f"intervals and p: answers on one cluster count as one ({first['kind']})"]
+    notes.append(f"a true difference of {100 * first['detectable']:.1f} points would be found four times in five")
+    if found["only_in_before"] or found["only_in_after"]:
+        notes.append(
+            f"not paired: {found['only_in_before']} questions of the first file, {found['only_in_after']} of the second"
+        )
+    if found["blank_before"] or found["blank_after"]:
+        notes.append(f"blank, counted as wrong: {found['blank_before']} and {found['blank_after']} answers")
+    return "; ".join(notes)
+
+
+def scores_table(found: dict[str, Any]) -> list[tuple[str, ...]]:
+    """A file's scores as cells, header first, in percent."""
+    rows = found["rows"]
+    ks, voted = list(rows[0].get("pass_at", {})), "majority" in rows[0]
+    cells = [
+        ("", "questions", "answers", "accuracy", "95 % interval", *(f"pass@{k}" for k in ks), *(["majority"] * voted))
+    ]
+    for row in rows:
+        more = [percent(row["pass_at"][k]) if k in row.get("pass_at", {}) else "" for k in ks]
+        more += [percent(row["majority"]) if "majority" in row else ""] * voted
+        span = f"{percent(row['low'])} to {percent(row['high'])}"
+        cells.append((row["name"], str(row["questions"]), str(row["answers"]), percent(row["accuracy"]), span, *more))
+    return cells
+
+
+def _p(value: float | None) -> str:
+    return "" if value is None else "< 0.0001" if value < 0.0001 else f"{value:.4f}"
