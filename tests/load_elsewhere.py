@@ -50,7 +50,7 @@ class Parts:
         seen = dict(self.images(images, return_tensors="pt")) if images else {}
         lengths = [int(grid.prod()) // self.images.merge_size**2 for grid in seen.get("image_grid_thw", [])]
         whole = ["".join(self._expanded(one, lengths)) for one in text]
-        batch = dict(self.tokenizer(whole, return_tensors="pt", **how))
+        batch = dict(self.tokenizer(whole, **how))
         image = self.tokenizer.convert_tokens_to_ids("<|image_pad|>")
         return {**batch, **seen, "mm_token_type_ids": (batch["input_ids"] == image).long()}
 
