@@ -24,7 +24,7 @@ from tests.exporting import ARM, KINDS, checkpoint_of, exported, same, trained, 
 
 SCRIPT = Path(__file__).parents[1] / "load_elsewhere.py"
 PIXELS = 7056  # a picture of 112 x 112 pixels shrinks to 84 x 84
-LEAST = {"full": 97, "lora": 95, "nf4": 80}  # of 100 answers that stay the same
+LEAST = {"full": 97, "lora": 97, "nf4": 90}  # of 100 answers that stay the same; 100, 100 and 96 did
 
 
 @pytest.fixture(scope="module")
@@ -79,14 +79,15 @@ def test_an_adapter_over_4_bit_weights_is_merged_into_the_original_ones(runs, me
     assert made.keys() == original.keys() and {w.dtype for w in made.values()} == {torch.bfloat16}
     moved = 0
     for name, weight in original.items():
-        part = f"base_model.model.{name.removesuffix('.weight')}"
+        inner = name.replace("model.layers", "model.language_model.layers")  # files have the published names
+        part = f"base_model.model.{inner.removesuffix('.weight')}"
         expected = weight.float()
         if f"{part}.lora_A.weight" in lora:
             moved += 1
             expected = expected + 32 / 16 * lora[f"{part}.lora_B.weight"] @ lora[f"{part}.lora_A.weight"]
             assert not torch.equal(made[name], weight.bfloat16())
         assert torch.equal(made[name], expected.bfloat16()), name
-    assert moved == 2 * len(lora) // 4 == 4 * 7
+    assert moved == len(lora) / 2 == 4 * 7
 
 
 def test_what_an_export_holds(runs, merged):
@@ -113,7 +114,7 @@ def test_no_repetition_penalty_of_the_base_is_exported(runs, tmp_path):
     assert written["eos_token_id"] == [871, 869] and {"repetition_penalty", "temperature"}.isdisjoint(written)
 
 
-def test_the_card(runs, merged, tmp_path):
+def test_the_card(runs, merged, tmp_path, monkeypatch):
     """Metadata that the Hub reads, data by its file, leaks, settings, what is missing; with 05, results."""
     from huggingface_hub import ModelCard
 
@@ -125,6 +126,7 @@ def test_the_card(runs, merged, tmp_path):
     assert "Trained on `01_data/train_image.parquet`, 12 questions" in card.text
     assert "### Leakage" in card.text and f"medvlt eval --run full --arm {ARM}" in card.text
     assert f"{merged['full'][1]['change']['same_text']} answers are the same token by token" in card.text
+    monkeypatch.setattr(module, "measured_change", lambda *_: merged["full"][1]["change"])  # once is enough
     for name in ("base", ARM):
         evaluate.run(run, name)
     export_model(run, ARM, tmp_path / "evaluated")

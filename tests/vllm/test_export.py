@@ -12,7 +12,7 @@ from tests.exporting import ARM, KINDS, exported, same, trained, write_prompts
 
 ON_VLLM = Path(__file__).with_name("export_on_vllm.py")
 ELSEWHERE = Path(__file__).parents[1] / "load_elsewhere.py"
-LEAST = {"full": 97, "lora": 95, "nf4": 80}  # of 100 answers that are the arm's own
+LEAST = {"full": 97, "lora": 97, "nf4": 90}  # of 100 answers that are the arm's own; 100, 100 and 96 were
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def test_vllm_gives_the_same_answers(arm, tmp_path):
     assert LEAST[run.folder.name] <= same(there, made["own"]) == made["change"]["same_text"]
     if run.folder.name == "full":
         rounded = outside(ON_VLLM, folder, prompts, tmp_path / "rounded.json", "auto")["answers"]
-        assert same(rounded, made["own"]) >= 75
+        assert same(rounded, made["own"]) >= 90  # 98 were
 
 
 def test_auto_processor_and_plain_transformers_give_the_same_answers(arm, tmp_path):
