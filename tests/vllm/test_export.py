@@ -38,14 +38,28 @@ def outside(script: Path, *arguments) -> dict:
 
 
 def test_vllm_gives_the_same_answers(arm, tmp_path):
-    """In float32 all 100 are the export's, so the arm's but for what the card says; in bfloat16 nearly all."""
+    """In float32 all 100 are the export's, so the arm's but for what the card says."""
     run, folder, made, prompts = arm
     there = outside(ON_VLLM, folder, prompts, tmp_path / "answers.json", "float32")["answers"]
     assert len(there) == 100 and there == made["export"]
     assert LEAST[run.folder.name] <= same(there, made["own"]) == made["change"]["same_text"]
-    if run.folder.name == "full":
-        rounded = outside(ON_VLLM, folder, prompts, tmp_path / "rounded.json", "auto")["answers"]
-        assert same(rounded, made["own"]) >= 90  # 98 were
+
+
+@pytest.mark.slow
+def test_vllm_in_bfloat16_gives_nearly_the_same_answers(arm, tmp_path):
+    run, folder, made, prompts = arm
+    rounded = outside(ON_VLLM, folder, prompts, tmp_path / "rounded.json", "auto")["answers"]
+    assert same(rounded, made["own"]) >= 90, run.folder.name  # of full weights 98 were, of NF4 96
+
+
+@pytest.mark.slow
+def test_vllm_with_an_adapter_on_its_base_gives_the_same_answers(arm, tmp_path):
+    run, _, made, prompts = arm
+    if run.folder.name != "lora":
+        pytest.skip("an adapter over the base's own weights is asked for")
+    export_model(run, ARM, tmp_path / "adapter", "adapter")
+    there = outside(ON_VLLM, tmp_path / "adapter", prompts, tmp_path / "lora.json", "float32", "adapter")["answers"]
+    assert there == made["own"]
 
 
 def test_auto_processor_and_plain_transformers_give_the_same_answers(arm, tmp_path):
@@ -56,7 +70,7 @@ def test_auto_processor_and_plain_transformers_give_the_same_answers(arm, tmp_pa
 
 def test_the_card_s_own_code_runs(arm, tmp_path):
     """As it stands there: plain transformers for a merged model, PEFT for an adapter."""
-    run, folder, _, prompts = arm
+    run, folder, _, _ = arm
     folders = [folder]
     if run.profile.model.lora is not None:
         export_model(run, ARM, tmp_path / "adapter", "adapter")
@@ -68,6 +82,3 @@ def test_the_card_s_own_code_runs(arm, tmp_path):
         done = subprocess.run(command, cwd=one, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr[-3000:]
         assert "<answer>" in done.stdout
-    if run.folder.name == "lora":
-        there = outside(ON_VLLM, tmp_path / "adapter", prompts, tmp_path / "lora.json", "float32", "adapter")["answers"]
-        assert there == arm[2]["own"]
