@@ -65,6 +65,7 @@ def on_cpu(name: str, qwen2_vl, **changes):
             "model.name": model,
             "model.device": "cpu",
             "launch.devices": 1,
+            "launch.machines": 1,
             "launch.strategy": "single",
             "sft.batch": 4,
             "sft.micro_batch": 2,

@@ -100,7 +100,7 @@ def test_a_kill_after_the_last_step_trains_no_more(stage, name, questions, tmp_p
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(stage, "finish_training", killed)
+        patch.setattr(stage, "finish_validated", killed)
         stage.train(profile, {"data": questions}, two)
     assert not (two / "checkpoint").exists() and (two / "training" / "checkpoint-5").is_dir()
     counter = StepCounter()
