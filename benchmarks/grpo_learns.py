@@ -61,6 +61,15 @@ def answers(model, processor, questions: list[Question]) -> list[str]:
     return texts
 
 
+def train_quietly(trainer) -> None:
+    """Train without a bar or a line a step."""
+    from transformers import PrinterCallback, ProgressCallback
+
+    for callback in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(callback)
+    trainer.train()
+
+
 def right(texts: list[str], questions: list[Question]) -> np.ndarray:
     return np.array([grade(t, q).correct for t, q in zip(texts, questions, strict=True)], dtype=float)
 
@@ -94,7 +103,7 @@ def compared(before: np.ndarray, after: np.ndarray, questions: list[Question]) -
 
 def run(profile: Profile, seed: int, base: list[str], test: list[Question], validation: list[Question]) -> dict:
     """Train once and say what it was worth."""
-    from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+    from transformers import TrainerCallback
 
     class Curve(TrainerCallback):
         rows: list[dict] = []
@@ -113,9 +122,7 @@ def run(profile: Profile, seed: int, base: list[str], test: list[Question], vali
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(profile, model, processor, questions, Path(folder), [curve])
-        for callback in (PrinterCallback, ProgressCallback):
-            trainer.remove_callback(callback)
-        trainer.train()
+        train_quietly(trainer)
     minutes = (time.monotonic() - started) / 60
     after = answers(model, processor, test)
     rows = [row for row in trainer.state.log_history if "reward" in row]

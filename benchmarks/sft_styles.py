@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from grpo_learns import FAMILIES, compared, right, step_figures
+from grpo_learns import FAMILIES, compared, right, step_figures, train_quietly
 from record import parser, save
 
 from medvlt_lib.core.config import load_profile
@@ -80,7 +80,7 @@ def figures(found: list[Completion], questions: list[Question]) -> dict:
 
 def run(style: str, noise: float, epochs: int, seed: int, test: list[Question], validation: list[Question]) -> dict:
     """Train once; its figures on the test questions, and a curve on the validation questions."""
-    from transformers import PrinterCallback, ProgressCallback, TrainerCallback
+    from transformers import TrainerCallback
 
     class Curve(TrainerCallback):
         rows: list[dict] = []
@@ -98,9 +98,7 @@ def run(style: str, noise: float, epochs: int, seed: int, test: list[Question], 
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         trainer = make_trainer(profile, model, processor, questions, Path(folder), [curve])
-        for callback in (PrinterCallback, ProgressCallback):
-            trainer.remove_callback(callback)
-        trainer.train()
+        train_quietly(trainer)
     minutes = (time.monotonic() - started) / 60
     found = answers(model, processor, test)
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]

@@ -20,7 +20,7 @@ from statistics import fmean
 
 import numpy as np
 import torch
-from grpo_learns import FAMILIES, answers, compared, right
+from grpo_learns import FAMILIES, answers, compared, right, train_quietly
 from record import parser, save
 
 from medvlt_lib.core.config import load_profile
@@ -51,8 +51,6 @@ def make_stale(trainer) -> None:
 
 
 def run(name: str, base: list[str], test: list) -> dict:
-    from transformers import PrinterCallback, ProgressCallback
-
     changes = {"grpo.max_steps": STEPS, "grpo.save_every": 10_000, "grpo.validate_every": None, **RUNS[name]}
     profile = load_profile("tiny-qlora", changes)
     model, processor = load_policy(profile, trainable=True, seed=profile.grpo.seed), profile_processor(profile)
@@ -61,9 +59,7 @@ def run(name: str, base: list[str], test: list) -> dict:
         trainer = make_trainer(profile, model, processor, questions, Path(folder))
         if "stale" in name:
             make_stale(trainer)
-        for callback in (PrinterCallback, ProgressCallback):
-            trainer.remove_callback(callback)
-        trainer.train()
+        train_quietly(trainer)
     minutes = (time.monotonic() - started) / 60
     after = right(answers(model, processor, test), test)
     rows = [row for row in trainer.state.log_history if "reward" in row]

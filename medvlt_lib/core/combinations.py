@@ -106,21 +106,17 @@ def _impossible_places(p: Any) -> Iterator[str]:
 def _caps_without_prices(p: Any) -> Iterator[str]:
     """A cap on spending counts nothing where the prices are not known."""
     engine, data = p.engine, p.data
-    if engine.max_cost is not None and min(engine.prompt_price, engine.completion_price) == 0:
-        yield (
-            "engine.max_cost needs engine.prompt_price and engine.completion_price, dollars a million tokens; set both"
-        )
-    if data.endpoint_max_cost is not None and min(data.endpoint_prompt_price, data.endpoint_completion_price) == 0:
-        yield (
-            "data.endpoint_max_cost needs data.endpoint_prompt_price and data.endpoint_completion_price, "
-            "dollars a million tokens; set both"
-        )
-    for label, teacher in p.distill.teachers.items():
-        if teacher.max_cost is not None and min(teacher.prompt_price, teacher.completion_price) == 0:
-            yield (
-                f"distill.teachers.{label}.max_cost needs its prompt_price and completion_price, dollars a million "
-                "tokens; set both"
-            )
+    caps = [
+        ("engine.max_cost", engine.max_cost, engine.prompt_price, engine.completion_price,
+         "engine.prompt_price and engine.completion_price"),
+        ("data.endpoint_max_cost", data.endpoint_max_cost, data.endpoint_prompt_price, data.endpoint_completion_price,
+         "data.endpoint_prompt_price and data.endpoint_completion_price"),
+        *((f"distill.teachers.{label}.max_cost", teacher.max_cost, teacher.prompt_price, teacher.completion_price,
+           "its prompt_price and completion_price") for label, teacher in p.distill.teachers.items()),
+    ]  # fmt: skip
+    for name, cap, prompt_price, completion_price, prices in caps:
+        if cap is not None and min(prompt_price, completion_price) == 0:
+            yield f"{name} needs {prices}, dollars a million tokens; set both"
 
 
 def _teachers_that_cannot(p: Any) -> Iterator[str]:

@@ -67,6 +67,11 @@ class Model(Section):
     max_pixels: int | None = Field(None, ge=784)
     device: Literal["cpu", "cuda"] = "cpu"
 
+    def pixel_limits(self) -> dict[str, int]:
+        """The limits that are set, as processors take them: min_pixels, max_pixels."""
+        both = {"min_pixels": self.min_pixels, "max_pixels": self.max_pixels}
+        return {name: limit for name, limit in both.items() if limit is not None}
+
 
 class Data(Section):
     """Each set is `phantom:FAMILIES`, `hub:NAME` (medvlt_lib/data/published.py lists them), `split:TRAINING_SET` or a

@@ -37,6 +37,13 @@ def accuracy_interval(right: int, total: int, level: float = 0.95) -> tuple[floa
     return float(low), float(high)
 
 
+def wilson_of_set(right: Sequence[float], clusters: Sequence[str]) -> Interval | None:
+    """Wilson's interval for the answers to one data set; None where some share a cluster, so that it does not hold."""
+    if len(set(clusters)) < len(right):
+        return None
+    return Interval(*accuracy_interval(int(sum(right)), len(right)), WILSON)
+
+
 def macro(values: ArrayLike, strata: ArrayLike) -> float:
     """Mean over strata (families, data sets) of the mean value in each: the papers' unweighted average."""
     values, strata = np.asarray(values, dtype=float), np.asarray(strata)
@@ -98,10 +105,14 @@ def clustered_error(values: ArrayLike, strata: ArrayLike, clusters: ArrayLike) -
 
 def paired_p(differences: ArrayLike, strata: ArrayLike, clusters: ArrayLike) -> float:
     """The two-sided p-value of a macro difference of 0: a t-test with `clustered_error`. 1 where nothing differs."""
+    return two_sided_p(macro(differences, strata), *clustered_error(differences, strata, clusters))
+
+
+def two_sided_p(difference: float, error: float, freedom: float) -> float:
+    """The t-test's p-value of a true difference of 0, for one that was seen with this error; 1 without an error."""
     from scipy.stats import t
 
-    error, freedom = clustered_error(differences, strata, clusters)
-    return float(2 * t.sf(abs(macro(differences, strata)) / error, freedom)) if error else 1.0
+    return float(2 * t.sf(abs(difference) / error, freedom)) if error else 1.0
 
 
 def mcnemar(before: ArrayLike, after: ArrayLike) -> tuple[int, int, float]:

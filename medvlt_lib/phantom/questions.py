@@ -24,7 +24,7 @@ from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.images import pixel_id
 from medvlt_lib.core.records import LETTERS, Question
 from medvlt_lib.phantom.image_families import IMAGE_FAMILIES, SIZE, ImageFamily, Scene, SceneKind
-from medvlt_lib.phantom.teacher import own_trace, write_trace
+from medvlt_lib.phantom.teacher import write_trace
 from medvlt_lib.phantom.text_families import TEXT_FAMILIES
 from medvlt_lib.phantom.text_family import TextFamily
 
@@ -83,7 +83,9 @@ def make_questions(
     for key, share in (("label", label_noise), ("trace", trace_noise)):
         for index in chooser.sample(range(n), round(share * n)):
             questions[index] = _corrupt(questions[index], key, Random(f"noise:{key}:{seed}:{index}"))
-    return [replace(question, reasoning=write_trace(question, trace_style)) for question in questions]
+    for question in questions:
+        question.reasoning = write_trace(question, trace_style)
+    return questions
 
 
 def blank(question: Question) -> Question:
@@ -194,7 +196,6 @@ def _question(
         options=options,
         answer_label=label,
         answer=options[label],
-        reasoning=own_trace(steps, options, options[label]),
         family=family.name,
         difficulty=level,
         noise={"label": False, "trace": False},
@@ -215,7 +216,6 @@ def _corrupt(question: Question, key: str, rng: Random) -> Question:
         question,
         answer_label=label,
         answer=question.options[label],
-        reasoning=own_trace(steps, question.options, question.options[label]),
         noise={**question.noise, key: True},
         extra={**question.extra, "steps": steps},
     )

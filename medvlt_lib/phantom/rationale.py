@@ -67,6 +67,7 @@ def judge(rationale: str, family: str, facts: dict[str, Any], options: dict[str,
     statements = [step for step in working if not PART.fullmatch(step)]
     # Step 2: each sentence against it.
     steps: dict[str, Step] = {}
+    said: set[str] = set()
     judged, letter = [], None
     for sentence in _sentences(rationale):
         if before := steps.get(sentence):
@@ -74,6 +75,7 @@ def judge(rationale: str, family: str, facts: dict[str, Any], options: dict[str,
             judged.append(Step(sentence, before.kind, again))
             continue
         own = as_own(sentence)
+        said.add(own.lower())
         if look := LOOK.fullmatch(own):
             kind, verdict = "option", _judge_look(look, options, answer)
             letter = look[1] if look[3] == "yes" and verdict == "true" else letter
@@ -88,7 +90,6 @@ def judge(rationale: str, family: str, facts: dict[str, Any], options: dict[str,
         steps[sentence] = Step(sentence, kind, verdict)
         judged.append(steps[sentence])
     # Step 3: what the answer rests on and was not said.
-    said = {as_own(step.text).lower() for step in judged}
     missing = [f"{name} {points}" for name, points in sum_.points.items() if name not in sum_.stated]
     return Judgement(judged, missing + [step for step in statements if step not in said], letter)
 

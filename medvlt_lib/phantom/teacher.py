@@ -88,12 +88,17 @@ def _reworded(step: str) -> str:
     if step.startswith("a tenth of "):
         tenth, _, value = step.rpartition(" is ")
         return f"{value} is {tenth}"
-    denied = step.startswith("not ")
-    words = step.removeprefix("not ").split()
-    about = 1 + (step.removeprefix("not ").startswith(TWO_WORDS))
+    denied, bare = _without_denial(step)
+    words, about = bare.split(), 1 + bare.startswith(TWO_WORDS)
     if words[0] == "no":
-        return f"{'not ' if denied else ''}{step.removeprefix('not ')} is on the picture"
-    return f"{'not ' if denied else ''}the {' '.join(words[:about])} is {' '.join(words[about:])}".rstrip()
+        return f"{denied}{bare} is on the picture"
+    return f"{denied}the {' '.join(words[:about])} is {' '.join(words[about:])}".rstrip()
+
+
+def _without_denial(sentence: str) -> tuple[str, str]:
+    """("not " or "", the rest) of a sentence."""
+    bare = sentence.removeprefix("not ")
+    return sentence[: len(sentence) - len(bare)], bare
 
 
 def as_own(sentence: str) -> str:
@@ -111,8 +116,7 @@ def as_own(sentence: str) -> str:
         return f"a tenth of {tenth[2]} is {tenth[1]}"
     if calculation := _FOREIGN_CALCULATION.fullmatch(sentence):
         return f"{calculation[2]} = {calculation[1]}"
-    denied = "not " if sentence.startswith("not ") else ""
-    bare = sentence.removeprefix("not ")
+    denied, bare = _without_denial(sentence)
     if bare.startswith("no ") and bare.endswith(" is on the picture"):
         return denied + bare.removesuffix(" is on the picture")
     if bare.startswith("the ") and (" is " in bare or bare.endswith(" is")):

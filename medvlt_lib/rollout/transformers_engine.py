@@ -20,6 +20,7 @@ from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.images import load_image
 from medvlt_lib.core.records import Completion
 from medvlt_lib.models.processor import image_tokens
+from medvlt_lib.models.supervised import END, chat_prompt
 from medvlt_lib.rollout.engine import Prompt, Sampling, random_stream, suppressed_tokens
 from medvlt_lib.rollout.shared_prompt import SharedPrompts
 
@@ -62,7 +63,7 @@ class TransformersEngine:
     ) -> None:
         self.model, self.processor, self.batch_tokens = model, processor, batch_tokens
         tokenizer = processor.tokenizer
-        self.end, self.pad = tokenizer.convert_tokens_to_ids("<|im_end|>"), tokenizer.pad_token_id
+        self.end, self.pad = tokenizer.convert_tokens_to_ids(END), tokenizer.pad_token_id
         self.suppressed = suppressed_tokens(tokenizer)
 
     def generate(self, prompts: Iterable[Prompt], sampling: Sampling) -> Iterator[Completion]:
@@ -84,7 +85,7 @@ class TransformersEngine:
             yield from done
 
     def _job(self, prompt: Prompt, sampling: Sampling) -> _Job:
-        text = self.processor.apply_chat_template(prompt.messages, tokenize=False, add_generation_prompt=True)
+        text = chat_prompt(self.processor, prompt.messages)
         pictures = [load_image(i) for i in prompt.images]
         prompt_length = len(self.processor.tokenizer(text).input_ids)
         prompt_length += sum(image_tokens(self.processor, *picture.size) for picture in pictures)

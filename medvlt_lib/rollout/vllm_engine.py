@@ -26,6 +26,7 @@ from medvlt_lib.core.errors import UserError, first_line
 from medvlt_lib.core.files import read_json
 from medvlt_lib.core.images import load_image
 from medvlt_lib.core.records import Completion
+from medvlt_lib.models.supervised import END, chat_prompt
 from medvlt_lib.rollout.engine import Prompt, Sampling, suppressed_tokens
 from medvlt_lib.rollout.parts import VLLM_PROMPTS
 
@@ -52,7 +53,7 @@ def engine_keywords(profile: Profile, checkpoint: Path | None = None) -> dict[st
     if checkpoint is not None and adapter:
         check_base(checkpoint, m.name)
     full_weights = checkpoint is not None and not adapter
-    pixels = {k: v for k, v in (("min_pixels", m.min_pixels), ("max_pixels", m.max_pixels)) if v is not None}
+    pixels = m.pixel_limits()
     keywords: dict[str, Any] = {
         "model": str(checkpoint) if full_weights else resolve(m.name),
         "revision": None if full_weights else m.revision,
@@ -118,7 +119,7 @@ class VllmEngine:
     def __init__(self, llm: LLM, processor: ProcessorMixin, at_once: int | None = None) -> None:
         self.llm, self.processor, self.at_once, self.adapter = llm, processor, at_once, None
         tokenizer = processor.tokenizer
-        self.end = tokenizer.convert_tokens_to_ids("<|im_end|>")
+        self.end = tokenizer.convert_tokens_to_ids(END)
         self.suppressed = suppressed_tokens(tokenizer)
         self._checked: set[bool] = set()
         RUNNING.add(self)
@@ -183,7 +184,7 @@ class VllmEngine:
                 yield from self._completions(prompt, output, sampling.first)
 
     def _vllm_input(self, prompt: Prompt) -> dict[str, Any]:
-        text = self.processor.apply_chat_template(prompt.messages, tokenize=False, add_generation_prompt=True)
+        text = chat_prompt(self.processor, prompt.messages)
         if not prompt.images:
             return {"prompt": text}
         return {"prompt": text, "multi_modal_data": {"image": [load_image(i) for i in prompt.images]}}

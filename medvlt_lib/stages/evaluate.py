@@ -19,7 +19,7 @@ from medvlt_lib.core.records import Completion, Question
 from medvlt_lib.core.results import interval_kinds, percent_span, questions_and_answers
 from medvlt_lib.core.runs import Run, trained_in
 from medvlt_lib.core.stage import finished_in, work_in
-from medvlt_lib.core.stats import WILSON, Interval, accuracy_interval, macro, macro_interval
+from medvlt_lib.core.stats import macro, macro_interval, wilson_of_set
 from medvlt_lib.core.tables import percent
 from medvlt_lib.grading.grade import grade
 from medvlt_lib.models.loading import weights_id
@@ -143,10 +143,8 @@ def score(rows: list[dict]) -> dict:
 def _score_set(rows: list[dict]) -> dict:
     """Accuracy of one data set: Wilson's interval where every answer stands alone, else the one over clusters."""
     right, clusters = [row["correct"] for row in rows], [row["cluster"] for row in rows]
-    if len(set(clusters)) == len(rows):
-        interval = Interval(*accuracy_interval(sum(right), len(rows)), WILSON)
-    else:  # questions share a picture, or a question was answered more than once
-        interval = macro_interval(right, [0] * len(rows), clusters)
+    # Where Wilson's does not hold, questions share a picture, or a question was answered more than once.
+    interval = wilson_of_set(right, clusters) or macro_interval(right, [0] * len(rows), clusters)
     return {
         "questions": len({row["id"] for row in rows}),
         "answers": len(rows),

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 COLUMNS = ("id", "correct", "dataset", "cluster", "sample", "letter")
-WORDS = {"true": 1, "false": 0, "1": 1, "0": 0, "1.0": 1, "0.0": 0, "": 0, "nan": 0, "none": 0, "null": 0}
 BLANK = ("", "nan", "none", "null")
+WORDS = {"true": 1, "false": 0, "1": 1, "0": 0, "1.0": 1, "0.0": 0} | dict.fromkeys(BLANK, 0)
 
 
 def read_answers(path: Path) -> tuple[pd.DataFrame, int]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from medvlt_lib.core import stats
 from medvlt_lib.core.errors import UserError
+from medvlt_lib.core.results import percent_span
 from medvlt_lib.core.tables import percent
 from medvlt_lib.tools.answer_files import read_answers
 
@@ -83,38 +84,43 @@ def compare(before: Path, after: Path) -> dict[str, Any]:
 
 def _by_question(answers: pd.DataFrame) -> pd.DataFrame:
     """One row a question: the share of its answers that are right, how many there are, data set and cluster."""
-    found = answers.groupby("id", sort=False).agg(
+    return answers.groupby("id", sort=False).agg(
         share=("correct", "mean"),
         answers=("correct", "size"),
         dataset=("dataset", "first"),
         cluster=("cluster", "first"),
     )
-    return found
 
 
 def _difference(name: str, both: pd.DataFrame) -> Difference:
     before, after = both["share_before"].to_numpy(float), both["share_after"].to_numpy(float)
     strata, clusters = both["dataset_before"].to_numpy(str), both["cluster_before"].to_numpy(str)
     own = after - before
-    error, _ = stats.clustered_error(own, strata, clusters)
-    low, high, kind = _interval(own, strata, clusters, (-1, 1))
     first, second, gap = (stats.macro(values, strata) for values in (before, after, own))
-    p, found = stats.paired_p(own, strata, clusters), stats.detectable(error)
+    error = stats.clustered_error(own, strata, clusters)
+    low, high, kind = _interval(own, strata, clusters, (-1, 1), error)
+    p, found = stats.two_sided_p(gap, *error), stats.detectable(error[0])
     row = Difference(name, len(both), first, second, gap, low, high, kind, p, found)
     if (both["answers_before"] == 1).all() and (both["answers_after"] == 1).all():
         row.gained, row.lost, row.exact_p = stats.mcnemar(before, after)
     return row
 
 
-def _interval(values: np.ndarray, strata: np.ndarray, clusters: np.ndarray, bounds: tuple) -> tuple[float, float, str]:
-    """The 95 % interval of a macro mean: drawn where that is quick, else by its standard error."""
+def _interval(
+    values: np.ndarray,
+    strata: np.ndarray,
+    clusters: np.ndarray,
+    bounds: tuple[float, float],
+    known: tuple[float, float] | None = None,
+) -> stats.Interval:
+    """The 95 % interval of a macro mean: drawn where that is quick, else by its standard error (`known`, if it is)."""
     if len(np.unique(clusters)) <= DRAWN:
         return stats.macro_interval(values, strata, clusters, bounds)
     from scipy.stats import t
 
-    error, freedom = stats.clustered_error(values, strata, clusters)
+    error, freedom = known or stats.clustered_error(values, strata, clusters)
     reach, mean = error * t.isf(0.025, freedom), stats.macro(values, strata)
-    return max(bounds[0], mean - reach), min(bounds[1], mean + reach), CLUSTERED
+    return stats.Interval(max(bounds[0], mean - reach), min(bounds[1], mean + reach), CLUSTERED)
 
 
 def scores(path: Path) -> dict[str, Any]:
@@ -131,10 +137,8 @@ def scores(path: Path) -> dict[str, Any]:
 def _score(name: str, answers: pd.DataFrame) -> dict[str, Any]:
     right = answers["correct"].to_numpy(float)
     strata, clusters = answers["dataset"].to_numpy(str), answers["cluster"].to_numpy(str)
-    if len(np.unique(clusters)) == len(right) and len(np.unique(strata)) == 1:
-        low, high, kind = *stats.accuracy_interval(int(right.sum()), len(right)), "Wilson"
-    else:
-        low, high, kind = _interval(right, strata, clusters, (0, 1))
+    wilson = stats.wilson_of_set(right, clusters) if len(np.unique(strata)) == 1 else None
+    low, high, kind = wilson or _interval(right, strata, clusters, (0, 1))
     row = {
         "name": name,
         "answers": len(right),
@@ -218,7 +222,7 @@ def scores_table(found: dict[str, Any]) -> list[tuple[str, ...]]:
     for row in rows:
         more = [percent(row["pass_at"][k]) if k in row.get("pass_at", {}) else "" for k in ks]
         more += [percent(row["majority"]) if "majority" in row else ""] * voted
-        span = f"{percent(row['low'])} to {percent(row['high'])}"
+        span = percent_span((row["low"], row["high"]))
         cells.append((row["name"], str(row["questions"]), str(row["answers"]), percent(row["accuracy"]), span, *more))
     return cells
 

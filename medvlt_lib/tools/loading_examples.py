@@ -88,7 +88,7 @@ def _vllm(profile: Profile, arm: str, adapter: bool, provenance: dict[str, Any])
         words = ["vllm serve", f"./{SHIPPED_BASE}" if shipped else provenance["base"]["name"]]
         words += [f"--revision {m.revision}"] if m.revision else []
         words += [f"--dtype {m.dtype} --enable-lora --max-lora-rank {_rank(profile)} --lora-modules {arm}=."]
-        limits = {k: v for k, v in (("min_pixels", m.min_pixels), ("max_pixels", m.max_pixels)) if v is not None}
+        limits = m.pixel_limits()
         words += [f"--mm-processor-kwargs '{json.dumps(limits)}'"] if limits else []
         command = " ".join([*words, "--generation-config vllm"])
     said = "With vLLM, in this folder" + (f", as the model `{arm}`:" if adapter else ":")

@@ -13,6 +13,7 @@ from medvlt_lib.core.prompts import messages, target
 from medvlt_lib.core.records import Question
 from medvlt_lib.models.loading import shipped
 from medvlt_lib.models.processor import load_processor
+from medvlt_lib.models.supervised import END, chat_prompt
 
 if TYPE_CHECKING:
     from medvlt_lib.core.config import Profile
@@ -61,9 +62,9 @@ def _tokens(processor: Any, question: Question, style: str, answered: bool) -> i
 
 
 def _encoded(processor: Any, question: Question, style: str, answered: bool = False) -> dict[str, torch.Tensor]:
-    text = processor.apply_chat_template(messages(question, style), tokenize=False, add_generation_prompt=True)
+    text = chat_prompt(processor, messages(question, style))
     if answered:
-        text += target(question.reasoning or "", question.answer_label, style) + "<|im_end|>"
+        text += target(question.reasoning or "", question.answer_label, style) + END
     picture = Image.open(io.BytesIO(question.images[0]))
     return processor(text=[text], images=[picture], return_tensors="pt")
 

@@ -96,7 +96,7 @@ def _server_command(profile: Profile, gpu: int) -> str:
     command = ["trl", "vllm-serve", "--model", resolve(m.name), "--tensor_parallel_size", str(count)]
     command += ["--revision", m.revision] if m.revision else []
     command += ["--max_model_len", str(g.max_prompt_length + g.max_completion_length)]
-    pixels = {k: v for k, v in (("min_pixels", m.min_pixels), ("max_pixels", m.max_pixels)) if v is not None}
+    pixels = m.pixel_limits()
     command += ["--mm-processor-kwargs", json.dumps(pixels)] if pixels else []
     command += ["--logprobs-mode", "processed_logprobs"]  # of what is sampled from; the ratios correct for it
     return f"CUDA_VISIBLE_DEVICES={visible} {shlex.join(command)}"

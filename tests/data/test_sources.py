@@ -6,7 +6,7 @@ import threading
 import tracemalloc
 import zipfile
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 
 import datasets
 import numpy as np
@@ -25,6 +25,7 @@ from medvlt_lib.data.rows import Refused
 from medvlt_lib.data.sources import load_set
 from medvlt_lib.phantom.questions import make_questions
 from medvlt_lib.rollout.openai_engine import ChatClient
+from tests.serving import QuietHandler
 
 
 def png(width=64, height=48, colour="red", form="PNG") -> bytes:
@@ -461,7 +462,7 @@ def test_pictures_of_published_rows_are_made_readable_for_everyone(tmp_path):
 # --- options of closed questions, from a server ---
 
 
-class Server(BaseHTTPRequestHandler):
+class Server(QuietHandler):
     """A local chat endpoint whose answers are scripted: an integer is an error status, a string an answer."""
 
     script: list = []
@@ -479,15 +480,7 @@ class Server(BaseHTTPRequestHandler):
             "model": "m",
             "choices": [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": step}}],
         }
-        payload = json.dumps(message if status == 200 else {"error": {"message": "no"}}).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(payload)))
-        self.end_headers()
-        self.wfile.write(payload)
-
-    def log_message(self, *args):
-        pass
+        self.answer(status, json.dumps(message if status == 200 else {"error": {"message": "no"}}).encode())
 
 
 @pytest.fixture

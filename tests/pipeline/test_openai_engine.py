@@ -1,5 +1,6 @@
 """The OpenAI-compatible engine against a real server, transformers' own, behind a proxy that spoils answers."""
 
+import contextlib
 import json
 import signal
 import socket
@@ -8,7 +9,7 @@ import sys
 import threading
 import time
 import urllib.request
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 
 import pytest
 
@@ -24,6 +25,7 @@ from medvlt_lib.rollout.chat_client import ChatClient
 from medvlt_lib.rollout.engine import Sampling, prompts_of
 from medvlt_lib.rollout.openai_engine import OpenAIEngine
 from tests.pipeline.conftest import medvlt, settings
+from tests.serving import QuietHandler
 
 MODEL = str(shipped("base"))
 
@@ -56,7 +58,7 @@ def server(tmp_path_factory):
         log.close()
 
 
-class Proxy(BaseHTTPRequestHandler):
+class Proxy(QuietHandler):
     """Passes requests on, unless the script says otherwise: a status, "stall", "drop", or a function of the request and
     answer. `charged` holds the tokens of every answer that the server made, `known` the answers by their requests: a
     test whose client is impatient asks before, so that it does not depend on how busy the machine is."""
@@ -92,17 +94,8 @@ class Proxy(BaseHTTPRequestHandler):
                 parsed = json.loads(answer)
                 step(request, parsed)
                 answer = json.dumps(parsed).encode()
-        try:
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
-        except OSError:
-            pass  # the client gave up
-
-    def log_message(self, *args):
-        pass
+        with contextlib.suppress(OSError):  # the client gave up
+            self.answer(status, answer)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 
 import pytest
 
@@ -28,6 +28,7 @@ from medvlt_lib.stages.arms import arm_inputs
 from medvlt_lib.stages.teachers import thinking_of
 from tests.data.test_sources import put, unified_row
 from tests.pipeline.conftest import medvlt, settings
+from tests.serving import QuietHandler
 
 SMALL = {
     "model.name": "phantom:small",
@@ -39,7 +40,7 @@ SMALL = {
 TOKENS = 7  # that the server counts for an answer
 
 
-class Teaching(BaseHTTPRequestHandler):
+class Teaching(QuietHandler):
     """Answers as `reply(question, sample)` says: a text, a message, a (text, finish reason), or a status and an error's
     code for the whole request. `asked` holds the ids of the questions that were answered, `keys` the keys sent."""
 
@@ -71,15 +72,7 @@ class Teaching(BaseHTTPRequestHandler):
         if not probe:
             Teaching.asked.append(question.id)
             Teaching.texts.append(text)
-        payload = json.dumps(answer).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(payload)))
-        self.end_headers()
-        self.wfile.write(payload)
-
-    def log_message(self, *args):
-        pass
+        self.answer(status, json.dumps(answer).encode())
 
 
 def lines(text):
