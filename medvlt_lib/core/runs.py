@@ -108,8 +108,8 @@ def open_run(
 ) -> Run:
     """The run folder `root`/`run` (by default named after the profile), made where it is missing, of `profile` or tiny.
 
-    `overrides` add to those the run was made with. Without `make` a missing folder stays missing. Raises UserError for a run of another profile, a foreign folder, or
-    stages that are not 01 ... 06.
+    `overrides` add to those the run was made with. Without `make`, nothing is written. Raises UserError for a run of
+    another profile, a foreign folder, or stages that are not 01 ... 06.
     """
     name = run or profile or "tiny"
     folder = _inside(root, name, "--run")

@@ -109,12 +109,14 @@ def prepare(benchmark: Benchmark, data: Data, root: Path) -> tuple[Path, dict[st
         if not stage.finished:
             tallies: list[Tally] = []
             path = folder / "questions.parquet"
-            write_questions(tqdm(_questions(benchmark, data, tallies), desc=benchmark.name, unit="question"), path)
+            questions = tqdm(_questions(benchmark, data, tallies), desc=benchmark.name, unit="question", delay=2)
+            write_questions(questions, path)
             stage.metrics = {"sources": {t.name: t.card() for t in tallies}}
     for name, card in stage.metrics["sources"].items():
         if card["dropped"]:
-            why = ", ".join(f"{column} ({count}: {card['examples'][column]})" for column, count in card["dropped"].items())
-            print(f"{name}: {card['kept']} questions of {card['read']} rows; left out by column: {why}", file=sys.stderr)
+            kinds = card["dropped"].items()
+            why = ", ".join(f"{count} by {column} ({card['examples'][column]})" for column, count in kinds)
+            print(f"{name}: {card['kept']} questions of {card['read']} rows; left out: {why}", file=sys.stderr)
     return folder / "questions.parquet", revisions
 
 
@@ -124,7 +126,7 @@ def _questions(benchmark: Benchmark, data: Data, tallies: list[Tally]) -> Iterat
     ids: set[str] = set()
     for question in load_set("test", data.model_copy(update=wanted), tallies):
         if question.id in ids:
-            raise UserError(f"{benchmark.name} has the id {question.id} more than once; give every question its own id.")
+            raise UserError(f"{benchmark.name} has the id {question.id} twice; give every question its own id.")
         ids.add(question.id)
         yield question
     if not ids:

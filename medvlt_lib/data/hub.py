@@ -85,8 +85,9 @@ def _accepted_rows(source: Source, data: Data, shuffled: bool, tally: Tally) -> 
             for number, row in enumerate(_stream(source, config, split, data, shuffled), 1):
                 row = {column.strip(): value for column, value in row.items()}
                 if number == 1 and (missing := [column for column in source.columns if column not in row]):
+                    place = local_copy(source, data.mirror) if data.mirror else source.repo
                     raise UserError(
-                        f"{Path(data.mirror, source.repo) if data.mirror else source.repo} has no column {missing[0]}; it has {', '.join(row)}, "
+                        f"{place} has no column {missing[0]}; it has {', '.join(row)}, "
                         f"and {', '.join(source.columns)} are needed."
                     )
                 tally.read += 1
@@ -128,8 +129,9 @@ def local_copy(source: Source, mirror: str) -> Path:
 
 
 def revision_of(source: Source, mirror: str | None) -> str | None:
-    """The commit that is read: the pinned one, or the newest, asked for now; of a local copy it is not known. None where
-    the Hub does not say."""
+    """The commit that is read: the pinned one, or the newest, asked for now; of a local copy it is not known.
+
+    None where the Hub does not say."""
     if mirror:
         return "local copy"
     if source.revision:

@@ -73,7 +73,7 @@ class ChatClient:
     def request(self, messages: list[dict], attempt: int = 0, **sampling: Any) -> dict:
         """The server's whole answer. `attempt` tells repetitions of the same request apart.
 
-        Raises NoAnswer when none comes, and UserError when the server can answer nothing, or the cost could pass the cap.
+        Raises NoAnswer when none comes, UserError when the server can answer nothing or the cost could pass the cap.
         """
         asked = {"url": self.url, "model": self.model, "messages": messages, "attempt": attempt, **sampling}
         path = self.cache / f"{_hash(json.dumps(asked, sort_keys=True))}.json"

@@ -75,7 +75,7 @@ class OpenAIEngine:
     def _complete(
         self, prompt: Prompt, sampling: Sampling, turns: threading.Semaphore, stopped: threading.Event
     ) -> tuple[list[Completion], NoAnswer | None]:
-        """(completions of one prompt, why some did not come), when it is its turn; fewer once the engine was stopped."""
+        """(completions of one prompt, why some did not come), when it is its turn; fewer once it was stopped."""
         messages = with_images(prompt)
         limits = {"temperature": sampling.temperature, "max_tokens": sampling.max_new_tokens}
         found: list[Completion] = []

@@ -33,7 +33,8 @@ def asked(engine: Engine, questions: list[Question], profile: Profile) -> Iterat
             "text": completion.text,
         }
     if not came and len(questions) > 1:
-        raise UserError(f"{profile.model.name} answered none of {len(questions)} questions; see above what the server said.")
+        name, count = profile.model.name, len(questions)
+        raise UserError(f"{name} answered none of {count} questions; what the server said stands above.")
 
 
 def graded(parts: list[Part], profile: Profile) -> Iterator[dict]:

@@ -108,9 +108,7 @@ def _asked(run_: Run, benchmarks: list[str] | None, questions: int | None) -> As
     files, settings = {}, {}
     data = run_.profile.data
     for benchmark in named_benchmarks(benchmarks, questions, data.test_size):
-        files[f"questions of {benchmark.name}"], revisions = prepare(
-            benchmark, data, run_.folder.parent / "benchmarks"
-        )
+        files[f"questions of {benchmark.name}"], revisions = prepare(benchmark, data, run_.folder.parent / "benchmarks")
         settings |= {f"revision of {name}": revision for name, revision in revisions.items()}
     return Asked(files, settings)
 

@@ -25,7 +25,9 @@ ASKED = (
 def chat(row: dict) -> list[dict]:
     options = "\n\n".join(f"{letter}. {text}" for letter, text in row["options"].items())
     text = f"{ASKED}\n\nQuestion: {row['question']}\n\nOptions:\n\n{options}"
-    return [{"role": "user", "content": [*({"type": "image"} for _ in row["pictures"]), {"type": "text", "text": text}]}]
+    return [
+        {"role": "user", "content": [*({"type": "image"} for _ in row["pictures"]), {"type": "text", "text": text}]}
+    ]
 
 
 def letter(response: str, options: dict[str, str]) -> str | None:

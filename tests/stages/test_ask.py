@@ -63,12 +63,10 @@ class Scripted:
 
 
 def test_several_arms_each_with_thinking_and_answer(monkeypatch):
-    """Arms that are named twice are asked once, in the order given; the prompt is that of the same question elsewhere."""
+    """Arms that are named twice are asked once, in the order given; the prompt is that of other commands."""
     said = {None: "<think> by the left border </think>\n<answer> B </answer>", "rl": "<think> no end"}
     monkeypatch.setattr(work, "build_engine", lambda profile, checkpoint: Scripted(said[checkpoint]))
-    monkeypatch.setattr(
-        work, "arm_of", lambda run, arm: work_arm(run, arm, None if arm == "base" else "rl")
-    )
+    monkeypatch.setattr(work, "arm_of", lambda run, arm: work_arm(run, arm, None if arm == "base" else "rl"))
     run = open_run("tiny", None, make=False)
     Scripted.asked = []
     found = list(work.ask(run, "Which side?", None, {"A": "left", "B": "right"}, ["rl_text", "base", "rl_text"]))

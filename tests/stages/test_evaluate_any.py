@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -33,7 +34,7 @@ QUESTIONS = 12
 
 @pytest.fixture
 def url(monkeypatch, tmp_path):
-    """A server that answers the questions of q.parquet right until a test says otherwise; nobody waits between tries."""
+    """A server that answers the questions of q.parquet right until a test says otherwise; no pause between tries."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MEDVLT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(chat_client, "_pause", lambda *_: 0.0)
@@ -93,7 +94,7 @@ def test_a_server_that_fails_again_and_again_stops_the_evaluation(url):
     Teaching.reply = staticmethod(lambda question, sample: (500, "broken"))
     with pytest.raises(UserError, match=r"answers 500 .*; try again later"):
         served(url, **{"engine.concurrency": 1})
-    assert len(set(Teaching.asked)) == 8
+    assert 8 <= len(set(Teaching.asked)) <= 9  # one more is under way
     write_questions(list(Teaching.questions.values())[:3], "few.parquet")
     with pytest.raises(UserError, match="m answered none of 3 questions"):
         served(url, "few", benchmarks=["few.parquet"])
@@ -164,7 +165,7 @@ main()
 @pytest.mark.processes
 @pytest.mark.parametrize("place", ["before grading", "while asking"])
 def test_killed_and_started_again_nothing_is_asked_twice(place, url, tmp_path):
-    priced = {"engine.prompt_price": 3.0, "engine.completion_price": 10.0, "engine.concurrency": 2}
+    priced = {"engine.prompt_price": 3.0, "engine.completion_price": 10.0, "engine.concurrency": 1}
     settings = {"engine.kind": "openai", "engine.url": url, **priced}
     command = ["eval", "--model", "m", "--benchmarks", "q.parquet", "--out", "out"]
     command += [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
@@ -225,20 +226,20 @@ def test_two_evaluations_in_one_folder_are_refused(unasked, changes, words):
         unasked(**changes)
 
 
-def test_a_changed_revision_is_refused(unasked, tmp_path, monkeypatch):
+def test_a_changed_revision_is_refused(unasked, tmp_path):
     name = "UCSC-VLAA/MedVLThinker-Eval"
     rows = [unified_row(i, "pmc_vqa") for i in range(4)]
-    put(tmp_path, name, rows)
+    file = "data/test-00000-of-00001.parquet"
+    put(tmp_path, name, rows, file)
     copy = {"benchmarks": [f"hub:{name}"], "data.mirror": str(tmp_path)}
     unasked(**copy)
     kept = read_json(Path("out/stage.json"))["settings"][f"revision of {name}"]
     assert kept.startswith("local copy ")
-    put(tmp_path, name, [*rows[:3], unified_row(9, "pmc_vqa")])
+    put(tmp_path, name, [*rows[:3], unified_row(9, "pmc_vqa")], file)
     with pytest.raises(UserError, match=rf"^runs/benchmarks/\S+ was made with revision of {name} = .*@REVISION"):
         unasked(**copy)
-    for path in Path("runs/benchmarks").rglob("*.*"):
-        path.unlink(missing_ok=path.is_file()) if path.is_file() else None
-    with pytest.raises(UserError, match="^out was made with .*; choose another --out"):
+    shutil.rmtree("runs/benchmarks")
+    with pytest.raises(UserError, match=r"^out was made with .*; choose another --out"):
         unasked(**copy)
 
 
@@ -255,7 +256,7 @@ def test_the_commit_that_was_read_is_the_revision(unasked, tmp_path, monkeypatch
     commit["newest"] = None
     unasked(benchmarks=["hub:SOME/set"])
     commit["newest"] = "b" * 40
-    with pytest.raises(UserError, match=f'revision of SOME/set = "{"a" * 40}", now it is "{"b" * 40}"'):
+    with pytest.raises(UserError, match=r'revision of SOME/set = "a{40}", now it is "b{40}"'):
         unasked(benchmarks=["hub:SOME/set"])
     commit["newest"] = None
     with pytest.raises(UserError, match="does not say which commit of OTHER/set is the newest"):
@@ -296,8 +297,9 @@ def test_released_models_are_known_with_their_prompts():
     """The names are spelt out again from the paper's table of released checkpoints."""
     kinds = ("SFT_m23k", "SFT_PMC", "RL_m23k", "RL_PMC", "SFT_m23k-RL_PMC", "RL_m23k-RL_PMC")
     names = [f"UCSC-VLAA/MedVLThinker-{size}-{kind}" for size in ("3B", "7B") for kind in kinds]
+    names.append("UCSC-VLAA/MedVLThinker-32B-RL_m23k")
     released = known_models()[0]
-    assert sorted(released.names) == sorted([*names, "UCSC-VLAA/MedVLThinker-32B-RL_m23k"]) and len(released.names) == 13
+    assert sorted(released.names) == sorted(names) and len(names) == 13
     profile = load_profile("qlora-7b", {"model.prompt_style": "no-think"})
     for name in released.names:
         for written in (name, name.partition("/")[2]):
