@@ -116,10 +116,9 @@ class OpenAIEngine:
             cost = self.client.budget.cost(usage["prompt_tokens"], usage["completion_tokens"]) / max(1, len(kept))
         found = []
         for i, choice in enumerate(kept):
-            reason, text = REASONS.get(choice.get("finish_reason"), "stop"), _text(choice["message"])
-            found.append(
-                Completion(prompt_id, first + i, text, [], None, reason, tokens=tokens + (i < more), cost=cost)
-            )
+            reason = REASONS.get(choice.get("finish_reason"), "stop")
+            own = {"tokens": tokens + (i < more), "cost": cost}
+            found.append(Completion(prompt_id, first + i, _text(choice["message"]), [], None, reason, **own))
         return found
 
     def _check_images(self, prompt: Prompt) -> None:

@@ -91,7 +91,7 @@ def score(rows: list[dict]) -> dict:
         "macro": macro(correct, strata),
         "interval": (low, high),
         "interval_kind": kind,
-        **_mean_of_six(sets),
+        **mean_of_six(sets),
         "well_formed": _mean(row["well_formed"] for row in rows),
         "truncated": _mean(row["truncated"] for row in rows),
         "no_answer": _mean(row["letter"] is None for row in rows),
@@ -103,7 +103,7 @@ def score(rows: list[dict]) -> dict:
     }
 
 
-def _mean_of_six(sets: dict[str, dict]) -> dict:
+def mean_of_six(sets: dict[str, dict]) -> dict:
     """The six benchmarks' average as MedVLThinker's tables have it, where all six were asked: the unweighted mean of
     their accuracies. `whole`: every question of theirs was."""
     if not set(SIX_QUESTIONS) <= set(sets):

@@ -59,14 +59,18 @@ def evaluate_any(
     `benchmarks` as in `named_benchmarks`, `questions` of each; without them the run's own test set. `given`: the
     settings that a known model's own do not replace.
     """
+    # Step 1: who answers.
     if model is not None:
         candidates = {out: other_model(run_.profile, model, given)}
     else:
         candidates = {out / name: arm_of(run_, name) for name in ([arm] if arm else finished_arms(run_))}
+    weights = {folder: weights_id(who.profile) for folder, who in candidates.items()}
+    # Step 2: what is asked, which may have to be fetched.
     asked = _asked(run_, benchmarks, questions)
+    # Step 3: one evaluation after the other, each in a folder of its own.
     scores = {}
     for folder, who in candidates.items():
-        settings = {**who.profile.identity("model", "engine", "eval"), "model.weights": weights_id(who.profile)}
+        settings = {**who.profile.identity("model", "engine", "eval"), "model.weights": weights[folder]}
         settings, inputs = {**settings, **asked.settings}, {**asked.files, **who.inputs}
         with work_in(folder, settings, inputs, ADVICE, redo="05" in run_.redo, scratch=("parts",)) as stage:
             if not stage.finished:
