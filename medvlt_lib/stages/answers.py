@@ -12,7 +12,7 @@ from medvlt_lib.core.config import Profile
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.files import atomic_write
 from medvlt_lib.core.question_files import QuestionFiles
-from medvlt_lib.core.records import Question
+from medvlt_lib.core.records import Completion, Question
 from medvlt_lib.grading.grade import grade
 from medvlt_lib.rollout.engine import Engine, Sampling, prompts_of
 from medvlt_lib.rollout.parts import Part
@@ -42,16 +42,29 @@ def graded(parts: list[Part], profile: Profile) -> Iterator[dict]:
     for part in parts:
         by_id = {question.id: question for question in part.questions()}
         for row in part.rows(set(by_id)):
-            yield answer_row(row, by_id[row["id"]], profile)
+            yield answer_row(_completion(row), by_id[row["id"]], profile)
 
 
-def answer_row(answer: dict, question: Question, profile: Profile) -> dict:
-    """One answer, as `asked` gives it, with its verdict."""
-    reason = answer["finish_reason"]
-    verdict = grade(answer["text"], question, profile.eval.grader, profile.model.prompt_style, reason)
+def graded_answers(engine: Engine, questions: list[Question], profile: Profile) -> Iterator[dict]:
+    """As `graded`, for so few questions that their answers need not be kept before they are graded."""
+    by_id = {question.id: question for question in questions}
+    for row in asked(engine, questions, profile):
+        yield answer_row(_completion(row), by_id[row["id"]], profile)
+
+
+def _completion(row: dict) -> Completion:
+    """A row of `asked` as the completion that it was made of, without its tokens' ids."""
+    counted = {"tokens": row["tokens"], "cost": row["cost"]}
+    return Completion(row["id"], row["sample"], row["text"], [], None, row["finish_reason"], **counted)
+
+
+def answer_row(completion: Completion, question: Question, profile: Profile) -> dict:
+    """One graded answer as a row of answers.parquet."""
+    reason = completion.finish_reason
+    verdict = grade(completion.text, question, profile.eval.grader, profile.model.prompt_style, reason)
     return {
         "id": question.id,
-        "sample": answer["sample"],
+        "sample": completion.sample,
         "dataset": question.group,
         "modality": question.modality,
         "cluster": question.cluster,
@@ -60,10 +73,10 @@ def answer_row(answer: dict, question: Question, profile: Profile) -> dict:
         "correct": verdict.correct,
         "well_formed": verdict.well_formed,
         "truncated": verdict.truncated,
-        "tokens": answer["tokens"],
+        "tokens": completion.tokens,
         "finish_reason": reason,
-        "cost": answer["cost"],
-        "text": answer["text"],
+        "cost": completion.cost,
+        "text": completion.text,
     }
 
 
