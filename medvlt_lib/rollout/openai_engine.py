@@ -30,7 +30,7 @@ from medvlt_lib.rollout.engine import Prompt, Sampling
 TRIES_WITHOUT_CHOICES = 4  # times that a server which returns no choice at all is asked
 FAILURES = 8  # prompts in a row without an answer, after which even an evaluation stops
 IMAGE_TOKENS = 4  # the fewest tokens that an image adds to a prompt
-REASONS: dict[Any, Literal["length", "refused"]] = {"length": "length", "content_filter": "refused"}
+REASONS: dict[Any, Literal["stop", "length", "refused"]] = {"length": "length", "content_filter": "refused"}
 GRACE = 1.0  # seconds that Ctrl-C leaves to answers which are about to come
 
 
