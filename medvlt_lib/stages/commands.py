@@ -34,7 +34,7 @@ def eval_(
         int | None,
         typer.Option(min=1, help="questions of each benchmark (default: all; of a phantom set data.test_size)"),
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="folder for the answers and scores")] = None,
+    out: Annotated[Path | None, typer.Option(help="folder for the answers and scores; of arms: OUT/ARM")] = None,
     set_: Settings = None,
     redo: Redo = None,
     inputs: Inputs = None,
