@@ -14,20 +14,29 @@ from medvlt_lib.core.images import load_image
 from medvlt_lib.core.records import Question
 
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#999999"
-STEPS = ("data", "filtering", "SFT", "GRPO", "evaluation", "analysis")
+PLACES = {  # the six stages: (right, up)
+    "data": (0, 0), "filtering": (1, -0.5), "SFT": (1.5, 0.5), "GRPO": (2, -0.5), "evaluation": (3, 0), "analysis": (4, 0),
+}  # fmt: skip
+WAYS = (
+    ("data", "SFT"), ("data", "filtering"), ("filtering", "GRPO"), ("SFT", "evaluation"), ("GRPO", "evaluation"),
+    ("evaluation", "analysis"),
+)  # fmt: skip
 
 
 def pipeline(lit: str) -> Figure:
-    """The six stages in a row with one of STEPS lit ('all' lights every one)."""
-    figure = Figure(figsize=(8, 1.1), layout="constrained")
+    """The six stages, SFT and GRPO side by side, with one of PLACES lit ('all' lights every one)."""
+    figure = Figure(figsize=(8, 1.7), layout="constrained")
     axes = figure.subplots()
-    for i, step in enumerate(STEPS):
+    boxes = {}
+    for step, place in PLACES.items():
         face, edge, weight = (ORANGE, "black", "bold") if lit in (step, "all") else ("#eeeeee", GREY, "normal")
         box = {"boxstyle": "round,pad=0.5", "facecolor": face, "edgecolor": edge}
-        axes.text(i, 0, step, ha="center", va="center", bbox=box, fontsize=11, weight=weight)
-        if i:
-            axes.annotate("", (i - 0.36, 0), (i - 0.64, 0), arrowprops={"arrowstyle": "->", "color": GREY})
-    axes.set(xlim=(-0.6, len(STEPS) - 0.4), ylim=(-1, 1))
+        text = axes.text(*place, step, ha="center", va="center", bbox=box, fontsize=11, weight=weight)
+        boxes[step] = text.get_bbox_patch()
+    for start, end in WAYS:
+        arrow = {"arrowstyle": "->", "color": GREY, "patchA": boxes[start], "patchB": boxes[end], "shrinkB": 3}
+        axes.annotate("", PLACES[end], PLACES[start], arrowprops=arrow)
+    axes.set(xlim=(-0.4, 4.5), ylim=(-0.95, 0.95))
     axes.axis("off")
     return figure
 
@@ -38,7 +47,7 @@ def gallery(questions: Sequence[Question], columns: int = 3) -> Figure:
     heights: list[float] = []  # in inches: in turn a row of pictures and the row of words below it
     for row in range(rows):
         pictured = any(q.images for q in questions[row * columns : (row + 1) * columns])
-        heights += [1.9 if pictured else 0.2, 2.0]
+        heights += [1.9, 1.6] if pictured else [2.0, 0.01]
     figure = Figure(figsize=(3.6 * columns, sum(heights)), layout="constrained")
     panels = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=heights)
     for axis in panels.flat:
@@ -47,7 +56,9 @@ def gallery(questions: Sequence[Question], columns: int = 3) -> Figure:
         picture, words = panels[2 * (i // columns), i % columns], panels[2 * (i // columns) + 1, i % columns]
         if question.images:
             picture.imshow(load_image(question.images[0]))
-        picture.set_title(question.group, fontsize=10)
+        else:
+            words = picture  # they stand at the top, where others have their picture
+        picture.set_title(question.group.replace("_", " "), fontsize=10)
         lines = textwrap.wrap(question.question, 44)[:7]
         lines.append("")
         for letter, text in question.options.items():
