@@ -130,7 +130,7 @@ def panels(log: Sequence[dict], keys: dict[str, dict[str, str]], total: int | No
 
 def by_step(lines: dict[str, dict[str, list[tuple[int, float]]]], height: str) -> Figure:
     """Shares over steps: `lines` maps a panel's title to its lines, a name and (step, share) each."""
-    figure = Figure(figsize=(3.2 * len(lines), 2.8), layout="constrained")
+    figure = Figure(figsize=(3.8 * len(lines), 2.8), layout="constrained")
     for axis, (title, own) in zip(
         figure.subplots(1, len(lines), sharey=True, squeeze=False)[0], lines.items(), strict=True
     ):
@@ -142,15 +142,28 @@ def by_step(lines: dict[str, dict[str, list[tuple[int, float]]]], height: str) -
     return figure
 
 
-def with_interval(points: Sequence[tuple[int, float, float, float]], height: str) -> Figure:
-    """One share over steps with its interval: (step, share, low, high) each."""
-    figure = Figure(figsize=(4.6, 2.8), layout="constrained")
-    axis = figure.subplots()
+def bars_over_steps(steps: dict[int, Sequence[float]], names: Sequence[str], height: str) -> Figure:
+    """A bar chart that moves: one panel a step, and in each a bar for every name."""
+    figure = Figure(figsize=(1.9 * len(steps), 2.3), layout="constrained")
+    for axis, (step, values) in zip(figure.subplots(1, len(steps), sharey=True), steps.items(), strict=True):
+        axis.bar(list(names), values, color=BLUE)
+        axis.set(title=f"step {step}", ylim=(0, 1))
+    figure.axes[0].set_ylabel(height)
+    return figure
+
+
+def loss_and_accuracy(log: Sequence[dict], points: Sequence[tuple[int, float, float, float]]) -> Figure:
+    """The training loss over steps, and beside it an accuracy with its interval: (step, accuracy, low, high) each."""
+    figure = Figure(figsize=(7.6, 2.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    rows = [row for row in log if "loss" in row]
+    left.plot([row["step"] for row in rows], [float(row["loss"]) for row in rows], color=BLUE)
+    left.set(xlabel="step", ylabel="training loss", ylim=(0, None))
     steps, shares_, low, high = zip(*points, strict=True)
     below = [share - end for share, end in zip(shares_, low, strict=True)]
     above = [end - share for share, end in zip(shares_, high, strict=True)]
-    axis.errorbar(steps, shares_, [below, above], fmt="o-", capsize=4, color=BLUE)
-    axis.set(xlabel="step", ylabel=height, ylim=(0, 1))
+    right.errorbar(steps, shares_, [below, above], fmt="o-", capsize=4, color=BLUE)
+    right.set(xlabel="step", ylabel="validation accuracy", ylim=(0, 1))
     return figure
 
 
