@@ -56,6 +56,7 @@ CLAIMS = [
         "All five. At temperature 1 the model answers each of them rightly now and then, and wrongly now and then.",
         lambda m: all(0 < count < 16 for count in m["pass_counts"]),
     ),
+    Claim("00_start_here", "Some work before they answer, others guess at once.", lambda m: 0 < m["guesses"] < 16),
     Claim("00_start_here", "Lower, as it must be", lambda m: m["sft_loss"][1] < m["sft_loss"][0]),
     Claim("00_start_here", "B rises because B's answers come with a positive", lambda m: rises(m["bandit"], 0.5)),
     Claim(
