@@ -184,6 +184,12 @@ CLAIMS = [
     ),
     Claim(
         "02_filtering",
+        "With groups of 8, the published size, the profile's band saves three points",
+        lambda m: near(more([m["no_signal_of_8"]["1 to 12"], m["no_signal_of_8"]["0 to 16"]]), 0.03, 0.01),
+        whole=True,
+    ),
+    Claim(
+        "02_filtering",
         "The kept questions are shuffled and then sorted from easy to hard",
         lambda m: all(m["order"][f"kept_{kind}"] == sorted(m["order"][f"kept_{kind}"], reverse=True) for kind in KINDS),
     ),
