@@ -15,8 +15,13 @@ from medvlt_lib.core.records import Question
 
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#999999"
 PLACES = {  # the six stages: (right, up)
-    "data": (0, 0), "filtering": (1, -0.5), "SFT": (1.5, 0.5), "GRPO": (2, -0.5), "evaluation": (3, 0), "analysis": (4, 0),
-}  # fmt: skip
+    "data": (0, 0),
+    "filtering": (1, -0.5),
+    "SFT": (1.5, 0.5),
+    "GRPO": (2, -0.5),
+    "evaluation": (3, 0),
+    "analysis": (4, 0),
+}
 WAYS = (
     ("data", "SFT"), ("data", "filtering"), ("filtering", "GRPO"), ("SFT", "evaluation"), ("GRPO", "evaluation"),
     ("evaluation", "analysis"),
@@ -28,10 +33,10 @@ def pipeline(lit: str) -> Figure:
     figure = Figure(figsize=(8, 1.7), layout="constrained")
     axes = figure.subplots()
     boxes = {}
-    for step, place in PLACES.items():
+    for step, (right, up) in PLACES.items():
         face, edge, weight = (ORANGE, "black", "bold") if lit in (step, "all") else ("#eeeeee", GREY, "normal")
         box = {"boxstyle": "round,pad=0.5", "facecolor": face, "edgecolor": edge}
-        text = axes.text(*place, step, ha="center", va="center", bbox=box, fontsize=11, weight=weight)
+        text = axes.text(right, up, step, ha="center", va="center", bbox=box, fontsize=11, weight=weight)
         boxes[step] = text.get_bbox_patch()
     for start, end in WAYS:
         arrow = {"arrowstyle": "->", "color": GREY, "patchA": boxes[start], "patchB": boxes[end], "shrinkB": 3}
