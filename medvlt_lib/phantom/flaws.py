@@ -79,7 +79,7 @@ def _labelled(question: Question, label: str) -> Question:
 
 
 def _of_side(step: str, concluded: str) -> str:
-    """The step that says which side of the patient is meant, for the side of the conclusion; other steps as they are."""
+    """The step that says which side of the patient is meant, for the conclusion's side; others as they are."""
     sides = [side for side in ("left", "right") if side in concluded.split()]
     return f"patient {sides[0]}" if sides and step in ("patient left", "patient right") else step
 

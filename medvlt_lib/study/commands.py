@@ -29,7 +29,7 @@ def study(
     """Run the paper's experiments: lists of arms and seeds over settings of the embedded world.
 
     Every finished run is written at once, to --results; what has a result is not run again, also when two studies
-    share it. Stopped, the same command continues; a changed setting makes new runs. `medvlt findings` says what follows.
+    share it. Stopped, the same command continues; a changed setting makes new runs. `medvlt findings` judges them.
     Example: medvlt study recipes --plan && medvlt study recipes --seeds 3
     """
     from medvlt_lib.core.config import parse_settings
