@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +53,12 @@ class Cell:
         settings = profile.identity("model", "data", "engine", *trained, "eval")
         return {**settings, "model.weights": weights_id(profile), "start": self.start.key if self.start else None}
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The cell's name on disk: label, seed, and eight digits of the hash of its settings."""
         return f"{self.label}-s{self.seed}-{_digest(self.identity())}"
 
-    @property
+    @cached_property
     def world_key(self) -> str:
         """The name on disk of the questions that it shares with cells of the same world."""
         profile = load_profile(self.profile, self.world)

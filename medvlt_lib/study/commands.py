@@ -53,10 +53,17 @@ def findings(
         Path | None, typer.Option(help="folder of the results (default: those that were shipped)")
     ] = None,
 ) -> None:
-    """What follows from the results of studies: every claim, stated before the runs, with its test and its verdict."""
-    from medvlt_lib.study.findings import findings_table, judged
+    """What follows from the results of studies: every claim, stated before the runs, with its test and its verdict.
+
+    Writes findings.md beside results of your own (--results).
+    Example: medvlt findings recipes --results runs/studies/results
+    """
+    from medvlt_lib.study.findings import judged
     from medvlt_lib.study.results import SHIPPED
+    from medvlt_lib.study.tables import findings_table, write_findings
 
     for name, verdicts in judged(names, results or SHIPPED).items():
         rows, caption = findings_table(name, verdicts)
         show_table(name, rows, caption=caption)
+    if results:
+        print(write_findings(results))

@@ -20,7 +20,7 @@ import yaml
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.stats import holm
 from medvlt_lib.phantom.questions import FAMILIES
-from medvlt_lib.study.cells import STUDIES, definitions
+from medvlt_lib.study.cells import STUDIES
 from medvlt_lib.study.measures import value
 from medvlt_lib.study.results import results_in
 
@@ -136,7 +136,7 @@ def _differences(claim: dict, results: dict[str, dict[int, dict]], folder: Path)
 
 def _side(side: dict, seed: int, results: dict[str, dict[int, dict]], folder: Path) -> float | None:
     """The figure of one side of a claim: of its arm, less that of the arm that it is `over`."""
-    families = families_of(side["on"])
+    families = families_of(side["among"])
     found = []
     for key in ("arm", "over"):
         if key in side:
@@ -153,18 +153,3 @@ def families_of(group: str) -> list[str]:
     if group in groups:
         return groups[group]
     return [name for name, family in FAMILIES.items() if group in ("all", family.modality)]
-
-
-def findings_table(name: str, verdicts: list[Verdict]) -> tuple[list[tuple[str, ...]], str]:
-    """One study as rows of text, header first, and what stands below it."""
-    rows: list[tuple[str, ...]] = [("claim", "difference, points", "p (Holm)", "detectable", "seeds", "verdict")]
-    for v in verdicts:
-        if v.verdict == NOT_RUN:
-            rows.append((v.claim["claim"], "", "", "", str(v.seeds), v.verdict))
-            continue
-        span = f"{100 * v.mean:+.1f} [{100 * v.low:+.1f}, {100 * v.high:+.1f}]"
-        rows.append((v.claim["claim"], span, f"{v.p_holm:.3f}", f"{100 * v.detectable:.1f}", str(v.seeds), v.verdict))
-    below = f"{definitions()['studies'][name]['question']} {claims_file()['seeds']} seeds were planned."
-    if any(v.verdict == NOT_RUN for v in verdicts):
-        below += f" What was not run: medvlt study {name} --seeds {claims_file()['seeds']}."
-    return rows, below
