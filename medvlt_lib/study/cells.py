@@ -47,11 +47,10 @@ class Cell:
         return load_profile(self.profile, self.settings)
 
     def identity(self) -> dict[str, Any]:
-        """Every setting that can change the cell's result, flat."""
-        profile = self.resolved()
+        """Every setting that can change the cell's result and is not at its default, flat."""
         trained = {"base": (), "sft": ("sft",), "rl": ("filtering", "grpo")}[self.method]
-        settings = profile.identity("model", "data", "engine", *trained, "eval")
-        return {**settings, "model.weights": weights_id(profile), "start": self.start.key if self.start else None}
+        settings = _set_in(self.resolved(), "model", "data", "engine", *trained, "eval")
+        return {**settings, "start": self.start.key} if self.start else settings
 
     @cached_property
     def key(self) -> str:
@@ -61,9 +60,19 @@ class Cell:
     @cached_property
     def world_key(self) -> str:
         """The name on disk of the questions that it shares with cells of the same world."""
-        profile = load_profile(self.profile, self.world)
-        settings = {**profile.identity("model", "data", "engine", "filtering"), "weights": weights_id(profile)}
+        settings = _set_in(load_profile(self.profile, self.world), "model", "data", "engine", "filtering")
         return f"world-s{self.seed}-{_digest(settings)}"
+
+
+def _set_in(profile: Profile, *sections: str) -> dict[str, Any]:
+    """The settings of some sections that can change a result, with the weights, flat. Left out is what has its
+    default, so that a setting that a later version adds makes no result old."""
+    settings = {"model.weights": weights_id(profile)}
+    for key, value in profile.identity(*sections).items():
+        section, _, name = key.partition(".")
+        if value != type(getattr(profile, section)).model_fields[name].default:
+            settings[key] = value
+    return settings
 
 
 def _digest(settings: dict[str, Any]) -> str:

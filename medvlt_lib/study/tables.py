@@ -9,7 +9,7 @@ from statistics import fmean
 from medvlt_lib.core.files import write_text
 from medvlt_lib.core.results import NOTICE
 from medvlt_lib.core.tables import markdown_table, percent
-from medvlt_lib.study.cells import definitions, study
+from medvlt_lib.study.cells import study
 from medvlt_lib.study.findings import (
     CANNOT_TELL,
     DOES_NOT,

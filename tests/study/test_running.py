@@ -94,7 +94,7 @@ def test_two_processes_share_the_work(tmp_path):
 
 @pytest.mark.processes
 def test_a_killed_study_goes_on_and_ends_with_the_same_answers(tmp_path):
-    code = "import sys; from pathlib import Path; from tests.study.test_running import _work; _work(*map(Path, sys.argv[1:]))"
+    code = "import sys, pathlib; from tests.study import test_running as t; t._work(*map(pathlib.Path, sys.argv[1:]))"
     command = [sys.executable, "-c", code, str(tmp_path / "results"), str(tmp_path / "runs")]
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
     deadline = time.monotonic() + 300
