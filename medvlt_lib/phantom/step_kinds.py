@@ -59,8 +59,10 @@ class Reader:
         return []
 
     def look(self, letter: str, text: str, fits: bool) -> list[Claim]:
-        """A look at an option claims that it reads so and is, or is not, the value that was found."""
-        holds = self._options.get(letter) == text and (text == self.value) == fits
+        """A look at an option claims that it reads so and is, or is not, the value that was found, or the true one where
+        none was."""
+        value = self._rules.text(self._rules.rule(self._facts)) if self.value is None else self.value
+        holds = self._options.get(letter) == text and (text == value) == fits
         return [Claim("conclusion", holds, holds)]
 
     def other(self, sentence: str) -> list[Claim]:
@@ -98,9 +100,9 @@ class Reader:
 
     def _calculation(self, rules: Formula, sentence: str) -> list[Claim]:
         """`140 - 100 = 40`; `a tenth of 110 is 11`; `index 0.7`."""
-        if index := re.fullmatch(r"index (\d{1,9})\.(\d)", sentence):
-            holds = int(index[1] + index[2]) == self._said.get("index", rules.rule(self._facts))
-            self.value = f"{index[1]}.{index[2]}"
+        if (index := re.fullmatch(r"index (\d{1,9}(?:\.\d{1,9})?)", sentence)) and rules.name == "shock_index":
+            self.value = index[1]
+            holds = float(self.value) == self._said.get("index", rules.rule(self._facts)) / 10
             return [Claim("arithmetic", holds, holds)]
         if tenth := re.fullmatch(r"a tenth of (-?\d{1,9}) is (-?\d{1,9})", sentence):
             a, sign, b, c = int(tenth[1]), "/", 10, int(tenth[2])
@@ -111,7 +113,7 @@ class Reader:
         results = zip(rules.calculations, rules.worked(self._facts), strict=True)
         true = {**self._facts, **{own[0]: row[3] for own, row in results}}
         known = {v for _, left, _, right in rules.calculations for v in (left, right) if isinstance(v, str)}
-        numbers = {true[v] for v in known} | set(self._said.values())
+        numbers = {true[v] for v in known} | {self._said[v] for v in known if v in self._said}
 
         def fits(value: str | int, number: int) -> bool:
             return number in ((true[value], self._said.get(value)) if isinstance(value, str) else (value,))
@@ -123,15 +125,14 @@ class Reader:
         seen, rule, right_sum = True, sign == due, c in _results(a, sign, b)
         follows = right_sum
         for value, number in ((left, a), (right, b)):
-            follows = follows and self._said.get(value, number) == number
             if fits(value, number):
-                continue
-            if isinstance(value, int) or number in numbers:  # a number that is known, in a place where it is not due
+                follows = follows and self._said.get(value, number) == number
+            elif isinstance(value, int) or number in numbers:  # a known number in a place where it is not due
                 rule = False
             elif value in self._facts:
                 seen = False
             else:
-                right_sum = False
+                right_sum = follows = False
         self._said[name] = c
         if name == rules.calculations[-1][0]:
             self.value = rules.text(c)
@@ -196,7 +197,9 @@ def _head(sentence: str, facts: dict[str, Any], said: dict[str, Any]) -> list[Cl
         return [Claim("perception", said["picture"] == picture)]
     if found := re.fullmatch(r"shift (?:(none)|(\d{1,9}) mm (left|right))", sentence):
         said["midline_shift"] = sentence.removeprefix("shift ")
-        same = (found[3] or "middle") == said.get("patient", MIRROR[said.get("picture", picture)])
+        if "patient" not in said and "picture" not in said:  # where it lies is read off the picture at once
+            return [Claim("perception", said["midline_shift"] == facts["midline_shift"])]
+        same = (found[3] or "middle") == (said.get("patient") or MIRROR[said["picture"]])
         return [Claim("perception", (found[1] or found[2]) == amount), Claim("rule", same, same)]
     signs = BleedType.SIGNS
     if sentence in signs.values():
@@ -216,7 +219,9 @@ def _brain(sentence: str, facts: dict[str, Any], said: dict[str, Any]) -> list[C
         return [Claim("perception", (found[1], found[2]) == (MIRROR[side], height))]
     if found := re.fullmatch(r"site (left|right) (frontal|temporal|occipital)", sentence):
         said["lesion_site"] = sentence.removeprefix("site ")
-        same = found[1] == said.get("patient", MIRROR[said.get("picture", MIRROR[side])])
+        if "patient" not in said and "picture" not in said:
+            return [Claim("perception", said["lesion_site"] == facts["lesion_site"])]
+        same = found[1] == (said.get("patient") or MIRROR[said["picture"]])
         return [Claim("rule", same and found[2] == LOBES[said.get("height", height)], same)]
     if found := re.fullmatch(r"bright spot (frontal|temporal|occipital)", sentence):
         return [Claim("perception", found[1] == lobe)]

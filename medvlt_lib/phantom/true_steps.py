@@ -10,6 +10,7 @@ from typing import Any
 
 from medvlt_lib.phantom.questions import FAMILIES
 from medvlt_lib.phantom.rationale import Judgement, judge
+from medvlt_lib.phantom.step_kinds import Claim
 
 FIRST_ERRORS = {
     "perception": "saw it wrong",
@@ -47,7 +48,7 @@ def true_steps(
     """The record of one answer. `letter` and `formed`: what a grader read and whether the answer has the asked form."""
     judgement, rules = judge(text.partition("<answer>")[0], family, facts, options), FAMILIES[family]
     chosen = options.get(letter) if letter else None
-    claims = [claim for step in judgement.steps if step.kind == "working" for claim in step.claims]
+    claims = _claims(judgement, "working") if judgement.works else []
 
     def all_of(kind: str) -> bool | None:
         own = [claim.true for claim in claims if claim.kind == kind]
@@ -68,26 +69,24 @@ def true_steps(
     )
 
 
-def _looks_hold(judgement: Judgement) -> bool:
-    return all(claim.true for step in judgement.steps if step.kind == "option" for claim in step.claims)
+def _claims(judgement: Judgement, kind: str) -> list[Claim]:
+    return [claim for step in judgement.steps if step.kind == kind for claim in step.claims]
 
 
 def _concludes(judgement: Judgement, letter: str | None, chosen: str | None) -> bool | None:
     """Whether the options are read rightly and the letter fits the value; None without a letter or a value."""
-    if not _looks_hold(judgement):
+    if not all(claim.true for claim in _claims(judgement, "option")):
         return False
     return chosen == judgement.value if letter and judgement.value is not None else None
 
 
-def _first_error(
-    judgement: Judgement, answer: str, letter: str | None, chosen: str | None, formed: bool
-) -> str | None:
+def _first_error(judgement: Judgement, answer: str, letter: str | None, chosen: str | None, formed: bool) -> str | None:
     """Where an answer first went wrong. A working without a false step that leads to a false value left a part out,
     which the rule asks for."""
-    for step in judgement.steps:
-        for claim in step.claims:
-            if step.kind == "working" and not claim.true:
-                return claim.kind
+    if judgement.works and (false := [claim.kind for claim in _claims(judgement, "working") if not claim.true]):
+        return false[0]
+    if letter is None and all(step.kind != "option" for step in judgement.steps):
+        return "form"  # it broke off before it was done
     if judgement.value not in (None, answer):
         return "rule" if judgement.works else "glance"
     if _concludes(judgement, letter, chosen) is False:

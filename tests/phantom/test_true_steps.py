@@ -24,6 +24,7 @@ KINDS = {  # what the working of a family states
     "shock_index": {P, R, A}, "cardiothoracic_ratio": {P, A}, "nodule_count": {P, A}, "midline_shift": {P, R},
     "bleed_type": {P, R}, "lesion_site": {P, R}, "lesion_size": {P}, "cup_to_disc_ratio": {P, A}, "dark_nuclei": {P, A},
 }  # fmt: skip
+PAID = (50940, 4392, "2421764fb710f5c3")  # completions, how many were paid for, and the hash of all the rewards
 MIRROR = {"left": "right", "right": "left"}
 HEIGHTS = {"top": "frontal", "middle": "temporal", "bottom": "occipital"}
 SIGNS = {
@@ -165,7 +166,9 @@ def ratio_cases(question, rng, pool):
     for place, (w, p) in enumerate(((whole + rng.choice([-4, 4, 6]), part), (whole, part + rng.choice([-2, 2, 4])))):
         value = nearest(p, w)
         if value is not None:
-            yield Case([f"{names[0]} {w}{unit}", f"{names[1]} {p}{unit}", f"ratio {show(value)}"], show(value), P, place)
+            yield Case(
+                [f"{names[0]} {w}{unit}", f"{names[1]} {p}{unit}", f"ratio {show(value)}"], show(value), P, place
+            )
     value = rng.choice([v for v in values if show(v) != question.answer])
     yield Case([first, second, f"ratio {show(value)}"], show(value), A, 2)
 
@@ -186,7 +189,10 @@ def head_cases(question, rng, pool):
     turned = MIRROR[side]
     first = f"septum off to picture {turned}"
     yield Case(
-        [f"septum off to picture {side}", f"patient {turned}", f"shift {amount} mm {turned}"], f"{amount} mm {turned}", P, 0
+        [f"septum off to picture {side}", f"patient {turned}", f"shift {amount} mm {turned}"],
+        f"{amount} mm {turned}",
+        P,
+        0,
     )
     yield Case([first, f"patient {turned}", f"shift {amount} mm {turned}"], f"{amount} mm {turned}", R, 1)
     yield Case([first, f"patient {side}", f"shift {far} mm {side}"], f"{far} mm {side}", P, 2)
@@ -206,7 +212,10 @@ def brain_cases(question, rng, pool):
     spot = f"bright spot on picture {turned}, {height}"
     wrong_lobe = HEIGHTS[elsewhere]
     yield Case(
-        [f"bright spot on picture {side}, {height}", f"patient {turned}", f"site {turned} {lobe}"], f"{turned} {lobe}", P, 0
+        [f"bright spot on picture {side}, {height}", f"patient {turned}", f"site {turned} {lobe}"],
+        f"{turned} {lobe}",
+        P,
+        0,
     )
     yield Case(
         [f"bright spot on picture {turned}, {elsewhere}", f"patient {side}", f"site {side} {wrong_lobe}"],
@@ -308,7 +317,9 @@ def test_a_wrong_letter_is_a_wrong_conclusion(questions):
         misread = f"{working}. {other}. {q.options[other]} yes."
         for text, letter in ((q.reasoning, other), (misread, other), (f"{working}.", other)):
             found = read(q, f"<think> {text} </think>\n<answer> {letter} </answer>", letter)
-            assert found == replace(expected(q, Case([], "")), conclusion=False, follows=False, first_error="conclusion")
+            assert found == replace(
+                expected(q, Case([], "")), conclusion=False, follows=False, first_error="conclusion"
+            )
 
 
 def test_a_glance_and_a_terse_answer_state_no_working(questions):
@@ -374,14 +385,15 @@ def test_the_reward_grounded_pays_as_before_kinds_were_read(cases):
 
 
 def kinds_written(question, text) -> str:
-    """The sentences of an answer in letters: P, R, A, C for what it claims, small where it is false; - for no step."""
+    """The sentences of an answer in letters: P, R, A, C for what it claims, small where it is false; - where it is no
+    step, or was said before."""
     steps = judge(text.partition("<answer>")[0], question["family"], question["facts"], question["options"]).steps
-    return " ".join(
-        "".join(c.kind[0].upper() if c.true else c.kind[0] for c in step.claims) or "-" for step in steps
-    )
+    return " ".join("".join(c.kind[0].upper() if c.true else c.kind[0] for c in step.claims) or "-" for step in steps)
 
 
 def test_a_model_s_answers_are_read_as_by_hand():
+    """What `base`, `small` and trained arms answered, greedy and at temperatures 1 and 1.4, labelled by reading each
+    answer beside its question's facts, before the checker saw it. Of the first 146 it read 5 otherwise, and was wrong."""
     rows = [json.loads(line) for line in LABELLED.read_text(encoding="utf-8").splitlines()]
     assert len(rows) >= 100
     for row in rows:
