@@ -41,7 +41,7 @@ NO_FACTS = (
 class Step:
     """One sentence of a rationale. `repeated`: it was judged before, and saying it again counts for nothing.
 
-    `claims` are all true where the sentence is true. A false sentence may have none that is false, where it only goes on
+    `claims` are all true where the sentence is. A false sentence may have none that is false, where it only goes on
     rightly from a false one before it.
     """
 

@@ -59,8 +59,8 @@ class Reader:
         return []
 
     def look(self, letter: str, text: str, fits: bool) -> list[Claim]:
-        """A look at an option claims that it reads so and is, or is not, the value that was found, or the true one where
-        none was."""
+        """A look at an option claims that it reads so and is, or is not, the value that was found; where none was, the
+        true one."""
         value = self._rules.text(self._rules.rule(self._facts)) if self.value is None else self.value
         holds = self._options.get(letter) == text and (text == value) == fits
         return [Claim("conclusion", holds, holds)]

@@ -6,7 +6,6 @@ from random import Random
 
 from medvlt_lib.phantom.text_family import Facts, TextFamily, draw_person
 
-
 Value = str | int  # a fact or an earlier result by its name, or a constant
 
 

@@ -30,9 +30,9 @@ SHARES = {  # of which answers: the head of the column
     "right_without": "right without",
 }
 NOTES = (
-    "The first column is a share of all answers; all its steps true, answer follows and right with a working are shares "
-    "of those that state one, and each kind of step of those that state such a step. Rules and sums are right if they "
-    "follow from what was stated before. An answer may follow from steps that are false. In brackets 95 % intervals."
+    "In percent, with 95 % intervals. The first share is of all answers; all its steps true, answer follows and right "
+    "with a working are of those that state one, and each kind of step of those that state such a step. Rules and sums "
+    "are right if they follow from what was stated before. An answer may follow from steps that are false."
 )
 
 

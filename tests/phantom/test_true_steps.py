@@ -20,7 +20,7 @@ LABELLED = Path(__file__).parent / "labelled_outputs.jsonl"
 SCORES = ("curb65", "glasgow_coma_scale", "qsofa", "cha2ds2_vasc", "apgar")
 P, R, A = "perception", "rule", "arithmetic"
 KINDS = {  # what the working of a family states
-    **dict.fromkeys(SCORES, {P, R, A}), "anion_gap": {P, R, A}, "mean_arterial_pressure": {P, R, A},
+    **{name: {P, R, A} for name in SCORES}, "anion_gap": {P, R, A}, "mean_arterial_pressure": {P, R, A},
     "shock_index": {P, R, A}, "cardiothoracic_ratio": {P, A}, "nodule_count": {P, A}, "midline_shift": {P, R},
     "bleed_type": {P, R}, "lesion_site": {P, R}, "lesion_size": {P}, "cup_to_disc_ratio": {P, A}, "dark_nuclei": {P, A},
 }  # fmt: skip
@@ -145,7 +145,7 @@ def formula_cases(question, rng, pool):
 
 def ratio_cases(question, rng, pool):
     """A ratio of two lengths, and two counts that add up."""
-    (first, second, last), values = question.extra["steps"], FAMILIES[question.family].values
+    (first, second, _), values = question.extra["steps"], FAMILIES[question.family].values
     if question.family == "nodule_count":
         right, left = (int(step.split()[-1]) for step in (first, second))
         for place, (r, n) in enumerate(((right + rng.choice([1, 2]), left), (right, left + rng.choice([1, 2])))):
@@ -393,7 +393,8 @@ def kinds_written(question, text) -> str:
 
 def test_a_model_s_answers_are_read_as_by_hand():
     """What `base`, `small` and trained arms answered, greedy and at temperatures 1 and 1.4, labelled by reading each
-    answer beside its question's facts, before the checker saw it. Of the first 146 it read 5 otherwise, and was wrong."""
+    answer beside its question's facts, before the checker saw it. It read 5 of the first 146 otherwise, and was
+    wrong."""
     rows = [json.loads(line) for line in LABELLED.read_text(encoding="utf-8").splitlines()]
     assert len(rows) >= 100
     for row in rows:
