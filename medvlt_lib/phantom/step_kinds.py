@@ -40,7 +40,7 @@ class Reader:
     def __init__(self, rules: TextFamily | ImageFamily, facts: dict[str, Any], options: dict[str, str]) -> None:
         self.value: str | None = None
         self._rules, self._facts, self._options = rules, facts, options
-        self._said: dict[str, Any] = {}
+        self._said: dict[Any, Any] = {}
         parts = [PART.fullmatch(step.lower()) for step in rules.steps(facts)]
         self._parts = {part[1]: int(part[2]) for part in parts if part}
         self._told: dict[str, int] = {}  # parts of a sum and their points, as stated
@@ -102,7 +102,7 @@ class Reader:
         """`140 - 100 = 40`; `a tenth of 110 is 11`; `index 0.7`."""
         if (index := re.fullmatch(r"index (\d{1,9}(?:\.\d{1,9})?)", sentence)) and rules.name == "shock_index":
             self.value = index[1]
-            holds = float(self.value) == self._said.get("index", rules.rule(self._facts)) / 10
+            holds = float(index[1]) == self._said.get("index", rules.rule(self._facts)) / 10
             return [Claim("arithmetic", holds, holds)]
         if tenth := re.fullmatch(r"a tenth of (-?\d{1,9}) is (-?\d{1,9})", sentence):
             a, sign, b, c = int(tenth[1]), "/", 10, int(tenth[2])
