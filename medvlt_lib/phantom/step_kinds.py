@@ -192,7 +192,7 @@ def _chest(sentence: str, facts: dict[str, Any], said: dict[str, Any]) -> list[C
 def _head(sentence: str, facts: dict[str, Any], said: dict[str, Any]) -> list[Claim]:
     amount, _, side = facts["midline_shift"].partition(" mm ")
     picture = MIRROR[side or "middle"]
-    if found := re.fullmatch(r"septum (?:in the (middle)|off to picture (left|right))", sentence):
+    if found := re.fullmatch(r"septum (?:in the (middle)|.*\bpicture (left|right))", sentence):
         said["picture"] = found[1] or found[2]
         return [Claim("perception", said["picture"] == picture)]
     if found := re.fullmatch(r"shift (?:(none)|(\d{1,9}) mm (left|right))", sentence):
