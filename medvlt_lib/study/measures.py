@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from medvlt_lib.core.records import Question
 from medvlt_lib.core.stats import pass_at_k
+from medvlt_lib.phantom.questions import make_questions
+from medvlt_lib.phantom.rationale import judge
+from medvlt_lib.study.cells import cell
 from medvlt_lib.study.results import answers_of
 
 
@@ -26,11 +31,34 @@ def value(
         return _accuracy(result, look, families)
     if measure == "looking":
         return _accuracy(result, look, families) - _accuracy(result, "grey", families)
-    rows = [row for row in answers_of(folder, result) if row["look"] == look]
+    rows = [row for row in answers_of(folder, result) if row["look"] == look and row["dataset"] in families]
     name, _, k = measure.partition("@")
     if name == "pass":
         return _by_family(_pass_at(rows, int(k)), families)
-    raise ValueError(f"unknown measure {measure}")
+    return _by_family(_steps(rows, measure, _questions(result)), families)
+
+
+@lru_cache(maxsize=8)
+def _test_questions(families: str, size: int, seed: int) -> dict[str, Question]:
+    return {q.id: q for q in make_questions(families, "test", size, seed)}
+
+
+def _questions(result: dict[str, Any]) -> dict[str, Question]:
+    """The test questions of a cell by id, made again from its settings."""
+    data = cell(result["label"], result["seed"], result["profile"]).resolved().data
+    return _test_questions(data.test.partition(":")[2], data.test_size, data.seed)
+
+
+def _steps(rows: list[dict], measure: str, questions: dict[str, Question]) -> dict[str, list[float]]:
+    """By family, one figure an answer. works: a working is stated. grounded: the answer is right, by true steps that
+    lead there."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for row in rows:
+        q = questions[row["id"]]
+        said = judge(row["text"].partition("<answer>")[0], q.family, q.extra["facts"], q.options)
+        led = row["correct"] and said.grounded and said.letter == q.answer_label
+        values[row["dataset"]].append(float({"works": said.works, "grounded": led}[measure]))
+    return values
 
 
 def _accuracy(result: dict[str, Any], look: str, families: Sequence[str]) -> float:
