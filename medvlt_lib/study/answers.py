@@ -12,7 +12,7 @@ from medvlt_lib.core.records import Question, read_questions
 from medvlt_lib.phantom.questions import blank
 from medvlt_lib.rollout.build import build_engine
 from medvlt_lib.rollout.engine import Engine, Sampling, prompts_of
-from medvlt_lib.stages.evaluate import answer_row
+from medvlt_lib.stages.answers import answer_row
 
 LOOKS = ("greedy", "grey", "sampled", "validation")
 SAMPLES, SAMPLED = 16, 10  # answers to a question, and questions of a family, of the look `sampled`
