@@ -30,7 +30,6 @@ RULE = (
     "above 0 after Holm's correction); else: cannot tell"
 )
 HOLDS, DOES_NOT, CANNOT_TELL, NOT_RUN = "holds here", "does not hold here", "cannot tell", "not run"
-LEAST = 2  # seeds that a t-interval needs
 
 
 @dataclass(frozen=True)
@@ -85,9 +84,10 @@ def by_label(folder: Path) -> dict[str, dict[int, dict]]:
 
 
 def verdicts_of(claims: list[dict], results: dict[str, dict[int, dict]], folder: Path) -> list[Verdict]:
-    """The verdicts of one study, whose p-values are corrected together."""
+    """The verdicts of one study, whose p-values are corrected together. With fewer seeds than were fixed before the
+    runs a claim counts as not run: a look at the first seeds must not decide anything."""
     drawn = [_differences(claim, results, folder) for claim in claims]
-    tested = [i for i, differences in enumerate(drawn) if len(differences) >= LEAST]
+    tested = [i for i, differences in enumerate(drawn) if len(differences) >= claims_file()["seeds"]]
     figures = {i: interval_over_seeds(drawn[i]) for i in tested}
     corrected = dict(zip(tested, holm([figures[i][3] for i in tested]), strict=True)) if tested else {}
     found = []

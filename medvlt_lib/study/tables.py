@@ -30,13 +30,13 @@ Rows = list[tuple[str, ...]]
 
 def findings_table(name: str, verdicts: list[Verdict]) -> tuple[Rows, str]:
     """One study as rows of text, header first, and what stands below it."""
-    rows: Rows = [("claim", "in the papers", "difference, points", "p (Holm)", "detectable", "seeds", "verdict")]
+    rows: Rows = [("claim", "difference, points", "p (Holm)", "detectable", "seeds", "verdict")]
     for v in verdicts:
         figures = ("", "", "")
         if v.verdict != NOT_RUN:
             span = f"{100 * v.mean:+.1f} [{100 * v.low:+.1f}, {100 * v.high:+.1f}]"
             figures = (span, f"{v.p_holm:.3f}", f"{100 * v.detectable:.1f}")
-        rows.append((v.claim["claim"], v.claim["paper"], *figures, str(v.seeds), v.verdict))
+        rows.append((v.claim["claim"], *figures, str(v.seeds), v.verdict))
     below = f"{study(name)['question']} {claims_file()['seeds']} seeds were planned."
     if any(v.verdict == NOT_RUN for v in verdicts):
         below += f" What was not run: medvlt study {name} --seeds {claims_file()['seeds']}."
@@ -83,7 +83,9 @@ def findings_markdown(folder: Path) -> str:
     ]  # fmt: skip
     for name, verdicts in judged(None, folder).items():
         rows, below = findings_table(name, verdicts)
-        lines += [f"## {name}", "", below, "", markdown_table(arms_table(name, folder)), "", markdown_table(rows), ""]
+        papers = ["in the papers", *(v.claim["paper"] for v in verdicts)]
+        beside = [(claim, paper, *rest) for (claim, *rest), paper in zip(rows, papers, strict=True)]
+        lines += [f"## {name}", "", below, "", markdown_table(arms_table(name, folder)), "", markdown_table(beside), ""]
     return "\n".join(lines)
 
 
