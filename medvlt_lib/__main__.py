@@ -24,6 +24,7 @@ from medvlt_lib.core.terminal import (
 )
 from medvlt_lib.course.commands import course, reference, table
 from medvlt_lib.stages.commands import ask, eval_
+from medvlt_lib.study.commands import findings, study
 from medvlt_lib.tiny.commands import app as phantom
 from medvlt_lib.tools.answer_commands import compare, scores
 from medvlt_lib.tools.commands import IMPORT_HELP, doctor, export, export_data, grade, import_, plan
@@ -211,6 +212,8 @@ app.command()(grade)
 app.command("import", help=IMPORT_HELP)(import_)
 app.command()(plan)
 app.command()(scores)
+app.command()(study)
+app.command()(findings)
 app.command()(table)
 app.command()(reference)
 app.add_typer(phantom, name="phantom")

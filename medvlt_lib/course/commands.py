@@ -34,10 +34,12 @@ def course(
 
 
 def table() -> None:
-    """Print the README's tables of recorded times, memory and accuracies, from results/."""
+    """Print the README's tables of recorded times, memory, accuracies and studies, from results/."""
     from medvlt_lib.course.readme import arms_table, times_table
+    from medvlt_lib.study.results import SHIPPED
+    from medvlt_lib.study.tables import summary_table
 
-    print(times_table(), arms_table(), sep="\n\n")
+    print(times_table(), arms_table(), summary_table(SHIPPED), sep="\n\n")
 
 
 def reference() -> None:
