@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from medvlt_lib.core.runs import Run
 
 ProfileName = Annotated[
     str | None, typer.Option(help="tiny, tiny-qlora, qlora-3b, ...; may be left out once the run exists")
@@ -23,6 +26,21 @@ Ray = Annotated[
 ]
 TrainingFile = Annotated[Path | None, typer.Option("--data", help="question file to train on instead of the arm's own")]
 Start = Annotated[Path | None, typer.Option("--init", help="checkpoint to start from instead of the base model")]
+
+
+def open_named(
+    profile: str | None,
+    run: str | None,
+    settings: list[str] | None,
+    redo: list[str] | None = None,
+    inputs: list[str] | None = None,
+    make: bool = True,
+) -> Run:
+    """The run that a command's options name. Raises UserError as `open_run`."""
+    from medvlt_lib.core.config import parse_settings
+    from medvlt_lib.core.runs import open_run
+
+    return open_run(profile, run, parse_settings(settings or []), redo, inputs, make=make)
 
 
 def show_table(title: str, rows: Sequence[Sequence[str]], caption: str | None = None) -> None:
