@@ -19,11 +19,13 @@ from medvlt_lib.core.terminal import (
     Settings,
     Start,
     TrainingFile,
+    open_named,
     show_table,
 )
 from medvlt_lib.course.commands import course, reference, table
+from medvlt_lib.stages.control_commands import controls
 from medvlt_lib.tiny.commands import app as phantom
-from medvlt_lib.tools.answer_commands import compare, scores
+from medvlt_lib.tools.answer_commands import compare, published, scores
 from medvlt_lib.tools.commands import IMPORT_HELP, doctor, export, export_data, grade, import_, plan
 
 if TYPE_CHECKING:
@@ -40,19 +42,6 @@ app = typer.Typer(
 @app.callback()
 def _main() -> None:
     """Stages and tools; `medvlt COMMAND --help` teaches each."""
-
-
-def _open(
-    profile: str | None,
-    run: str | None,
-    settings: list[str] | None,
-    redo: list[str] | None,
-    inputs: list[str] | None = None,
-) -> Run:
-    from medvlt_lib.core.config import parse_settings
-    from medvlt_lib.core.runs import open_run
-
-    return open_run(profile, run, parse_settings(settings or []), redo, inputs)
 
 
 def _train(
@@ -87,7 +76,7 @@ def data(profile: ProfileName = None, run: RunName = None, set_: Settings = None
     """
     from medvlt_lib.stages.data import run as work
 
-    opened = _open(profile, run, set_, redo)
+    opened = open_named(profile, run, set_, redo)
     metrics = work(opened)
     show_table(f"{opened.folder}/01_data", [("set", "questions"), *((k, str(v)) for k, v in metrics.items())])
 
@@ -111,7 +100,7 @@ def filter_(
     """
     from medvlt_lib.stages import filtering
 
-    opened = _open(profile, run, set_, redo, inputs)
+    opened = open_named(profile, run, set_, redo, inputs)
     for title, rows in filtering.tables(filtering.run(opened, ray)).items():
         show_table(f"{opened.folder}/02_filtering: {title}", rows)
 
@@ -136,7 +125,7 @@ def distill(
     """
     from medvlt_lib.stages import distill as stage
 
-    opened = _open(profile, run, set_, redo, inputs)
+    opened = open_named(profile, run, set_, redo, inputs)
     metrics = stage.run(opened, ray)
     show_table(f"{opened.folder}/02b_distill", stage.table(metrics))
     show_table("answers by teacher", stage.teacher_table(metrics))
@@ -163,7 +152,7 @@ def sft(
     """
     from medvlt_lib.stages.sft import run as work
 
-    _train("03", "loss", work, arm, data, init, _open(profile, run, set_, redo, inputs))
+    _train("03", "loss", work, arm, data, init, open_named(profile, run, set_, redo, inputs))
 
 
 @app.command()
@@ -191,7 +180,7 @@ def grpo(
     """
     from medvlt_lib.stages.grpo import run as work
 
-    _train("04", "reward", work, arm, data, init, _open(profile, run, set_, redo, inputs))
+    _train("04", "reward", work, arm, data, init, open_named(profile, run, set_, redo, inputs))
 
 
 @app.command("eval")
@@ -218,7 +207,7 @@ def eval_(
     """
     from medvlt_lib.stages import evaluate
 
-    opened = _open(profile, run, set_, redo, inputs)
+    opened = open_named(profile, run, set_, redo, inputs)
     if (model is None) != (out is None):
         raise UserError("--model and --out go together: which checkpoint, and where its answers go.")
     if model is not None and out is not None:
@@ -237,7 +226,7 @@ def report(profile: ProfileName = None, run: RunName = None, set_: Settings = No
     """
     from medvlt_lib.stages import report as stage
 
-    opened = _open(profile, run, set_, redo)
+    opened = open_named(profile, run, set_, redo)
     stage.run(opened)
     rows = stage.results(opened, stage.evaluated_arms(opened))
     show_table(f"{opened.folder}/06_analysis", stage.table(rows), caption=stage.notes(rows))
@@ -245,6 +234,7 @@ def report(profile: ProfileName = None, run: RunName = None, set_: Settings = No
 
 
 app.command()(compare)
+app.command()(controls)
 app.command()(course)
 app.command()(doctor)
 app.command()(export)
@@ -252,6 +242,7 @@ app.command("export-data")(export_data)
 app.command()(grade)
 app.command("import", help=IMPORT_HELP)(import_)
 app.command()(plan)
+app.command()(published)
 app.command()(scores)
 app.command()(table)
 app.command()(reference)

@@ -7,7 +7,6 @@ a data set or family; the macro mean gives every stratum the same weight.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -188,15 +187,9 @@ def _joined(drawn: float, replaced: np.ndarray, touched: np.ndarray) -> float:
     return math.hypot(drawn, *np.bincount(part, replaced))
 
 
-def chance_at_k(options: ArrayLike, k: int) -> float:
-    """What guessing alone gives for pass@k: the mean of 1 - (1 - 1/n)^k over questions with n `options` each."""
-    return float(np.mean(1 - (1 - 1 / np.asarray(options, dtype=float)) ** k))
-
-
-def majority(letters: Sequence[str | None]) -> str | None:
-    """The answer with the most votes; of equals the one that was given first. None votes for nothing."""
-    votes = Counter(letter for letter in letters if letter is not None)  # in the order in which they came
-    return votes.most_common(1)[0][0] if votes else None
+def chance_at_k(options: ArrayLike, k: int) -> np.ndarray:
+    """What guessing alone gives for pass@k: 1 - (1 - 1/n)^k for each question with n `options`."""
+    return 1 - (1 - 1 / np.asarray(options, dtype=float)) ** k
 
 
 def pass_at_k(right: int, samples: int, k: int) -> float:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from medvlt_lib.core.runs import Run
 
 ProfileName = Annotated[
     str | None, typer.Option(help="tiny, tiny-qlora, qlora-3b, ...; may be left out once the run exists")
 ]
 RunName = Annotated[str | None, typer.Option(help="folder under runs/ (default: the profile's name)")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="change a setting: grpo.learning_rate=1e-5")]
-Redo = Annotated[list[str] | None, typer.Option(help="throw a stage (01, 02, 02b, 03 ... 06) away and do it again")]
+Redo = Annotated[list[str] | None, typer.Option(help="throw a stage (01, 02, 02b ... 05b, 06) away and do it again")]
 Inputs = Annotated[list[str] | None, typer.Option(help="take a stage from another run: 02=runs/qlora-3b")]
 Ray = Annotated[
     str | None,
@@ -23,6 +26,20 @@ Ray = Annotated[
 ]
 TrainingFile = Annotated[Path | None, typer.Option("--data", help="question file to train on instead of the arm's own")]
 Start = Annotated[Path | None, typer.Option("--init", help="checkpoint to start from instead of the base model")]
+
+
+def open_named(
+    profile: str | None,
+    run: str | None,
+    settings: list[str] | None,
+    redo: list[str] | None = None,
+    inputs: list[str] | None = None,
+) -> Run:
+    """The run that a command's options name. Raises UserError as `open_run`."""
+    from medvlt_lib.core.config import parse_settings
+    from medvlt_lib.core.runs import open_run
+
+    return open_run(profile, run, parse_settings(settings or []), redo, inputs)
 
 
 def show_table(title: str, rows: Sequence[Sequence[str]], caption: str | None = None) -> None:

@@ -113,6 +113,7 @@ def answer_row(completion: Completion, question: Question, profile: Profile) -> 
         "answer_label": question.answer_label,
         "letter": verdict.letter,
         "correct": verdict.correct,
+        "options": len(question.options),
         "well_formed": verdict.well_formed,
         "truncated": verdict.truncated,
         "tokens": completion.tokens,

@@ -5,13 +5,11 @@ import pytest
 
 from medvlt_lib.core.stats import (
     accuracy_interval,
-    chance_at_k,
     clustered_error,
     detectable,
     holm,
     macro,
     macro_interval,
-    majority,
     mcnemar,
     paired_p,
 )  # fmt: skip
@@ -241,11 +239,3 @@ def test_a_detectable_difference_is_detected_in_four_of_five():
     found = np.abs(rng.normal(detectable(error), error, 20_000)) > 1.959964 * error
     assert found.mean() == pytest.approx(0.8, abs=0.01)
     assert detectable(0.03) == pytest.approx(0.03 * (1.959964 + 0.841621), rel=1e-5)
-
-
-def test_chance_and_majority_by_hand():
-    assert chance_at_k([4], 16) == pytest.approx(1 - 0.75**16) and chance_at_k([4], 16) > 0.98
-    assert chance_at_k([2, 4], 1) == pytest.approx(0.375)
-    assert majority(["B", "A", "A", None]) == "A"
-    assert majority(["B", "A", "A", "B"]) == "B"  # a tie: the first that was given
-    assert majority([None, None]) is None
