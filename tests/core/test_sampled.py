@@ -95,8 +95,8 @@ def test_item_and_sampling_variance_are_those_of_a_mixed_model():
     table = pd.DataFrame({"right": right.ravel(), "item": np.repeat(np.arange(150), 6)})
     fit = smf.mixedlm("right ~ 1", table, groups="item").fit(reml=True)
     luck = sources_of_luck(right, ["a"] * 150, range(150))
-    assert luck.items**2 * 150 == pytest.approx(float(fit.cov_re.iloc[0, 0]), rel=1e-3)
-    assert luck.sampling**2 * 150 == pytest.approx(fit.scale, rel=1e-3)
+    assert luck.items**2 * 150 == pytest.approx(float(fit.cov_re.iloc[0, 0]), rel=5e-3)
+    assert luck.sampling**2 * 150 == pytest.approx(fit.scale, rel=5e-3)
     assert luck.training is None
 
 

@@ -89,8 +89,8 @@ def test_one_stratum_that_agrees_widens_the_interval_of_the_mean():
     alone = macro_interval(mixed, strata[:40], range(40))
     both = macro_interval([*mixed, *[1] * 5], strata, range(45))
     below = np.hypot(mixed.mean() - alone.low, 1 - accuracy_interval(5, 5)[0]) / 2
-    assert both.low == pytest.approx((mixed.mean() + 1) / 2 - below)
-    assert both.high == pytest.approx((alone.high + 1) / 2)
+    assert both.low == pytest.approx((mixed.mean() + 1) / 2 - below, abs=0.002)  # other draws than in `alone`
+    assert both.high == pytest.approx((alone.high + 1) / 2, abs=0.002)
     assert (alone.kind, both.kind) == ("cluster bootstrap", "cluster bootstrap and cluster Wilson")
 
 

@@ -25,7 +25,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    opened = open_run("tiny", "controlled", SETTINGS, root=tmp_path_factory.mktemp("runs"))
+    opened = open_run("tiny", "controlled", SETTINGS, root=tmp_path_factory.mktemp("home") / "runs")
     data.run(opened)
     return opened
 
@@ -136,9 +136,9 @@ def variants_of(questions):
 
 def test_the_command_shows_the_table_and_the_report_has_it(run, rows, monkeypatch):
     monkeypatch.chdir(run.folder.parents[1])
-    (run.folder.parents[1] / "runs").exists() or (run.folder.parents[1] / "runs").symlink_to(run.folder.parent)
     done = CliRunner().invoke(app, ["controls", "--run", "controlled", "--arm", "base"])
-    assert done.exit_code == 0 and names.OTHER in done.output and "40 image questions" in done.output
+    shown = " ".join(done.output.split())
+    assert done.exit_code == 0 and "no picture" in shown and "40 image questions" in shown
     done = CliRunner().invoke(app, ["report", "--run", "controlled"])
     page = (run.folder / "06_analysis" / "report.html").read_text()
     assert done.exit_code == 0 and "Controls of base" in page and "another&#x27;s picture" in page
