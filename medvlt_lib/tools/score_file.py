@@ -15,7 +15,7 @@ from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.results import percent_span
 from medvlt_lib.core.tables import percent
 from medvlt_lib.tools.answer_files import read_answers
-from medvlt_lib.tools.compare import interval
+from medvlt_lib.tools.compare import interval, numbered
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,7 +71,7 @@ def _by_sample(answers: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
 def score_of(name: str, answers: pd.DataFrame) -> dict[str, Any]:
     """One row of `scores`: accuracy (macro over data sets) with interval, and what several answers a question add."""
     right = answers["correct"].to_numpy(float)
-    strata, clusters = answers["dataset"].to_numpy(str), answers["cluster"].to_numpy(str)
+    strata, clusters = numbered(answers["dataset"]), numbered(answers["cluster"])
     wilson = stats.wilson_of_set(right, clusters) if len(np.unique(strata)) == 1 else None
     low, high, kind = wilson or interval(right, strata, clusters, (0, 1))
     row = {"name": name, "answers": len(right), "accuracy": stats.macro(right, strata), "low": low, "high": high}
@@ -80,7 +80,7 @@ def score_of(name: str, answers: pd.DataFrame) -> dict[str, Any]:
         row["at_k"] = _at_k(answers)
         if "letter" in answers:
             hits, _ = _voted(answers)
-            row["majority"] = stats.macro(hits, _items(answers)["dataset"].to_numpy(str))
+            row["majority"] = stats.macro(hits, numbered(_items(answers)["dataset"]))
     return row
 
 
@@ -95,7 +95,7 @@ def _at_k(answers: pd.DataFrame) -> list[dict[str, Any]]:
     """For each power of two k: pass@k (macro) with its interval, what guessing alone gives where the numbers of options
     are known (`chance`), and the accuracy of the vote among k answers where letters are."""
     items, (codes, right) = _items(answers), _by_sample(answers)
-    strata, clusters = items["dataset"].to_numpy(str), items["cluster"].to_numpy(str)
+    strata, clusters = numbered(items["dataset"]), numbered(items["cluster"])
     numbers = (codes != sampled.UNASKED).sum(1)
     hits, rows = right.sum(1), []
     for k in [2**i for i in range(int(np.log2(numbers.min())) + 1)]:
@@ -112,7 +112,7 @@ def _at_k(answers: pd.DataFrame) -> list[dict[str, Any]]:
 
 def _calibration(answers: pd.DataFrame) -> list[dict[str, Any]]:
     hits, share = _voted(answers)
-    return sampled.calibration(share, hits, _items(answers)["cluster"].to_numpy(str))
+    return sampled.calibration(share, hits, numbered(_items(answers)["cluster"]))
 
 
 def _luck(tables: list[pd.DataFrame], paths: list[Path], least: int) -> dict[str, float | None]:
@@ -124,7 +124,7 @@ def _luck(tables: list[pd.DataFrame], paths: list[Path], least: int) -> dict[str
                 "with several seeds, to one test set."
             )
     right = np.stack([_by_sample(table)[1][:, :least] for table in tables])
-    strata, clusters = items[0]["dataset"].to_numpy(str), items[0]["cluster"].to_numpy(str)
+    strata, clusters = numbered(items[0]["dataset"]), numbered(items[0]["cluster"])
     return sampled.sources_of_luck(right, strata, clusters)._asdict()
 
 

@@ -1,5 +1,5 @@
-"""How often intervals hold the truth: 93 to 97 of 100, on pictures with several questions, in data sets of unequal size,
-small ones too. Intervals that take every question by itself do not."""
+"""How often intervals hold the truth: 93 to 97 of 100, on pictures with several questions, in data sets of unequal
+size, small ones too. Intervals that take every question by itself do not."""
 
 import numpy as np
 import pytest

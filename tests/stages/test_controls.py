@@ -96,6 +96,12 @@ def test_killed_in_the_middle_it_asks_only_what_is_missing(run, rows, tmp_path, 
         assert both[0] == both[1], name
     controls.run(again)
     assert len(asked) == 240  # finished work is not done again
+    known = {r["id"]: r for r in pq.read_table(again.folder / "05b_controls/base/answers.parquet").to_pylist()}
+    monkeypatch.setattr(
+        controls, "control_answers", lambda engine, questions, profile: (known[q.id] for q in questions)
+    )
+    assert controls.run(again, every=True)["base"] == list(rows.values())  # there are only 40, so it is the same again
+    assert read_json(again.folder / "05b_controls/base/stage.json")["settings"]["controls.questions"] == "all"
 
 
 def test_a_hundred_questions_are_spread_over_the_families(tmp_path):

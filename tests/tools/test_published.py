@@ -151,6 +151,19 @@ def test_the_recorded_analysis_is_what_the_command_writes(tmp_path):
     assert (tmp_path / "found.json").read_text() == (RESULTS / "published-reanalysis.json").read_text()
 
 
+def test_the_readme_says_what_was_found():
+    readme = " ".join((RESULTS.parent / "README.md").read_text(encoding="utf-8").split())
+    found = reanalysis()
+    held = [claim for claim in found["claims"] if claim["verdict"] == "differs"]
+    [gain] = [c for c in found["claims"] if (c["row"], c["against"]) == ("7B rl_text", "7B base")]
+    low, high = gain["interval"]
+    assert (
+        f"{gain['difference']:+.2f} points of RL on text at 7B have an interval of {low:.1f} to {high:+.1f}" in readme
+    )
+    assert f"must differ by {found['widths']['VQA-RAD']['detectable']:.0f} points" in readme
+    assert f"{len(held)} of {len(found['claims'])} differences hold together" in readme
+
+
 def test_the_analysis_by_hand():
     """+1.38 points: 54.88 - 53.50, with the errors of two means of six binomials."""
     found = reanalysis()
