@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from medvlt_lib.core.stats import clustered_error, macro, macro_interval, wilson_of_set
+from medvlt_lib.core.stats import clustered_error, macro_interval, wilson_of_set
 
 NO_LETTER, UNASKED = -1, -2
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)  # bounds of the groups of `calibration`
@@ -122,9 +122,3 @@ def order_p(scores: ArrayLike, rounds: int = ROUNDS, seed: int = 0) -> float:
     seen = live[:, 0].sum() - 1e-9
     reached = sum(live[rows, rng.integers(live.shape[1], size=len(live))].sum() >= seen for _ in range(rounds))
     return float((1 + reached) / (1 + rounds))
-
-
-def order_effect(published: ArrayLike, drawn: ArrayLike, strata: ArrayLike) -> tuple[float, float]:
-    """(how much better the published order of options does than a drawn one, macro; `order_p` of it)."""
-    published, drawn = np.asarray(published, float), np.asarray(drawn, float)
-    return macro(published - drawn, strata), order_p(np.stack([published, drawn], axis=1))
