@@ -137,19 +137,25 @@ def control_answers(engine: Engine, questions: list[Question], profile: Profile)
     """One graded answer to each question of `asked_otherwise`, with the control's name, the id of the question and the
     text of the option that was named."""
     by_id = {question.id: question for question in questions}
-    for name, own in groupby(questions, key=lambda question: question.extra["control"]):
+    # Those that change the question alone are asked together, which is quicker.
+    for name, own in groupby(questions, key=lambda question: _setting(question.extra["control"])):
         for row in evaluate.graded_answers(engine, list(own), settings_of(profile, name)):
             question = by_id[row["id"]]
             yield {
                 **row,
-                "control": name,
+                "control": question.extra["control"],
                 "question": question.extra["question"],
                 "named": question.options.get(row["letter"]),
                 "shown": question.extra.get("shown"),
             }
 
 
-def settings_of(profile: Profile, name: str) -> Profile:
+def _setting(name: str) -> str | None:
+    """The control's name where it asks with other settings."""
+    return name if name in (NO_THINKING, SHORT) else None
+
+
+def settings_of(profile: Profile, name: str | None) -> Profile:
     """The profile with which a control asks: one answer each, and without thinking or with the short budget."""
     e, model = profile.eval.model_copy(update={"samples": 1}), profile.model
     if name == SHORT:
