@@ -83,6 +83,10 @@ def compare(before: Path, after: Path) -> dict[str, Any]:
 
 def _by_question(answers: pd.DataFrame) -> pd.DataFrame:
     """One row a question: the share of its answers that are right, how many there are, data set and cluster."""
+    if answers["id"].is_unique:
+        return answers.assign(share=answers["correct"], answers=1).set_index("id")[
+            ["share", "answers", "dataset", "cluster"]
+        ]
     return answers.groupby("id", sort=False).agg(
         share=("correct", "mean"),
         answers=("correct", "size"),
