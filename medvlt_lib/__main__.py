@@ -23,6 +23,7 @@ from medvlt_lib.core.terminal import (
     show_table,
 )
 from medvlt_lib.course.commands import course, reference, table
+from medvlt_lib.stages.commands import ask, eval_
 from medvlt_lib.stages.control_commands import controls
 from medvlt_lib.tiny.commands import app as phantom
 from medvlt_lib.tools.answer_commands import compare, published, scores
@@ -183,39 +184,8 @@ def grpo(
     _train("04", "reward", work, arm, data, init, open_named(profile, run, set_, redo, inputs))
 
 
-@app.command("eval")
-def eval_(
-    profile: ProfileName = None,
-    run: RunName = None,
-    arm: Annotated[str | None, typer.Option(help="one arm (default: base and every finished arm)")] = None,
-    model: Annotated[
-        str | None,
-        typer.Option(help="a model or adapter folder, or a Hub name, that is no arm of the run; needs --out"),
-    ] = None,
-    out: Annotated[Path | None, typer.Option(help="folder for the answers and scores of --model")] = None,
-    set_: Settings = None,
-    redo: Redo = None,
-    inputs: Inputs = None,
-    ray: Ray = None,
-) -> None:
-    """05: answer the test questions with every arm and grade the answers.
-
-    Needs 01 and the arms' checkpoints. Writes answers.parquet and scores.json to runs/RUN/05_eval/ARM. Intervals take
-    all answers on one picture, or to one question, as one; scores.json says which kind each is.
-    Anything that is not an arm: medvlt eval --model FOLDER --out DIR
-    On several GPUs or machines: medvlt eval --ray ADDRESS
-    """
-    from medvlt_lib.stages import evaluate
-
-    opened = open_named(profile, run, set_, redo, inputs)
-    if (model is None) != (out is None):
-        raise UserError("--model and --out go together: which checkpoint, and where its answers go.")
-    if model is not None and out is not None:
-        scores = {model: evaluate.evaluate_checkpoint(out, opened, model, ray)}
-    else:
-        scores = evaluate.run(opened, arm, ray)
-    title = str(out or opened.folder / "05_eval")
-    show_table(title, evaluate.table(scores), caption=evaluate.notes(scores))
+app.command("eval")(eval_)
+app.command()(ask)
 
 
 @app.command()

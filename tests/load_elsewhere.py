@@ -87,4 +87,5 @@ def main(folder: str, prompts: str, out: str, how: str = "transformers") -> None
     Path(out).write_text(json.dumps({"answers": found, "processor": type(processor).__name__}))
 
 
-main(*sys.argv[1:])
+if __name__ == "__main__":
+    main(*sys.argv[1:])

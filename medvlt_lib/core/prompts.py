@@ -29,18 +29,23 @@ STYLES = ("medvlthinker", "medvlm-r1", "no-think")
 
 
 def prompt_text(question: Question, style: str = "medvlthinker") -> str:
-    """The text part of the user turn. Raises UserError for an unknown style."""
+    """The text part of the user turn that asks a question. Raises UserError for an unknown style."""
+    return question_text(question.question, question.options, style)
+
+
+def question_text(question: str, options: dict[str, str], style: str) -> str:
+    """As `prompt_text`, from a question's words and its options by letter; without options nothing is said of them."""
     if style == "boxed":
-        lines = "\n".join(f"{letter}. {text}" for letter, text in question.options.items())
-        return f"{BOXED_INSTRUCTION} {question.question}\n{lines}"
+        lines = "".join(f"\n{letter}. {text}" for letter, text in options.items())
+        return f"{BOXED_INSTRUCTION} {question}{lines}"
     if style == "medvlm-r1":
-        lines = "\n".join(f"{letter}) {text}" for letter, text in question.options.items())
-        return f"{MEDVLM_R1_HEAD}{question.question}\n{lines}{MEDVLM_R1_TASK}"
+        lines = "".join(f"\n{letter}) {text}" for letter, text in options.items())
+        return f"{MEDVLM_R1_HEAD}{question}{lines}{MEDVLM_R1_TASK}"
     if style not in STYLES:
         raise UserError(f"unknown prompt style '{style}'; choose one of {', '.join(STYLES)}.")
     instruction = MEDVLTHINKER_INSTRUCTION if style == "medvlthinker" else NO_THINK_INSTRUCTION
-    options = "".join(f"\n\n{letter}. {text}" for letter, text in question.options.items())
-    return f"{instruction}\n\nQuestion: {question.question}\n\nOptions:{options}"
+    listed = "".join(f"\n\n{letter}. {text}" for letter, text in options.items())
+    return f"{instruction}\n\nQuestion: {question}" + (f"\n\nOptions:{listed}" if listed else "")
 
 
 def messages(question: Question, style: str = "medvlthinker") -> list[dict]:

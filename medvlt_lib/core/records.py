@@ -85,16 +85,19 @@ class Question:
 class Completion:
     """One sampled answer to a question: text, token ids, the engine's log-probabilities where it has them, and the
     prompt's token ids as the model saw them (image tokens expanded; empty where not known). `tokens`: the number
-    of the answer's tokens, also where their ids are not known."""
+    of the answer's tokens, also where their ids are not known. `cost`: US dollars that a server charges for it, where
+    its prices are known. A `refused` answer is one that a server did not give for its content, an `error` one that did
+    not come."""
 
     question_id: str
     sample: int
     text: str
     token_ids: list[int]
     logprobs: list[float] | None
-    finish_reason: Literal["stop", "length"]
+    finish_reason: Literal["stop", "length", "refused", "error"]
     prompt_ids: list[int] = dataclasses.field(default_factory=list)
     tokens: int | None = None
+    cost: float | None = None
 
     def __post_init__(self) -> None:
         if self.tokens is None:

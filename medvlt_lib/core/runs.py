@@ -105,11 +105,12 @@ def open_run(
     redo: list[str] | None = None,
     inputs: list[str] | None = None,
     root: Path = Path("runs"),
+    make: bool = True,
 ) -> Run:
     """The run folder `root`/`run` (by default named after the profile), made where it is missing, of `profile` or tiny.
 
-    `overrides` add to those the run was made with. Raises UserError for a run of another profile, a foreign folder, or
-    stages that are not 01 ... 06.
+    `overrides` add to those the run was made with. Without `make`, nothing is written. Raises UserError for a run of
+    another profile, a foreign folder, or stages that are not 01 ... 06.
     """
     name = run or profile or "tiny"
     folder = _inside(root, name, "--run")
@@ -138,7 +139,7 @@ def open_run(
         "versions": {n: _version(n) for n in PACKAGES},
         "hardware": _hardware(),
     }
-    if not manifest_path.exists():
+    if make and not manifest_path.exists():
         write_json(manifest_path, manifest)  # later it is written when a stage accepts the settings
     return Run(
         folder, resolved, manifest, {_stage(s) for s in redo or []}, {k: Path(v["path"]) for k, v in paths.items()}

@@ -34,12 +34,13 @@ def open_named(
     settings: list[str] | None,
     redo: list[str] | None = None,
     inputs: list[str] | None = None,
+    make: bool = True,
 ) -> Run:
     """The run that a command's options name. Raises UserError as `open_run`."""
     from medvlt_lib.core.config import parse_settings
     from medvlt_lib.core.runs import open_run
 
-    return open_run(profile, run, parse_settings(settings or []), redo, inputs)
+    return open_run(profile, run, parse_settings(settings or []), redo, inputs, make=make)
 
 
 def show_table(title: str, rows: Sequence[Sequence[str]], caption: str | None = None) -> None:

@@ -55,7 +55,7 @@ def read_source(
     source: Source, split: str, size: int, data: Data, longest: int | None, tally: Tally, used_ids: set[str]
 ) -> Iterator[tuple[Question, list[Image.Image]]]:
     """At most `size` questions of one published set, with their pictures. Raises UserError for what stops the set."""
-    tally.revision = _revision(source, data.mirror)
+    tally.revision = revision_of(source, data.mirror)
     if not data.mirror:
         source = replace(source, revision=tally.revision)  # what the card names is what is read
     archive = Archive(source, data.mirror)
@@ -85,8 +85,9 @@ def _accepted_rows(source: Source, data: Data, shuffled: bool, tally: Tally) -> 
             for number, row in enumerate(_stream(source, config, split, data, shuffled), 1):
                 row = {column.strip(): value for column, value in row.items()}
                 if number == 1 and (missing := [column for column in source.columns if column not in row]):
+                    place = local_copy(source, data.mirror) if data.mirror else source.repo
                     raise UserError(
-                        f"{_place(source, data.mirror)} has no column {missing[0]}; it has {', '.join(row)}, "
+                        f"{place} has no column {missing[0]}; it has {', '.join(row)}, "
                         f"and {', '.join(source.columns)} are needed."
                     )
                 tally.read += 1
@@ -119,12 +120,18 @@ def _client(data: Data):
     )
 
 
-def _place(source: Source, mirror: str | None) -> str:
-    return str(Path(mirror) / source.repo) if mirror else source.repo
+def local_copy(source: Source, mirror: str) -> Path:
+    """The folder of a set's copy. Raises UserError where there is none."""
+    folder = Path(mirror) / source.repo
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}; data.mirror needs one folder for every data set, named like it.")
+    return folder
 
 
-def _revision(source: Source, mirror: str | None) -> str | None:
-    """The commit that is read: the pinned one, or the newest, asked for now; of a local copy it is not known."""
+def revision_of(source: Source, mirror: str | None) -> str | None:
+    """The commit that is read: the pinned one, or the newest, asked for now; of a local copy it is not known.
+
+    None where the Hub does not say."""
     if mirror:
         return "local copy"
     if source.revision:
@@ -139,9 +146,7 @@ def _revision(source: Source, mirror: str | None) -> str | None:
 
 def _stream(source: Source, config: str | None, split: str, data: Data, shuffled: bool) -> Iterator[dict]:
     """Rows as `datasets` streams them, images encoded; shuffled where a large set is not read to its end."""
-    place = _place(source, data.mirror)
-    if data.mirror and not Path(place).is_dir():
-        raise UserError(f"there is no folder {place}; data.mirror needs one folder for every data set, named like it.")
+    place = str(local_copy(source, data.mirror)) if data.mirror else source.repo
     try:
         rows = _open_stream(source, config, split, place, data.mirror)
         rows = rows.decode(False) if rows.features else rows  # images stay encoded; CSV and JSON have none

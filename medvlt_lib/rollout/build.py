@@ -10,9 +10,10 @@ from medvlt_lib.models.loading import load_policy, profile_processor
 from medvlt_lib.rollout.engine import Engine
 
 
-def build_engine(profile: Profile, checkpoint: Path | None = None) -> Engine:
+def build_engine(profile: Profile, checkpoint: Path | None = None, keep_failures: bool = False) -> Engine:
     """The rollout engine of a profile, on its base model or on an arm's checkpoint.
 
+    `keep_failures`: what a server does not answer is an answer without a word, as in `OpenAIEngine`.
     Raises UserError for a checkpoint on a server.
     """
     if profile.engine.kind == "openai":
@@ -23,7 +24,7 @@ def build_engine(profile: Profile, checkpoint: Path | None = None) -> Engine:
             raise UserError(f"engine.kind openai cannot load {checkpoint}; serve it there and name it as model.name.")
         e = profile.engine
         client = ChatClient(e.url, profile.model.name, prices=(e.prompt_price, e.completion_price), max_cost=e.max_cost)
-        return OpenAIEngine(client, e.concurrency)
+        return OpenAIEngine(client, e.concurrency, keep_failures)
     if profile.engine.kind == "vllm":
         from medvlt_lib.rollout.vllm_engine import build_vllm_engine
 

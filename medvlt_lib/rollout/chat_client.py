@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medvlt_lib.core.errors import UserError
-from medvlt_lib.core.files import cache_folder, read_json, write_json
+from medvlt_lib.core.files import cache_folder, write_json
 from medvlt_lib.rollout.budget import Budget, prompt_tokens_at_most
 
 if TYPE_CHECKING:
@@ -30,6 +30,10 @@ ANSWER_TOKENS = 4096  # the longest answer to a question that names no limit of 
 def default_cache() -> Path:
     """Where answers are kept: $MEDVLT_CACHE/openai, or medvlt/openai in the user's cache folder."""
     return cache_folder() / "openai"
+
+
+class NoAnswer(UserError):
+    """No answer came to one request, whatever was tried; others may still be answered."""
 
 
 class ChatClient:
@@ -69,14 +73,15 @@ class ChatClient:
     def request(self, messages: list[dict], attempt: int = 0, **sampling: Any) -> dict:
         """The server's whole answer. `attempt` tells repetitions of the same request apart.
 
-        Raises UserError when no answer comes, or when its cost could pass the cap.
+        Raises NoAnswer when none comes, UserError when the server can answer nothing or the cost could pass the cap.
         """
         asked = {"url": self.url, "model": self.model, "messages": messages, "attempt": attempt, **sampling}
         path = self.cache / f"{_hash(json.dumps(asked, sort_keys=True))}.json"
-        if path.exists():
-            return read_json(path)
+        if kept := _kept_answer(path):
+            return kept
         answer = self._answer(messages, {"max_tokens": ANSWER_TOKENS, **sampling})
-        write_json(path, answer)
+        if answer["choices"]:
+            write_json(path, answer)
         return answer
 
     def _answer(self, messages: list[dict], sampling: dict) -> dict:
@@ -135,16 +140,27 @@ class ChatClient:
                 return UserError(f"{self.url} has no model {self.model}; name one that it serves.")
             case openai.APITimeoutError():
                 tries = self.retries + 1
-                return UserError(f"{self.url} gave no answer in {self.timeout} s, {tries} times; try again later.")
+                return NoAnswer(f"{self.url} gave no answer in {self.timeout} s, {tries} times; try again later.")
             case openai.APIConnectionError():
                 why = error.__cause__ or error
-                return UserError(f"{self.url} cannot be reached ({why}); check the address and that it runs.")
+                kind = NoAnswer if _may_be_charged(error) else UserError  # it went out, or nobody listens
+                return kind(f"{self.url} cannot be reached ({why}); check the address and that it runs.")
             case openai.APIStatusError():
                 later = error.status_code >= 429
                 advice = "try again later" if later else "mend the request or choose another model"
-                return UserError(f"{self.url} answers {error.status_code} ({error.message[:200]}); {advice}.")
+                kind = UserError if error.status_code in (402, 403) else NoAnswer
+                return kind(f"{self.url} answers {error.status_code} ({error.message[:200]}); {advice}.")
             case _:
                 return self._no_chat_server()
+
+
+def _kept_answer(path: Path) -> dict | None:
+    """An answer in the cache; None where there is none, or a file that a full disk or another program left torn."""
+    try:
+        answer = json.loads(path.read_bytes())
+        return answer if answer["choices"] else None
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _refusal(choices: int) -> dict:

@@ -19,7 +19,7 @@ from medvlt_lib.core import variants
 from medvlt_lib.core.config import Profile
 from medvlt_lib.core.control_rows import GREY, NO_PICTURE, NO_THINKING, OTHER, REORDERED, SHORT, compared
 from medvlt_lib.core.errors import UserError
-from medvlt_lib.core.files import atomic_write, read_json, write_json
+from medvlt_lib.core.files import read_json, write_json
 from medvlt_lib.core.question_files import QuestionFiles, write_selection
 from medvlt_lib.core.records import Question, write_questions
 from medvlt_lib.core.runs import Run, trained_in
@@ -29,6 +29,7 @@ from medvlt_lib.rollout.cluster import Work, write_on_cluster
 from medvlt_lib.rollout.engine import Engine
 from medvlt_lib.rollout.parts import missing, part_size, parts_of, rows_of, with_progress
 from medvlt_lib.stages import evaluate
+from medvlt_lib.stages.answers import graded_answers, write_answers
 
 FIXED = 100  # image questions that are asked unless all are
 BUDGET = 4  # the short budget is this part of eval.max_new_tokens
@@ -69,7 +70,6 @@ def control(
     ray: str | None,
 ) -> dict[str, Any]:
     """Answers and rows of one arm in `folder`, with what is under way in `work`; returns each control's accuracy."""
-    import pyarrow as pa
     import pyarrow.parquet as pq
 
     # Step 1: choose the questions, and write them down as each control asks them.
@@ -90,7 +90,7 @@ def control(
     # Step 3: set them beside the answers to the questions as they stand.
     rows = list(rows_of(parts))
     found = compared(questions, pq.read_table(inputs["answers"]).to_pylist(), rows)
-    atomic_write(folder / "answers.parquet", lambda tmp: pq.write_table(pa.Table.from_pylist(rows), tmp))
+    write_answers(rows, folder / "answers.parquet")
     write_json(folder / "controls.json", found)
     return {row["control"]: row["macro"] for row in found}
 
@@ -139,7 +139,7 @@ def control_answers(engine: Engine, questions: list[Question], profile: Profile)
     by_id = {question.id: question for question in questions}
     # Those that change the question alone are asked together, which is quicker.
     for name, own in groupby(questions, key=lambda question: _setting(question.extra["control"])):
-        for row in evaluate.graded_answers(engine, list(own), settings_of(profile, name)):
+        for row in graded_answers(engine, list(own), settings_of(profile, name)):
             question = by_id[row["id"]]
             yield {
                 **row,

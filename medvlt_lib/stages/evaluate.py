@@ -8,27 +8,27 @@ bytes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from medvlt_lib.core.config import Profile
 from medvlt_lib.core.errors import UserError
-from medvlt_lib.core.files import atomic_write, read_json, write_json
+from medvlt_lib.core.files import read_json, write_json
 from medvlt_lib.core.question_files import QuestionFiles
-from medvlt_lib.core.records import Completion, Question
 from medvlt_lib.core.results import interval_kinds, percent_span, questions_and_answers
 from medvlt_lib.core.runs import Run, trained_in
-from medvlt_lib.core.stage import finished_in, work_in
+from medvlt_lib.core.stage import finished_in
 from medvlt_lib.core.stats import macro, macro_interval, wilson_of_set
 from medvlt_lib.core.tables import percent
-from medvlt_lib.grading.grade import grade
+from medvlt_lib.data.benchmarks import SIX_QUESTIONS
 from medvlt_lib.models.loading import weights_id
 from medvlt_lib.rollout.build import build_engine
 from medvlt_lib.rollout.cluster import Work, write_on_cluster
-from medvlt_lib.rollout.engine import Engine, Sampling, prompts_of
-from medvlt_lib.rollout.parts import missing, part_size, parts_of, rows_of, with_progress
+from medvlt_lib.rollout.parts import missing, part_size, parts_of, with_progress
+from medvlt_lib.stages.answers import asked, graded, unanswered, without_repeats, write_answers
 
 PART = 128  # questions in one part
+WITHOUT_A_WORD = {"empty": "empty", "refused": "refused by the server", "error": "that the server failed to give"}
 
 
 def finished_arms(run_: Run) -> list[str]:
@@ -50,75 +50,31 @@ def run(run_: Run, arm: str | None = None, ray: str | None = None) -> dict[str, 
             inputs["checkpoint"] = run_.require(trained_in(run_, name), name) / "checkpoint"
         with run_.stage("05", settings, inputs, name, scratch=("parts",)) as stage:
             if not stage.finished:
-                stage.metrics = evaluate(stage.folder, test, profile, inputs.get("checkpoint"), name, ray)
+                stage.metrics = evaluate(stage.folder, [test], profile, inputs.get("checkpoint"), name, ray)
         scores[name] = read_json(stage.folder / "scores.json")
     return scores
 
 
-def evaluate_checkpoint(folder: Path, run_: Run, model: str, ray: str | None = None) -> dict:
-    """Answers and scores in `folder` of a model that is no arm of the run: a model or adapter folder, or a Hub name."""
-    adapter = Path(model) if (Path(model) / "adapter_config.json").is_file() else None
-    profile = run_.profile if adapter else run_.profile.with_model(model)
-    inputs = {"test": run_.require("01") / "test.parquet"} | ({"model": Path(model)} if Path(model).is_dir() else {})
-    settings = {**profile.identity("model", "engine", "eval"), "model.weights": weights_id(profile)}
-    with work_in(folder, settings, inputs, "choose another --out", scratch=("parts",)) as stage:
-        if not stage.finished:
-            stage.metrics = evaluate(folder, inputs["test"], profile, adapter, Path(model).name, ray)
-    return read_json(folder / "scores.json")
-
-
 def evaluate(
-    folder: Path, test: Path, profile: Profile, checkpoint: Path | None, name: str, ray: str | None = None
+    folder: Path, tests: list[Path], profile: Profile, checkpoint: Path | None, name: str, ray: str | None = None
 ) -> dict:
     """Answers and scores of one model in `folder`; returns the headline figures."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    # Step 1: answer and grade the questions, part by part.
-    parts = parts_of(folder / "parts", QuestionFiles([test]), part_size(profile, PART))
+    # Step 1: answer the questions, part by part.
+    questions = without_repeats(QuestionFiles(tests))
+    parts = parts_of(folder / "parts", questions, part_size(profile, PART))
     title = f"evaluating {name}"
     if missing(parts) and ray:
-        write_on_cluster(ray, parts, title, Work(graded_answers, profile, checkpoint))
+        write_on_cluster(ray, parts, title, Work(asked, profile, checkpoint))
     elif missing(parts):
-        engine = build_engine(profile, checkpoint)
+        engine = build_engine(profile, checkpoint, keep_failures=True)
         for part in with_progress(parts, title):
-            part.write(graded_answers(engine, part.questions(), profile))
-    # Step 2: score the answers.
-    rows = list(rows_of(parts))
+            part.write(asked(engine, part.questions(), profile))
+    # Step 2: grade and score the answers.
+    rows = list(graded(parts, profile))
     scores = score(rows)
-    atomic_write(folder / "answers.parquet", lambda tmp: pq.write_table(pa.Table.from_pylist(rows), tmp))
+    write_answers(rows, folder / "answers.parquet")
     write_json(folder / "scores.json", scores)
     return {name: scores[name] for name in ("macro", "questions", "answers")}
-
-
-def graded_answers(engine: Engine, questions: list[Question], profile: Profile) -> Iterator[dict]:
-    """Rows of `eval.samples` answers to every question."""
-    e, by_id = profile.eval, {q.id: q for q in questions}
-    sampling = Sampling(e.samples, e.temperature, e.max_new_tokens, e.seed)
-    for completion in engine.generate(prompts_of(questions, profile.model.prompt_style), sampling):
-        yield answer_row(completion, by_id[completion.question_id], profile)
-
-
-def answer_row(completion: Completion, question: Question, profile: Profile) -> dict:
-    """One graded answer as a row of answers.parquet."""
-    verdict = grade(
-        completion.text, question, profile.eval.grader, profile.model.prompt_style, completion.finish_reason
-    )
-    return {
-        "id": question.id,
-        "sample": completion.sample,
-        "dataset": question.group,
-        "modality": question.modality,
-        "cluster": question.cluster,
-        "answer_label": question.answer_label,
-        "letter": verdict.letter,
-        "correct": verdict.correct,
-        "options": len(question.options),
-        "well_formed": verdict.well_formed,
-        "truncated": verdict.truncated,
-        "tokens": completion.tokens,
-        "text": completion.text,
-    }
 
 
 def score(rows: list[dict]) -> dict:
@@ -127,18 +83,33 @@ def score(rows: list[dict]) -> dict:
         raise UserError("there are no answers to score; the test set is empty.")
     correct, strata, clusters = ([row[key] for row in rows] for key in ("correct", "dataset", "cluster"))
     low, high, kind = macro_interval(correct, strata, clusters)
+    costs = [row["cost"] for row in rows if row["cost"] is not None]
+    sets = {name: _score_set([r for r in rows if r["dataset"] == name]) for name in dict.fromkeys(strata)}
     return {
         "questions": len({row["id"] for row in rows}),
         "answers": len(rows),
         "macro": macro(correct, strata),
         "interval": (low, high),
         "interval_kind": kind,
+        **mean_of_six(sets),
         "well_formed": _mean(row["well_formed"] for row in rows),
         "truncated": _mean(row["truncated"] for row in rows),
         "no_answer": _mean(row["letter"] is None for row in rows),
+        "without_a_word": unanswered(rows),
         "mean_tokens": _mean(row["tokens"] for row in rows),
-        "datasets": {name: _score_set([r for r in rows if r["dataset"] == name]) for name in dict.fromkeys(strata)},
+        "tokens": sum(row["tokens"] for row in rows),
+        "dollars": sum(costs) if costs else None,
+        "datasets": sets,
     }
+
+
+def mean_of_six(sets: dict[str, dict]) -> dict:
+    """The six benchmarks' average as MedVLThinker's tables have it, where all six were asked: the unweighted mean of
+    their accuracies. `whole`: every question of theirs was."""
+    if not set(SIX_QUESTIONS) <= set(sets):
+        return {}
+    whole = all(sets[name]["questions"] in published for name, published in SIX_QUESTIONS.items())
+    return {"six": {"mean": _mean(sets[name]["accuracy"] for name in SIX_QUESTIONS), "whole": whole}}
 
 
 def _score_set(rows: list[dict]) -> dict:
@@ -169,6 +140,17 @@ def table(scores: dict[str, dict]) -> list[tuple[str, ...]]:
 
 
 def notes(scores: dict[str, dict]) -> str:
-    """What stands below a table of scores: how much was answered, and which kind of interval each arm has."""
+    """What stands below a table of scores: how much was answered, which kind of interval each arm has, the six
+    benchmarks' average, what it cost, and how many answers hold nothing."""
     first = next(iter(scores.values()))
-    return f"{questions_and_answers(first)}; 95 % intervals: {interval_kinds(scores)}"
+    said = [f"{questions_and_answers(first)}; 95 % intervals: {interval_kinds(scores)}"]
+    for arm, own in scores.items():
+        if six := own.get("six"):
+            rest = "" if six["whole"] else ", of a part of their questions, so not comparable with published averages"
+            said.append(f"{arm}, unweighted mean of the six benchmarks: {percent(six['mean'])}{rest}")
+        if own.get("dollars") is not None:
+            said.append(f"{arm}: {own['dollars']:.4f} dollars")
+        if blank := own.get("without_a_word"):  # scores of before have neither
+            kinds = ", ".join(f"{count} {WITHOUT_A_WORD[kind]}" for kind, count in blank.items())
+            said.append(f"{arm}, counted as no answer: {kinds}")
+    return "; ".join(said)

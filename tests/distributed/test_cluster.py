@@ -149,3 +149,14 @@ def test_a_teacher_that_two_engines_load_and_the_phantom_teacher_write_the_same_
     files = ["answers/*/*/part-*.jsonl", "traces_*.parquet", "metrics.json"]
     ours = contents(data_only / "runs/tiny/02b_distill", files)
     assert ours == contents(one_process / "02b_distill", files) and len(ours) == 8 + 2 + 1
+
+
+def test_any_model_on_any_benchmark_is_spread_as_well(tmp_path):
+    """Two parts of a benchmark that both engines read from runs/benchmarks."""
+    command = ["eval", "--model", "phantom:small", "--benchmarks", "phantom:curb65,nodule_count", "--questions", "160"]
+    for out, spread in (("one", []), ("two", ["--ray", "local:2"])):
+        done = medvlt(tmp_path, *command, "--set", "eval.max_new_tokens=48", "--out", out, *spread)
+        assert done.returncode == 0, done.stderr
+    files = ["answers.parquet", "scores.json", "stage.json"]
+    ours = contents(tmp_path / "two", files)
+    assert ours == contents(tmp_path / "one", files) and len(ours) == 3

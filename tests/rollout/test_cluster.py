@@ -18,7 +18,7 @@ from medvlt_lib.rollout import cluster, connection
 from medvlt_lib.rollout.cluster import Home, Work, Worker, identity_of, write_on_cluster
 from medvlt_lib.rollout.connection import connected, engines_here, quick_imports
 from medvlt_lib.rollout.parts import parts_of
-from medvlt_lib.stages.evaluate import graded_answers
+from medvlt_lib.stages.answers import asked
 
 SMALL = {"model.name": "phantom:small", "eval.max_new_tokens": 24}
 
@@ -32,7 +32,7 @@ def questions(tmp_path) -> Path:
 def worker(questions: Path, profile=None, **changes) -> Worker:
     profile = profile or load_profile("tiny", SMALL)
     identity = {"machine": "head", **identity_of(profile), **changes.pop("identity", {})}
-    return Worker(Work(graded_answers, profile), [questions], changes.pop("home", Home()), identity)
+    return Worker(Work(asked, profile), [questions], changes.pop("home", Home()), identity)
 
 
 def test_an_address_is_a_cluster_or_engines_here():
@@ -53,7 +53,7 @@ def test_a_server_needs_no_cluster(questions, tmp_path):
     profile = load_profile("tiny", {"engine.kind": "openai", "engine.url": "http://localhost:1/v1"})
     parts = parts_of(tmp_path / "parts", QuestionFiles([questions]), 4)
     with pytest.raises(UserError, match=r"for a server set engine\.concurrency instead"):
-        write_on_cluster("local:2", parts, "", Work(graded_answers, profile))
+        write_on_cluster("local:2", parts, "", Work(asked, profile))
 
 
 @pytest.mark.parametrize("kind", ["closed", "silent"])
@@ -73,7 +73,7 @@ def test_an_address_where_no_cluster_answers_is_a_sentence(kind, monkeypatch):
 def test_a_worker_answers_as_this_process_does(questions):
     profile = load_profile("tiny", SMALL)
     engine = cluster.build_engine(profile)
-    expected = list(graded_answers(engine, QuestionFiles([questions])[2:5], profile))
+    expected = list(asked(engine, QuestionFiles([questions])[2:5], profile))
     own = worker(questions)
     own.start()
     assert own.answer(2, 5) == expected and len(expected) == 3

@@ -5,10 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
-from http.server import ThreadingHTTPServer
 
 import pytest
 
@@ -28,7 +26,7 @@ from medvlt_lib.stages.arms import arm_inputs
 from medvlt_lib.stages.teachers import thinking_of
 from tests.data.test_sources import put, unified_row
 from tests.pipeline.conftest import medvlt, settings
-from tests.serving import QuietHandler
+from tests.serving import TOKENS, Teaching, right, teaching, wrong
 
 SMALL = {
     "model.name": "phantom:small",
@@ -37,65 +35,6 @@ SMALL = {
     "data.validation_size": 4,
     "data.test_size": 4,
 }
-TOKENS = 7  # that the server counts for an answer
-
-
-class Teaching(QuietHandler):
-    """Answers as `reply(question, sample)` says: a text, a message, a (text, finish reason), or a status and an error's
-    code for the whole request. `asked` holds the ids of the questions that were answered, `keys` the keys sent."""
-
-    questions, reply, asked, texts, keys = {}, None, [], [], set()
-    stall_after, stalled, over = None, threading.Event(), threading.Event()
-
-    def do_POST(self):
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        parts = body["messages"][0]["content"]
-        text = "".join(part["text"] for part in parts if part["type"] == "text")
-        question = next(q for q in Teaching.questions.values() if q.question in text and options(q) <= set(lines(text)))
-        Teaching.keys.add(self.headers["Authorization"])
-        if Teaching.stall_after is not None and len(Teaching.asked) >= Teaching.stall_after:
-            Teaching.stalled.set()
-            Teaching.over.wait(60)
-            return
-        probe = body["max_tokens"] == 1  # the engine looks whether pictures arrive
-        replies = [Teaching.reply(question, sample) for sample in range(body.get("n", 1))]
-        status = 200
-        if isinstance(replies[0], tuple) and isinstance(replies[0][0], int):
-            status, code = replies[0]
-            answer = {"error": {"message": "no", "code": code}}
-        else:
-            tokens = len(text) + 100 * (len(parts) - 1), TOKENS * len(replies)
-            usage = {"prompt_tokens": tokens[0], "completion_tokens": tokens[1], "total_tokens": sum(tokens)}
-            choices = [choice(i, given) for i, given in enumerate(replies)]
-            answer = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": choices}
-            answer["usage"] = usage
-        if not probe:
-            Teaching.asked.append(question.id)
-            Teaching.texts.append(text)
-        self.answer(status, json.dumps(answer).encode())
-
-
-def lines(text):
-    return [line.strip() for line in text.splitlines()]
-
-
-def options(question):
-    return {f"{letter}. {text}" for letter, text in question.options.items()}
-
-
-def choice(index, given):
-    text, reason = given if isinstance(given, tuple) else (given, "stop")
-    message = text if isinstance(text, dict) else {"content": text}
-    return {"index": index, "finish_reason": reason, "message": {"role": "assistant", **message}}
-
-
-def right(question, sample=0, thought="because"):
-    return f"<think> {thought} {question.id} {sample} </think>\n<answer> {question.answer_label} </answer>"
-
-
-def wrong(question):
-    letter = next(k for k in question.options if k != question.answer_label)
-    return f"<think> because </think>\n<answer> {letter} </answer>"
 
 
 @pytest.fixture
@@ -103,15 +42,8 @@ def url(monkeypatch, tmp_path):
     """The address of the server, which answers right until a test says otherwise."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MEDVLT_CACHE", str(tmp_path / "cache"))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Teaching)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    Teaching.reply, Teaching.asked, Teaching.texts, Teaching.keys = staticmethod(right), [], [], set()
-    Teaching.stall_after = None
-    Teaching.stalled.clear()
-    Teaching.over.clear()
-    yield f"http://127.0.0.1:{server.server_port}/v1"
-    Teaching.over.set()
-    server.shutdown()
+    with teaching() as address:
+        yield address
 
 
 def run_with(teachers, name="run", **changes):

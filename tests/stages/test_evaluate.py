@@ -14,7 +14,8 @@ def answer(
 ) -> dict:
     return {
         "id": question, "sample": sample, "dataset": dataset, "cluster": picture or question, "correct": correct,
-        "letter": "A", "well_formed": True, "truncated": False, "tokens": 10,
+        "letter": "A", "well_formed": True, "truncated": False, "tokens": 10, "text": "A", "finish_reason": "stop",
+        "cost": None,
     }  # fmt: skip
 
 
@@ -31,7 +32,9 @@ def sampled() -> list[dict]:
 @pytest.fixture
 def reference() -> dict[str, list[dict]]:
     arms = ("base", "sft_text", "rl_text")
-    return {arm: pq.read_table(REFERENCE / "05_eval" / arm / "answers.parquet").to_pylist() for arm in arms}
+    since = {"finish_reason": "stop", "cost": None}  # columns that the reference run is too old to have
+    tables = {arm: pq.read_table(REFERENCE / "05_eval" / arm / "answers.parquet") for arm in arms}
+    return {arm: [{**since, **row} for row in table.to_pylist()] for arm, table in tables.items()}
 
 
 def test_questions_are_counted_once_however_often_they_are_answered(sampled):
@@ -114,3 +117,20 @@ def test_the_report_notes_count_questions_and_name_the_intervals(sampled):
     assert "Differences, cluster bootstrap." in notes
     assert "By data set, cluster Wilson or cluster bootstrap." in notes
     assert report.table(rows)[2][:4] == ("rl_text", "100.0", "68.7 to 100.0", "+47.9")
+
+
+def test_the_mean_of_the_six_is_unweighted_and_says_whether_it_is_of_all_their_questions(sampled):
+    """By hand: five sets half right, one all right. Counts are those of MedVLThinker's test sets."""
+    counts = {"pmc_vqa": 2000, "pathvqa_closed": 3362, "slake_closed": 416, "vqa_rad_closed": 272,
+              "MMMU-medical": 170, "MedXpertQA-MM": 1996}  # fmt: skip
+    accuracies = {**dict.fromkeys(counts, 0.5), "slake_closed": 1.0}
+    sets = {name: {"questions": count, "accuracy": accuracies[name]} for name, count in counts.items()}
+    found = evaluate.mean_of_six({**sets, "another": {"questions": 1, "accuracy": 0.0}})
+    assert found == {"six": {"mean": pytest.approx((5 * 0.5 + 1.0) / 6), "whole": True}}
+    said = evaluate.notes({"m": {**evaluate.score(sampled), **found}})
+    assert said.endswith("m, unweighted mean of the six benchmarks: 58.3")
+    part = evaluate.mean_of_six({**sets, "MMMU-medical": {"questions": 150, "accuracy": 0.5}})
+    assert part["six"]["whole"] is False
+    said = evaluate.notes({"m": {**evaluate.score(sampled), **part}})
+    assert said.endswith("of a part of their questions, so not comparable with published averages")
+    assert evaluate.mean_of_six({name: own for name, own in sets.items() if name != "pmc_vqa"}) == {}
