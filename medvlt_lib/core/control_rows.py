@@ -114,7 +114,7 @@ def explanation(row: dict[str, Any], rows: list[dict]) -> str:
 def table(rows: Sequence[dict]) -> list[tuple[str, ...]]:
     """One arm's controls as text cells, header first; accuracies in percent, differences in points."""
     head = ("macro accuracy, %", "95 % interval", "chance", "change", "95 % paired", "no answer, %", "cut off, %")
-    cells = [("asked", *head)]
+    cells: list[tuple[str, ...]] = [("asked", *head)]
     for row in rows:
         change, span = "", ""
         if "change" in row:
