@@ -108,7 +108,10 @@ def explanation(row: dict[str, Any], rows: list[dict]) -> str:
         ((g, counts.most_common(1)[0]) for g, counts in favourites.items()), key=lambda found: found[1][1]
     )
     of_group = sum(favourites[group].values())
-    return f"its answers have a habit that is seldom right here: {times} of {of_group} times '{text}' in {group}"
+    silent = f"{percent(row['no_answer'], 0)} % gave no answer, and " if row["no_answer"] else ""
+    return (
+        f"{silent}its answers have a habit that is seldom right here: {times} of {of_group} times '{text}' in {group}"
+    )
 
 
 def table(rows: Sequence[dict]) -> list[tuple[str, ...]]:
