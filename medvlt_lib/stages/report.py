@@ -1,14 +1,14 @@
 """Stage 06: one page with the arms' scores, their paired differences from the base, the steps that their answers state,
-figures, and what was not run."""
+figures, controls, and what was not run."""
 
 from __future__ import annotations
 
 import html
 import json
 
-from medvlt_lib.core import plots
+from medvlt_lib.core import control_rows, plots
 from medvlt_lib.core.errors import UserError
-from medvlt_lib.core.files import atomic_write, write_json, write_text
+from medvlt_lib.core.files import atomic_write, read_json, write_json, write_text
 from medvlt_lib.core.results import NOTICE, as_markdown, check_alike, checkpoints, notes, results, table
 from medvlt_lib.core.runs import STAGES, Run
 from medvlt_lib.core.stage import finished_in
@@ -23,6 +23,10 @@ def run(run_: Run) -> dict:
     base = run_.folder / STAGES["05"]
     inputs = {f"{a}.{n}": base / a / n for a in arms for n in ("scores.json", "answers.parquet")}
     inputs["test"] = run_.require("01") / "test.parquet"
+    controlled = {
+        a: run_.folder / STAGES["05b"] / a / "controls.json" for a in finished_in(run_.folder / STAGES["05b"])
+    }
+    inputs |= {f"{arm}.controls.json": path for arm, path in controlled.items()}
     check_alike(base, arms)
     run_.redo.add("06")  # it takes a second, and arms may have been added
     with run_.stage("06", {}, inputs) as stage:
@@ -37,7 +41,8 @@ def run(run_: Run) -> dict:
         )
         # Step 2: the page and the model card.
         not_run = [a for a in ARMS if a not in arms]
-        write_text(folder / "report.html", _page(run_, rows, stated, not_run))
+        asked = {arm: read_json(path) for arm, path in controlled.items()}
+        write_text(folder / "report.html", _page(run_, rows, stated, asked, not_run))
         write_text(folder / "model_card.md", _card(run_, rows, not_run))
         stage.metrics = {"arms": arms, "not_run": not_run, "macro": {r["arm"]: r["macro"] for r in rows}}
         return stage.metrics
@@ -51,7 +56,7 @@ def evaluated_arms(run_: Run) -> list[str]:
     return [a for a in ARMS if a in found] + [a for a in found if a not in ARMS]
 
 
-def _html(cells: list[tuple[str, ...]]) -> str:
+def _html_table(cells: list[tuple[str, ...]]) -> str:
     """A table of text cells, header first."""
     return "<table>{}</table>".format(
         "".join(
@@ -66,14 +71,23 @@ def _steps(stated: list[dict]) -> str:
     if not stated:
         return ""
     return f"""<h2>Steps that the answers state</h2>
-{_html(steps.table(stated))}
+{_html_table(steps.table(stated))}
 <p>{html.escape(steps.NOTES)}</p>
 <p>Where answers first went wrong, in percent of all answers:</p>
-{_html(steps.error_table(stated))}
+{_html_table(steps.error_table(stated))}
 """
 
 
-def _page(run_: Run, rows: list[dict], stated: list[dict], not_run: list[str]) -> str:
+def _controls(controls: dict[str, list[dict]]) -> str:
+    """The arms' controls (05b), each with its table and what explains it."""
+    return "".join(
+        f"<h2>Controls of {html.escape(arm)}</h2>{_html_table(control_rows.table(rows))}"
+        f"<p>{html.escape(control_rows.notes(rows))}.</p>"
+        for arm, rows in controls.items()
+    )
+
+
+def _page(run_: Run, rows: list[dict], stated: list[dict], controls: dict[str, list[dict]], not_run: list[str]) -> str:
     settings = html.escape(json.dumps(run_.profile.model_dump(), indent=1))
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(run_.folder.name)}</title>
 <style>body{{font:15px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}}table{{border-collapse:collapse}}
@@ -81,12 +95,13 @@ td,th{{border:1px solid #ccc;padding:.3em .6em;text-align:right}}td:first-child{
 .notice{{color:#a00}}</style>
 <h1>Run {html.escape(run_.folder.name)}, profile {html.escape(run_.profile.profile)}</h1>
 <p class="notice">{NOTICE}</p>
-{_html(table(rows))}
+{_html_table(table(rows))}
 <p>{html.escape(notes(rows))}</p>
 <p>{html.escape(checkpoints(run_, [row["arm"] for row in rows]))}</p>
 <p>Not run: {", ".join(not_run) or "nothing"}.</p>
 <img src="figures/accuracy.png" alt="Accuracy by arm and by data set">
-{_steps(stated)}<details><summary>Settings</summary><pre>{settings}</pre></details></html>
+{_steps(stated)}{_controls(controls)}
+<details><summary>Settings</summary><pre>{settings}</pre></details></html>
 """
 
 
