@@ -2,6 +2,7 @@
 
 import math
 import os
+import re
 from types import SimpleNamespace
 
 import nbformat
@@ -192,6 +193,11 @@ def right_answers(path) -> set[tuple]:
     return {(row["id"], row["sample"]) for row in pq.read_table(path).to_pylist() if row["correct"]}
 
 
+def answers_on(kind, path) -> list[str]:
+    """The answers to questions of a modality, or to all."""
+    return [row["text"] for row in pq.read_table(path).to_pylist() if kind in ("all", row["modality"])]
+
+
 def test_analysis(metrics):
     m = metrics["06_analysis"]
     assert m["arms"] == ["base", "sft_text", "rl_text"]
@@ -202,6 +208,13 @@ def test_analysis(metrics):
         better, worse = len(answers[arm] - answers["base"]), len(answers["base"] - answers[arm])
         tail = sum(math.comb(better + worse, k) for k in range(min(better, worse) + 1)) / 2 ** (better + worse)
         assert m["p_values"][arm] == pytest.approx(min(1.0, 2 * tail))  # the exact sign test
+    stated = {(row["arm"], row["modality"]): row for row in m["steps"]}
+    assert set(stated) == {(arm, kind) for arm in m["arms"] for kind in ("text", "image", "all")}
+    for (arm, kind), row in stated.items():
+        texts = answers_on(kind, REFERENCE / "05_eval" / arm / "answers.parquet")
+        # a sum's total, or the first thing that is seen on one of the three kinds of picture
+        works = sum(bool(re.search(r", total \d|chest \d|lung \d|disc \d", text)) for text in texts)
+        assert (row["answers"], row["works"]["share"]) == (len(texts), pytest.approx(works / len(texts)))
 
 
 def test_every_notebook_counts_its_time_and_memory(metrics):
