@@ -14,20 +14,34 @@ from medvlt_lib.core.images import load_image
 from medvlt_lib.core.records import Question
 
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#999999"
-STEPS = ("data", "filtering", "SFT", "GRPO", "evaluation", "analysis")
+PLACES = {  # the six stages: (right, up)
+    "data": (0, 0),
+    "filtering": (1, -0.5),
+    "SFT": (1.5, 0.5),
+    "GRPO": (2, -0.5),
+    "evaluation": (3, 0),
+    "analysis": (4, 0),
+}
+WAYS = (
+    ("data", "SFT"), ("data", "filtering"), ("filtering", "GRPO"), ("SFT", "evaluation"), ("GRPO", "evaluation"),
+    ("evaluation", "analysis"),
+)  # fmt: skip
 
 
 def pipeline(lit: str) -> Figure:
-    """The six stages in a row with one of STEPS lit ('all' lights every one)."""
-    figure = Figure(figsize=(8, 1.1), layout="constrained")
+    """The six stages, SFT and GRPO side by side, with one of PLACES lit ('all' lights every one)."""
+    figure = Figure(figsize=(8, 1.7), layout="constrained")
     axes = figure.subplots()
-    for i, step in enumerate(STEPS):
+    boxes = {}
+    for step, (right, up) in PLACES.items():
         face, edge, weight = (ORANGE, "black", "bold") if lit in (step, "all") else ("#eeeeee", GREY, "normal")
         box = {"boxstyle": "round,pad=0.5", "facecolor": face, "edgecolor": edge}
-        axes.text(i, 0, step, ha="center", va="center", bbox=box, fontsize=11, weight=weight)
-        if i:
-            axes.annotate("", (i - 0.36, 0), (i - 0.64, 0), arrowprops={"arrowstyle": "->", "color": GREY})
-    axes.set(xlim=(-0.6, len(STEPS) - 0.4), ylim=(-1, 1))
+        text = axes.text(right, up, step, ha="center", va="center", bbox=box, fontsize=11, weight=weight)
+        boxes[step] = text.get_bbox_patch()
+    for start, end in WAYS:
+        arrow = {"arrowstyle": "->", "color": GREY, "patchA": boxes[start], "patchB": boxes[end], "shrinkB": 3}
+        axes.annotate("", PLACES[end], PLACES[start], arrowprops=arrow)
+    axes.set(xlim=(-0.4, 4.5), ylim=(-0.95, 0.95))
     axes.axis("off")
     return figure
 
@@ -38,7 +52,7 @@ def gallery(questions: Sequence[Question], columns: int = 3) -> Figure:
     heights: list[float] = []  # in inches: in turn a row of pictures and the row of words below it
     for row in range(rows):
         pictured = any(q.images for q in questions[row * columns : (row + 1) * columns])
-        heights += [1.9 if pictured else 0.2, 2.0]
+        heights += [1.9, 1.6] if pictured else [2.0, 0.01]
     figure = Figure(figsize=(3.6 * columns, sum(heights)), layout="constrained")
     panels = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=heights)
     for axis in panels.flat:
@@ -47,7 +61,9 @@ def gallery(questions: Sequence[Question], columns: int = 3) -> Figure:
         picture, words = panels[2 * (i // columns), i % columns], panels[2 * (i // columns) + 1, i % columns]
         if question.images:
             picture.imshow(load_image(question.images[0]))
-        picture.set_title(question.group, fontsize=10)
+        else:
+            words = picture  # they stand at the top, where others have their picture
+        picture.set_title(question.group.replace("_", " "), fontsize=10)
         lines = textwrap.wrap(question.question, 44)[:7]
         lines.append("")
         for letter, text in question.options.items():
@@ -119,7 +135,7 @@ def panels(log: Sequence[dict], keys: dict[str, dict[str, str]], total: int | No
 
 def by_step(lines: dict[str, dict[str, list[tuple[int, float]]]], height: str) -> Figure:
     """Shares over steps: `lines` maps a panel's title to its lines, a name and (step, share) each."""
-    figure = Figure(figsize=(3.2 * len(lines), 2.8), layout="constrained")
+    figure = Figure(figsize=(3.8 * len(lines), 2.8), layout="constrained")
     for axis, (title, own) in zip(
         figure.subplots(1, len(lines), sharey=True, squeeze=False)[0], lines.items(), strict=True
     ):
@@ -131,15 +147,28 @@ def by_step(lines: dict[str, dict[str, list[tuple[int, float]]]], height: str) -
     return figure
 
 
-def with_interval(points: Sequence[tuple[int, float, float, float]], height: str) -> Figure:
-    """One share over steps with its interval: (step, share, low, high) each."""
-    figure = Figure(figsize=(4.6, 2.8), layout="constrained")
-    axis = figure.subplots()
+def bars_over_steps(steps: dict[int, Sequence[float]], names: Sequence[str], height: str) -> Figure:
+    """A bar chart that moves: one panel a step, and in each a bar for every name."""
+    figure = Figure(figsize=(1.9 * len(steps), 2.3), layout="constrained")
+    for axis, (step, values) in zip(figure.subplots(1, len(steps), sharey=True), steps.items(), strict=True):
+        axis.bar(list(names), values, color=BLUE)
+        axis.set(title=f"step {step}", ylim=(0, 1))
+    figure.axes[0].set_ylabel(height)
+    return figure
+
+
+def loss_and_accuracy(log: Sequence[dict], points: Sequence[tuple[int, float, float, float]]) -> Figure:
+    """The training loss over steps, and beside it an accuracy with its interval: (step, accuracy, low, high) each."""
+    figure = Figure(figsize=(7.6, 2.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    rows = [row for row in log if "loss" in row]
+    left.plot([row["step"] for row in rows], [float(row["loss"]) for row in rows], color=BLUE)
+    left.set(xlabel="step", ylabel="training loss", ylim=(0, None))
     steps, shares_, low, high = zip(*points, strict=True)
     below = [share - end for share, end in zip(shares_, low, strict=True)]
     above = [end - share for share, end in zip(shares_, high, strict=True)]
-    axis.errorbar(steps, shares_, [below, above], fmt="o-", capsize=4, color=BLUE)
-    axis.set(xlabel="step", ylabel=height, ylim=(0, 1))
+    right.errorbar(steps, shares_, [below, above], fmt="o-", capsize=4, color=BLUE)
+    right.set(xlabel="step", ylabel="validation accuracy", ylim=(0, 1))
     return figure
 
 

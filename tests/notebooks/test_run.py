@@ -3,6 +3,7 @@
 import math
 import os
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
@@ -13,6 +14,7 @@ from medvlt_lib.core.files import read_json, read_jsonl, write_json
 from medvlt_lib.course.lesson import NOTEBOOKS, REFERENCE, RESULTS
 from medvlt_lib.course.runner import run_course
 from medvlt_lib.phantom.questions import make_questions
+from tests.notebooks.claims import CLAIMS, Claim
 
 # The stages before a notebook come from the reference run, so their settings stay as they are.
 LIMITS = {
@@ -48,6 +50,30 @@ def metrics(tmp_path_factory):
         os.chdir(before)
 
 
+@pytest.mark.parametrize("claim", [c for c in CLAIMS if not c.whole], ids=lambda c: f"{c.notebook[:2]} {c.words[:60]}")
+def test_the_output_is_as_the_text_says(metrics, claim: Claim):
+    assert claim.holds(metrics[claim.notebook]), claim.words
+
+
+@pytest.fixture(scope="module")
+def whole_course(tmp_path_factory):
+    """The folder of the metrics files of a whole course: of the run that MEDVLT_RUN names, or of one made here."""
+    if named := os.environ.get("MEDVLT_RUN"):
+        return Path(named) / "notebooks"
+    before = os.getcwd()
+    os.chdir(tmp_path_factory.mktemp("whole"))
+    try:
+        return run_course("tiny", "whole", "00", "04").folder.resolve() / "notebooks"
+    finally:
+        os.chdir(before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda c: f"{c.notebook[:2]} {c.words[:60]}")
+def test_the_whole_course_is_as_the_text_says(whole_course, claim: Claim):
+    assert claim.holds(read_json(whole_course / f"{claim.notebook}.metrics.json")), claim.words
+
+
 def test_start_here(metrics):
     m = metrics["00_start_here"]
     assert len(m["pass_counts"]) == 5 and 0 < sum(m["pass_counts"]) < 5 * 16
@@ -63,11 +89,6 @@ def test_data(metrics):
         "kept": 16,
         "dropped": {"Choice B": 1, "Answer_label": 1, "Answer": 1, "images": 1},
     }
-    assert m["planted_leaks"] == {"words": "near text", "picture": "near image"}
-    worded = m["graders"]["The answer is (B)."]  # the re-grade takes the phrase, but not its full stop
-    assert worded["published"] == worded["published-medvlm-r1"] == 0 < 0.4 < worded["tolerant"]
-    assert worded["tolerant"] == m["graders"]["as the model wrote it"]["tolerant"]
-    assert m["graders"]["only inside the thinking"]["tolerant"] == 0
     assert max(m["above_chance"].values()) < 8  # 400 questions: twice the standard error is 5
     assert m["wrong_labels"] == 60
 
@@ -113,6 +134,10 @@ def test_what_notebook_03_says_of_the_teachers():
     assert noise < 0.1 < 0.4 < found["own, clean"]["accuracy"] - found["foreign, clean"]["accuracy"]
     test = make_questions("curb65,apgar,cardiothoracic_ratio,nodule_count,cup_to_disc_ratio", "test", 400, seed=7)
     assert sum(1 / len(q.options) for q in test) / 400 == pytest.approx(0.3, abs=0.02)  # what guessing gives
+    for seed in (0, 1):  # the short training is the first third of the long one
+        short, long = (runs[f"foreign, {length}, {seed}"]["curve"] for length in ("clean", "long"))
+        assert [row["accuracy"] for row in short] == [row["accuracy"] for row in long[: len(short)]]
+        assert len(long) == 3 * len(short)
     for key, run in runs.items():
         assert run["last_loss"] < run["first_loss"], key
         if key.startswith("foreign, long"):
