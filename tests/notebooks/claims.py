@@ -447,7 +447,7 @@ CLAIMS = [
     Claim(
         "05_eval",
         "Pairing makes it narrower by about a third, as much as twice the questions would have done.",
-        lambda m: near(gain_of_pairing(last_pair(m)), 0.33, 0.1) and 1.6 < 1 / (1 - gain_of_pairing(last_pair(m))) ** 2,
+        lambda m: near(gain_of_pairing(last_pair(m)), 0.33, 0.1) and (1 - gain_of_pairing(last_pair(m))) ** -2 > 1.6,
         whole=True,
     ),
     Claim(
