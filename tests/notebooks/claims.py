@@ -528,9 +528,23 @@ CLAIMS = [
     ),
     Claim(
         "05_eval",
-        "It still answers nearly every grey picture",
+        "With another question's picture the RL arm falls below chance.",
         lambda m: all(
-            own["no_answer"] < 0.2 for arm in m["controls"].values() for own in arm if own["control"] == "grey picture"
+            own["macro"] < own["chance"] and own["other_named"] > 0.5
+            for own in m["controls"]["rl_text"]
+            if own["control"] == "another's picture"
+        ),
+        whole=True,
+    ),
+    Claim(
+        "05_eval",
+        "Part of the answers measure on grey, too, and hardly one of these is right.",
+        lambda m: (
+            all(
+                asked > worked > 0.1 * asked and true <= 0.1 * worked
+                for asked, worked, true in m["measured_on_grey"].values()
+            )
+            and "base" in m["measured_on_grey"]
         ),
     ),
     Claim(
