@@ -211,6 +211,14 @@ def test_eval(metrics):
         assert 0 <= low <= m["macro"][arm] <= high <= 1
         if arm != "base":
             assert m["gains"][arm][0] == pytest.approx(m["macro"][arm] - m["macro"]["base"])
+            pair = m["pairs"][f"{arm} − base"]
+            assert m["gains"][arm][1:] == pytest.approx(
+                [(pair["difference"] - pair["paired"]) / 100, (pair["difference"] + pair["paired"]) / 100], abs=0.01
+            )  # drawn there, by its standard error here
+    for names, pair in m["pairs"].items():
+        after, before = (m["macro"][arm] for arm in names.split(" − "))
+        assert pair["difference"] == pytest.approx(100 * (after - before))
+    assert len(m["pairs"]) == 3
 
 
 def right_answers(path) -> set[tuple]:
