@@ -244,9 +244,10 @@ def resampled(means: dict[str, Sequence[float]], label: str) -> Figure:
     figure = Figure(figsize=(7.4, 2.6), layout="constrained")
     axis = figure.subplots()
     edges = np.histogram_bin_edges(np.concatenate(list(means.values())), 50)
+    highest = max(np.histogram(values, edges)[0].max() for values in means.values())
     for i, ((name, values), colour) in enumerate(zip(means.items(), (ORANGE, BLUE, GREEN, RED), strict=False)):
-        counts, _, _ = axis.hist(values, edges, color=colour, alpha=0.6, label=name)
-        below = -0.08 * (i + 1) * max(counts)
+        axis.hist(values, edges, color=colour, alpha=0.6, label=name)
+        below = -0.09 * (i + 1) * highest
         axis.plot(np.percentile(values, [2.5, 97.5]), [below, below], color=colour, linewidth=4)
     axis.axhline(0, color="black", linewidth=0.8)
     axis.set(xlabel=label, ylabel="resamples")

@@ -39,4 +39,6 @@ def test_resampled_marks_the_middle_95_percent():
     axis = plots.resampled({"one": values, "two": [v / 2 for v in values]}, "accuracy, %").axes[0]
     ends = [tuple(line.get_xdata()) for line in axis.lines if len(set(line.get_xdata())) > 1][:2]
     assert ends == [pytest.approx((25, 975)), pytest.approx((12.5, 487.5))]
+    bars = [line.get_ydata()[0] for line in axis.lines if len(set(line.get_xdata())) > 1][:2]
+    assert 0 > bars[0] > bars[1]  # one below the other
     assert sum(patch.get_height() for patch in axis.patches) == 2 * len(values)
