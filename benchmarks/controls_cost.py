@@ -33,7 +33,7 @@ def main() -> None:
             arms[arm] = {
                 "processor_seconds": round(time.process_time() - began, 1),
                 "clock_seconds": round(time.monotonic() - clock, 1),
-                "controls": rows,
+                "controls": [{key: value for key, value in row.items() if key != "explanation"} for row in rows],
             }
             print(arm, arms[arm]["processor_seconds"], arms[arm]["clock_seconds"], flush=True)
     threads = os.environ.get("OMP_NUM_THREADS", "as many as are free")

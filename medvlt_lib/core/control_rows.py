@@ -108,13 +108,16 @@ def explanation(row: dict[str, Any], rows: list[dict]) -> str:
         ((g, counts.most_common(1)[0]) for g, counts in favourites.items()), key=lambda found: found[1][1]
     )
     of_group = sum(favourites[group].values())
-    return f"its answers have a habit that is seldom right here: {times} of {of_group} times '{text}' in {group}"
+    silent = f"{percent(row['no_answer'], 0)} % gave no answer, and " if row["no_answer"] else ""
+    return (
+        f"{silent}its answers have a habit that is seldom right here: {times} of {of_group} times '{text}' in {group}"
+    )
 
 
 def table(rows: Sequence[dict]) -> list[tuple[str, ...]]:
     """One arm's controls as text cells, header first; accuracies in percent, differences in points."""
     head = ("macro accuracy, %", "95 % interval", "chance", "change", "95 % paired", "no answer, %", "cut off, %")
-    cells = [("asked", *head)]
+    cells: list[tuple[str, ...]] = [("asked", *head)]
     for row in rows:
         change, span = "", ""
         if "change" in row:

@@ -155,7 +155,7 @@ def beside(measured: dict[str, dict[str, float]], table: Table, name: str) -> li
 def cells_table(found: dict[str, Any]) -> list[tuple[str, ...]]:
     """What `beside_file` returns as text cells, header first; percent, and questions of both."""
     head = ("measured, %", "95 % interval", "questions", "published, %", "95 % interval", "questions", "verdict")
-    cells = [("set", *head)]
+    cells: list[tuple[str, ...]] = [("set", *head)]
     for cell in found["cells"]:
         own = [""] * 3
         if "measured" in cell:

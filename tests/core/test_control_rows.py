@@ -72,7 +72,9 @@ def test_below_chance_because_it_looks_at_the_other_picture():
 
 def test_below_chance_because_of_a_habit():
     words = said(GREY, ["D"] * 90 + ["B"] * 10)
-    assert "90 of 100 times 'four' in set" in words
+    assert "90 of 100 times 'four' in set" in words and "no answer" not in words
+    words = said(GREY, ["D"] * 70 + ["B"] * 10 + [None] * 20)
+    assert words.startswith("20 % gave no answer, and its answers") and "70 of 80 times 'four' in set" in words
 
 
 def test_above_or_near_chance_nothing_is_explained():

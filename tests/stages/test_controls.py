@@ -1,6 +1,7 @@
 """Stage 05b on a tiny model: what is asked, how it goes on after a kill, and that a model that looks is told apart."""
 
 from collections import Counter
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -138,6 +139,17 @@ def variants_of(questions):
 
     with patch("medvlt_lib.core.variants.grey", side_effect=lambda q: q):
         return [q for q in controls.asked_otherwise(questions) if q.extra["control"] == names.OTHER]
+
+
+def test_the_readme_says_what_was_recorded():
+    root = Path(__file__).parents[2]
+    recorded = read_json(root / "benchmarks" / "controls_cost.json")["arms"]["sft_text"]["controls"]
+    rows, readme = {row["control"]: row for row in recorded}, " ".join((root / "README.md").read_text().split())
+    asked, bare, moved = (100 * rows[name]["macro"] for name in (names.AS_ASKED, names.NO_PICTURE, names.REORDERED))
+    other, chance = rows[names.OTHER], 100 * rows[names.NO_PICTURE]["chance"]
+    assert f"falls from {asked:.1f} % to {bare:.1f} % without the picture (guessing: {chance:.1f} %)" in readme
+    assert f"stays at {moved:.1f} % with the options in another order" in readme
+    assert f"{100 * other['other_named']:.0f} % of the {other['other_shown']} cases" in readme
 
 
 def test_the_command_shows_the_table_and_the_report_has_it(run, rows, monkeypatch):
