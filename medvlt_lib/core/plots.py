@@ -243,7 +243,7 @@ def resampled(means: dict[str, Sequence[float]], label: str) -> Figure:
     """Histograms over one another, each with the range that holds the middle 95 % of its values below it."""
     figure = Figure(figsize=(7.4, 2.6), layout="constrained")
     axis = figure.subplots()
-    edges = np.histogram_bin_edges(np.concatenate(list(means.values())), 50)
+    edges = np.histogram_bin_edges(np.concatenate(list(means.values())), 50).tolist()
     highest = max(np.histogram(values, edges)[0].max() for values in means.values())
     for i, ((name, values), colour) in enumerate(zip(means.items(), (ORANGE, BLUE, GREEN, RED), strict=False)):
         axis.hist(values, edges, color=colour, alpha=0.6, label=name)
