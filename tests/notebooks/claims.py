@@ -490,8 +490,8 @@ CLAIMS = [
     ),
     Claim(
         "05_eval",
-        "SFT on the foreign traces of a text model costs much, and RL is far better than that. What does not: which "
-        "kind of RL is best.",
+        "SFT on the foreign traces of a text model costs much, and RL is far better than that. What does not: "
+        "whether RL learns more from text or from pictures.",
         lambda m: all(
             m["verdicts_published"][f"{size} sft_text, {size} base"] == "differs"
             and m["verdicts_published"][f"{size} rl_text, {size} sft_text"] == "differs"
