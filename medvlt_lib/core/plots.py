@@ -6,9 +6,12 @@ Colours are Okabe and Ito's, safe for colour-blind readers.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
+import numpy as np
+from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from medvlt_lib.core.images import load_image
 from medvlt_lib.core.records import Question
@@ -192,4 +195,62 @@ def accuracy(rows: Sequence[dict]) -> Figure:
     right.set_xticks(range(len(names)), [textwrap.fill(n.replace("_", " "), 15) for n in names], fontsize=8)
     right.set_ylabel("accuracy, %")
     figure.legend(*right.get_legend_handles_labels(), loc="outside upper center", ncols=len(rows), fontsize=8)
+    return figure
+
+
+def differences(groups: dict[str, Sequence[tuple[float, float, float]]], names: Sequence[str], label: str) -> Figure:
+    """Differences with their intervals: a row for each of `names`, in it a (value, low, high) of each group, and a line
+    at 0."""
+    figure = Figure(figsize=(7.4, 1 + (0.28 + 0.18 * len(groups)) * len(names)), layout="constrained")
+    axis = figure.subplots()
+    axis.axvline(0, color=GREY, linewidth=1)
+    for i, ((group, points), colour) in enumerate(zip(groups.items(), (ORANGE, BLUE, GREEN, RED), strict=False)):
+        rows = [row + (i - (len(groups) - 1) / 2) * 0.24 for row in range(len(names))]
+        middle, low, high = zip(*points, strict=True)
+        below = [m - end for m, end in zip(middle, low, strict=True)]
+        above = [end - m for m, end in zip(middle, high, strict=True)]
+        axis.errorbar(middle, rows, xerr=[below, above], fmt="o", capsize=4, color=colour, label=group)
+    axis.set_yticks(range(len(names)), names)
+    axis.set(xlabel=label, ylim=(len(names) - 0.5, -0.5))
+    if len(groups) > 1:
+        figure.legend(loc="outside upper center", ncols=len(groups), fontsize=9)
+    return figure
+
+
+def heat_map(
+    shares: dict[str, Sequence[float]], names: Sequence[str], chance: float, framed: Collection[tuple[str, str]]
+) -> Figure:
+    """Accuracies in percent, a row for each key of `shares` and a column for each of `names`: white at `chance`, violet
+    above it, orange below it. `framed`: which cells, as (row, column), have a black frame."""
+    figure = Figure(figsize=(2.6 + 1.5 * len(names), 0.7 + 0.42 * len(shares)), layout="constrained")
+    axis = figure.subplots()
+    norm = TwoSlopeNorm(chance, 0, 1)
+    axis.imshow(list(shares.values()), cmap="PuOr", norm=norm, aspect="auto")
+    for row, (key, values) in enumerate(shares.items()):
+        for column, (name, value) in enumerate(zip(names, values, strict=True)):
+            dark = abs(norm(value) - 0.5) > 0.3
+            axis.text(column, row, f"{100 * value:.0f}", ha="center", va="center", color="white" if dark else "black")
+            if (key, name) in framed:
+                axis.add_patch(Rectangle((column - 0.47, row - 0.45), 0.94, 0.9, fill=False, linewidth=2.2))
+    axis.set_yticks(range(len(shares)), shares)
+    axis.set_xticks(range(len(names)), names)
+    axis.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
+    axis.spines[:].set_visible(False)
+    return figure
+
+
+def resampled(means: dict[str, Sequence[float]], label: str) -> Figure:
+    """Histograms over one another, each with the range that holds the middle 95 % of its values below it."""
+    figure = Figure(figsize=(7.4, 2.6), layout="constrained")
+    axis = figure.subplots()
+    edges = np.histogram_bin_edges(np.concatenate(list(means.values())), 50).tolist()
+    highest = max(np.histogram(values, edges)[0].max() for values in means.values())
+    for i, ((name, values), colour) in enumerate(zip(means.items(), (ORANGE, BLUE, GREEN, RED), strict=False)):
+        axis.hist(values, edges, color=colour, alpha=0.6, label=name)
+        below = -0.09 * (i + 1) * highest
+        axis.plot(np.percentile(values, [2.5, 97.5]), [below, below], color=colour, linewidth=4)
+    axis.axhline(0, color="black", linewidth=0.8)
+    axis.set(xlabel=label, ylabel="resamples")
+    axis.set_yticks([tick for tick in axis.get_yticks() if tick >= 0])
+    axis.legend(fontsize=9)
     return figure

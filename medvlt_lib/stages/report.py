@@ -22,11 +22,11 @@ def run(run_: Run) -> dict:
     arms = evaluated_arms(run_)
     base = run_.folder / STAGES["05"]
     inputs = {f"{a}.{n}": base / a / n for a in arms for n in ("scores.json", "answers.parquet")}
-    inputs["test"] = run_.require("01") / "test.parquet"
     controlled = {
         a: run_.folder / STAGES["05b"] / a / "controls.json" for a in finished_in(run_.folder / STAGES["05b"])
     }
     inputs |= {f"{arm}.controls.json": path for arm, path in controlled.items()}
+    inputs["test"] = run_.require("01") / "test.parquet"
     check_alike(base, arms)
     run_.redo.add("06")  # it takes a second, and arms may have been added
     with run_.stage("06", {}, inputs) as stage:
@@ -42,7 +42,7 @@ def run(run_: Run) -> dict:
         # Step 2: the page and the model card.
         not_run = [a for a in ARMS if a not in arms]
         asked = {arm: read_json(path) for arm, path in controlled.items()}
-        write_text(folder / "report.html", _page(run_, rows, stated, asked, not_run))
+        write_text(folder / "report.html", _page(run_, rows, asked, stated, not_run))
         write_text(folder / "model_card.md", _card(run_, rows, not_run))
         stage.metrics = {"arms": arms, "not_run": not_run, "macro": {r["arm"]: r["macro"] for r in rows}}
         return stage.metrics
@@ -66,6 +66,15 @@ def _html_table(cells: list[tuple[str, ...]]) -> str:
     )
 
 
+def _controls(controls: dict[str, list[dict]]) -> str:
+    """The arms' controls (05b), each with its table and what explains it."""
+    return "".join(
+        f"<h2>Controls of {html.escape(arm)}</h2>{_html_table(control_rows.table(rows))}"
+        f"<p>{html.escape(control_rows.notes(rows))}.</p>"
+        for arm, rows in controls.items()
+    )
+
+
 def _steps(stated: list[dict]) -> str:
     """The section on the steps that answers state; nothing where no question has facts to check them against."""
     if not stated:
@@ -78,16 +87,7 @@ def _steps(stated: list[dict]) -> str:
 """
 
 
-def _controls(controls: dict[str, list[dict]]) -> str:
-    """The arms' controls (05b), each with its table and what explains it."""
-    return "".join(
-        f"<h2>Controls of {html.escape(arm)}</h2>{_html_table(control_rows.table(rows))}"
-        f"<p>{html.escape(control_rows.notes(rows))}.</p>"
-        for arm, rows in controls.items()
-    )
-
-
-def _page(run_: Run, rows: list[dict], stated: list[dict], controls: dict[str, list[dict]], not_run: list[str]) -> str:
+def _page(run_: Run, rows: list[dict], controls: dict[str, list[dict]], stated: list[dict], not_run: list[str]) -> str:
     settings = html.escape(json.dumps(run_.profile.model_dump(), indent=1))
     return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(run_.folder.name)}</title>
 <style>body{{font:15px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}}table{{border-collapse:collapse}}
@@ -100,8 +100,8 @@ td,th{{border:1px solid #ccc;padding:.3em .6em;text-align:right}}td:first-child{
 <p>{html.escape(checkpoints(run_, [row["arm"] for row in rows]))}</p>
 <p>Not run: {", ".join(not_run) or "nothing"}.</p>
 <img src="figures/accuracy.png" alt="Accuracy by arm and by data set">
-{_steps(stated)}{_controls(controls)}
-<details><summary>Settings</summary><pre>{settings}</pre></details></html>
+{_controls(controls)}
+{_steps(stated)}<details><summary>Settings</summary><pre>{settings}</pre></details></html>
 """
 
 

@@ -12,12 +12,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 from medvlt_lib.core.question_files import QuestionFiles
+from medvlt_lib.core.records import Question
 from medvlt_lib.core.results import percent_span
 from medvlt_lib.core.runs import STAGES, Run
 from medvlt_lib.core.stats import macro_interval, wilson_of_set
 from medvlt_lib.core.tables import percent
 from medvlt_lib.phantom.questions import FAMILIES
-from medvlt_lib.phantom.true_steps import FIRST_ERRORS, true_steps
+from medvlt_lib.phantom.true_steps import FIRST_ERRORS, TrueSteps, true_steps
 
 SHARES = {  # of which answers: the head of the column
     "works": "states a working",
@@ -53,6 +54,14 @@ def step_rows(answers: Path, test: Path) -> list[dict]:
         for row in pq.read_table(answers).to_pylist()
         if row["id"] in questions
     ]
+
+
+def steps_of(row: dict, question: Question) -> TrueSteps | None:
+    """What a graded answer to a question states; None for a question without facts."""
+    facts = question.extra.get("facts")
+    if question.family not in FAMILIES or not facts:
+        return None
+    return true_steps(row["text"], row["letter"], row["well_formed"], question.family, facts, question.options)
 
 
 def step_shares(rows: Sequence[dict]) -> dict:

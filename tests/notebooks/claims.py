@@ -47,6 +47,21 @@ def lost(m: dict, teacher: str) -> float:
     return m["styles"]["own, clean"]["accuracy"] - m["styles"][teacher]["accuracy"]
 
 
+def last_pair(m: dict) -> dict:
+    """The last two arms against each other, in points."""
+    return m["pairs"][m["last"]]
+
+
+def gain_of_pairing(pair: dict) -> float:
+    """By which share the interval of a difference becomes narrower."""
+    return 1 - pair["paired"] / pair["unpaired"]
+
+
+def glances(m: dict, answers: str) -> float:
+    """The share of glances among the errors of an arm's answers."""
+    return m["errors"][answers]["glance"] / sum(m["errors"][answers].values())
+
+
 CLAIMS = [
     # 00
     Claim("00_start_here", "ask a small vision-language model five medical questions", lambda m: m["asked"] == 5),
@@ -407,6 +422,148 @@ CLAIMS = [
             and m["ablations"]["KL on"]["end"] < m["ablations"]["healthy"]["end"] - 0.1
         ),
     ),
+    # 05
+    Claim(
+        "05_eval",
+        "All call the first right, and only the tolerant one calls all five right.",
+        lambda m: (
+            m["verdicts"][0] == [1, 1, 1, 1]
+            and [all(own) for own in zip(*m["verdicts"], strict=True)] == [False, False, False, True]
+        ),
+    ),
+    Claim(
+        "05_eval",
+        "so a full stop decides between the fourth answer and the fifth",
+        lambda m: m["verdicts"][3][2] == 1 and m["verdicts"][4][2] == 0,
+    ),
+    Claim("05_eval", "Nearly twice as wide.", lambda m: 1.5 < m["clusters"]["of_answers"] < 2.2),
+    Claim("05_eval", "Here the two hardly differ", lambda m: near(m["clusters"]["of_pictures"], 1, 0.15)),
+    Claim(
+        "05_eval",
+        "The test cannot tell the two apart: the interval holds 0, paired as well.",
+        lambda m: all(abs(last_pair(m)["difference"]) < last_pair(m)[kind] for kind in ("unpaired", "paired")),
+        whole=True,
+    ),
+    Claim(
+        "05_eval",
+        "Pairing makes it narrower by about a third, as much as twice the questions would have done.",
+        lambda m: near(gain_of_pairing(last_pair(m)), 0.33, 0.1) and (1 - gain_of_pairing(last_pair(m))) ** -2 > 1.6,
+        whole=True,
+    ),
+    Claim(
+        "05_eval",
+        "It gains least where ρ is smallest: for RL against the base.",
+        lambda m: (
+            min(m["pairs"], key=lambda name: gain_of_pairing(m["pairs"][name]))
+            == min(m["pairs"], key=lambda name: m["pairs"][name]["alike"])
+            == "rl_text − base"
+        ),
+    ),
+    Claim("05_eval", "Ten points. Many differences", lambda m: round(m["detectable"]["VQA-RAD, closed"]) == 10),
+    Claim(
+        "05_eval",
+        "it goes from −1.2 to +3.9, so the table cannot tell",
+        lambda m: [round(x, 1) for x in m["published"]["Avg"]] == [1.4, -1.2, 3.9],
+    ),
+    Claim(
+        "05_eval",
+        "+1.38 would be clear only if the two models' verdicts correlated by more than 0.7; in section 4 yours and the "
+        "base's did so by far less.",
+        lambda m: (
+            round(m["needed"], 1) == 0.7
+            and all(pair["alike"] < 0.6 for name, pair in m["pairs"].items() if name.endswith("base"))
+        ),
+    ),
+    Claim(
+        "05_eval",
+        "VQA-RAD's accuracy is known to about six points either way, and there RL is *below* the base by four: noise, "
+        "too.",
+        lambda m: round(m["published"]["VQA-RAD"][0]) == -4 and m["published"]["VQA-RAD"][2] > 0,
+    ),
+    Claim(
+        "05_eval",
+        "One set stands out, MedXpertQA-MM, and makes two thirds of the average gain.",
+        lambda m: (
+            [name for name, own in m["published"].items() if own[1] > 0] == ["MedXpertQA-MM"]
+            and near(m["published"]["MedXpertQA-MM"][0] / 6 / m["published"]["Avg"][0], 2 / 3, 0.03)
+        ),
+    ),
+    Claim(
+        "05_eval",
+        "SFT on the foreign traces of a text model costs much, and RL is far better than that. What does not: "
+        "whether RL learns more from text or from pictures.",
+        lambda m: all(
+            m["verdicts_published"][f"{size} sft_text, {size} base"] == "differs"
+            and m["verdicts_published"][f"{size} rl_text, {size} sft_text"] == "differs"
+            and m["verdicts_published"][f"{size} rl_text, {size} rl_image"] == "cannot tell at this n"
+            for size in ("3B", "7B")
+        ),
+    ),
+    Claim(
+        "05_eval",
+        "The base falls to about chance without the right picture, and without thinking, too: it needs both.",
+        lambda m: all(
+            near(own["macro"], own["chance"], 0.13)
+            for own in m["controls"]["base"]
+            if own["control"] in ("no picture", "grey picture", "another's picture", "no thinking")
+        ),
+    ),
+    Claim(
+        "05_eval",
+        "The order of options changes little, so its answers follow the text and not the letter.",
+        lambda m: all(
+            abs(own["change"]) < 0.12 and own["same_text"] > own["same_letter"] + 0.3
+            for own in m["controls"]["base"]
+            if own["control"] == "options reordered"
+        ),
+    ),
+    Claim(
+        "05_eval",
+        "A quarter of the tokens cuts answers off, and what is cut counts as wrong.",
+        lambda m: all(
+            own["truncated"] > 0.1 and own["change"] < 0
+            for own in m["controls"]["base"]
+            if own["control"] == "short budget"
+        ),
+    ),
+    Claim(
+        "05_eval",
+        "With another question's picture the RL arm falls below chance.",
+        lambda m: all(
+            own["macro"] < own["chance"] and own["other_named"] > 0.5
+            for own in m["controls"]["rl_text"]
+            if own["control"] == "another's picture"
+        ),
+        whole=True,
+    ),
+    Claim(
+        "05_eval",
+        "Part of the answers measure on grey, too, and hardly one of these is right.",
+        lambda m: (
+            all(
+                asked > worked > 0.1 * asked and true <= 0.1 * worked
+                for asked, worked, true in m["measured_on_grey"].values()
+            )
+            and "base" in m["measured_on_grey"]
+        ),
+    ),
+    Claim(
+        "05_eval",
+        "Most of the base's errors are glances.",
+        lambda m: all(glances(m, f"base {kind}") > 0.5 for kind in KINDS),
+    ),
+    Claim(
+        "05_eval",
+        "On text questions, which the arms were trained on, glances are gone",
+        lambda m: all(m["errors"][f"{arm} text"]["glance"] <= 3 for arm in ("sft_text", "rl_text")),
+        whole=True,
+    ),
+    Claim(
+        "05_eval",
+        "On pictures the trained arms still glance",
+        lambda m: all(m["errors"][f"{arm} image"]["glance"] > 5 for arm in ("sft_text", "rl_text")),
+        whole=True,
+    ),
 ]
 
 # Folded answers that follow from the text and from no output, by how they begin.
@@ -418,4 +575,5 @@ REASONED = [
     "A narrower one",  # 02
     "To glance.",  # 03
     "Completions that work are right more often",  # 04
+    "The grader, and whether it was the same for both",  # 05
 ]

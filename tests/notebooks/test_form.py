@@ -16,7 +16,7 @@ from medvlt_lib.phantom.questions import FAMILIES
 
 ROOT = Path(__file__).parents[2]
 NAMES = ["00_start_here", "01_data", "02_filtering", "03_sft", "04_grpo", "05_eval", "06_analysis"]
-MENDED = NAMES[:5]  # 05 and 06 are being rebuilt
+MENDED = NAMES[:6]  # 06 is being rebuilt
 TAGS = {"parameters", "compute", "keep_output", "metrics"}
 ANSWER = re.compile(r"<details><summary>Answer</summary>\n\n(.+?)\n\n</details>", re.DOTALL)
 

@@ -26,7 +26,7 @@ LIMITS = {
     "02_filtering": ({"filtering.samples": 2, "filtering.keep_from": 0, "filtering.keep_to": 1}, {}),
     "03_sft": ({"sft.max_steps": 2}, {"CHECKED": 8}),
     "04_grpo": ({"grpo.max_steps": 2}, {"CHECKED": 8}),
-    "05_eval": ({"eval.max_new_tokens": 96}, {"BLANKED": 8}),
+    "05_eval": ({"eval.max_new_tokens": 96}, {"CONTROLLED": ["base"]}),
     "06_analysis": ({}, {}),
 }
 
@@ -63,7 +63,7 @@ def whole_course(tmp_path_factory):
     before = os.getcwd()
     os.chdir(tmp_path_factory.mktemp("whole"))
     try:
-        return run_course("tiny", "whole", "00", "04").folder.resolve() / "notebooks"
+        return run_course("tiny", "whole", "00", "05").folder.resolve() / "notebooks"
     finally:
         os.chdir(before)
 
@@ -211,6 +211,14 @@ def test_eval(metrics):
         assert 0 <= low <= m["macro"][arm] <= high <= 1
         if arm != "base":
             assert m["gains"][arm][0] == pytest.approx(m["macro"][arm] - m["macro"]["base"])
+            pair = m["pairs"][f"{arm} − base"]
+            assert m["gains"][arm][1:] == pytest.approx(
+                [(pair["difference"] - pair["paired"]) / 100, (pair["difference"] + pair["paired"]) / 100], abs=0.01
+            )  # drawn there, by its standard error here
+    for names, pair in m["pairs"].items():
+        after, before = (m["macro"][arm] for arm in names.split(" − "))
+        assert pair["difference"] == pytest.approx(100 * (after - before))
+    assert len(m["pairs"]) == 3
 
 
 def right_answers(path) -> set[tuple]:

@@ -1,9 +1,12 @@
 """Shares of true steps: which answers count, in which share, and with which interval."""
 
+from dataclasses import asdict
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from medvlt_lib.core.question_files import QuestionFiles
 from medvlt_lib.core.records import write_questions
 from medvlt_lib.core.stats import accuracy_interval
 from medvlt_lib.course.lesson import REFERENCE
@@ -93,3 +96,12 @@ def test_nothing_to_check_gives_no_rows(files):
     empty = steps.step_shares([])
     assert empty["answers"] == 0 and all(empty[name] is None for name in steps.SHARES)
     assert steps.table([]) == [("arm", "questions", "answers", *steps.SHARES.values())] and rows
+
+
+def test_the_steps_of_one_answer_are_those_of_its_row(files):
+    questions = {q.id: q for q in QuestionFiles([files / "test.parquet"])}
+    for row in steps.step_rows(files / "answers.parquet", files / "test.parquet"):
+        stated = steps.steps_of(row, questions[row["id"]])
+        assert stated is not None and asdict(stated) == row["steps"]
+    [stranger] = [q for q in questions.values() if q.family == "apgar"]
+    assert steps.steps_of({"text": "", "letter": "A", "well_formed": True}, stranger) is None
