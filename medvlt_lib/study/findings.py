@@ -84,12 +84,13 @@ def by_label(folder: Path) -> dict[str, dict[int, dict]]:
 
 
 def verdicts_of(claims: list[dict], results: dict[str, dict[int, dict]], folder: Path) -> list[Verdict]:
-    """The verdicts of one study, whose p-values are corrected together. With fewer seeds than were fixed before the
-    runs a claim counts as not run: a look at the first seeds must not decide anything."""
+    """The verdicts of one study, whose p-values are corrected together, those of claims that were not run counting as
+    1. With fewer seeds than were fixed before the runs a claim counts as not run: a look at the first seeds must not
+    decide anything."""
     drawn = [_differences(claim, results, folder) for claim in claims]
     tested = [i for i, differences in enumerate(drawn) if len(differences) >= claims_file()["seeds"]]
     figures = {i: interval_over_seeds(drawn[i]) for i in tested}
-    corrected = dict(zip(tested, holm([figures[i][3] for i in tested]), strict=True)) if tested else {}
+    corrected = holm([figures[i][3] if i in figures else 1.0 for i in range(len(claims))])
     found = []
     for i, claim in enumerate(claims):
         if i not in figures:

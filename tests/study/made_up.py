@@ -11,7 +11,7 @@ def made_up_result(label: str, seed: int, share: float, questions: int = 50) -> 
         "format": 1, "key": f"{label}-s{seed}-00000000", "label": label, "arm": label.partition(".")[0], "seed": seed,
         "profile": "tiny", "looks": ["greedy"], "seconds": {"training": 60.0, "all": 66.0},
     }  # fmt: skip
-    rng, rows = Random(seed), []
+    rng, rows = Random(f"{label} {seed}"), []
     for family in FAMILIES:
         right = round(share * questions) + rng.choice([-1, 0, 1])
         for number in range(questions):

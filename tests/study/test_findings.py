@@ -141,3 +141,16 @@ def test_claims_name_arms_of_their_study_and_families_that_exist():
                 assert {side["arm"], side.get("over", side["arm"])} <= set(study(name)["arms"])
                 assert set(families_of(side["among"])) <= set(FAMILIES)
                 assert side.get("look", "greedy") in definitions()["studies"][name].get("looks", ["greedy"])
+
+
+def test_what_was_not_run_still_counts_in_the_correction(tmp_path):
+    """Nine claims of `recipes`, of which only the first two and the fourth have their runs: Holm counts nine."""
+    for seed in range(3):
+        for label, share in (("rl_text", 0.8), ("sft_text", 0.6), ("sft_text.foreign", 0.4)):
+            write_result(tmp_path, *made_up_result(label, seed, share))
+    verdicts = judged(["recipes"], tmp_path)["recipes"]
+    run = [v for v in verdicts if v.verdict != NOT_RUN]
+    assert len(verdicts) == 9
+    assert len(run) == 3
+    smallest = min(run, key=lambda v: v.p)
+    assert smallest.p_holm == pytest.approx(9 * smallest.p)
