@@ -17,7 +17,7 @@ def study(
     names: Annotated[list[str], typer.Argument(help="recipes, noise, habit, ..., or all")],
     profile: Annotated[str, typer.Option(help="profile whose studies are run")] = "tiny",
     seeds: Annotated[
-        int | None, typer.Option(help="seeds, 0 and up (default: as many as the claims file says)")
+        int | None, typer.Option(min=1, help="seeds, 0 and up (default: as many as the claims file says)")
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="only say what would be run, and how long it takes")] = False,
     results: Results = OWN,
@@ -34,12 +34,15 @@ def study(
     """
     from medvlt_lib.core.config import parse_settings
     from medvlt_lib.study.cells import cells_of, definitions
-    from medvlt_lib.study.findings import seeds_of
+    from medvlt_lib.study.findings import claims_file
     from medvlt_lib.study.planning import plan_table
     from medvlt_lib.study.running import run_cells, unfinished
 
-    chosen = [n for n in definitions()["studies"] if n != "pilot"] if names == ["all"] else names
-    cells = cells_of(chosen, range(seeds or seeds_of(chosen)), profile, parse_settings(set_ or []))
+    chosen = [n for n in definitions()["studies"] if n in claims_file()["claims"]] if names == ["all"] else names
+    needed = claims_file()["seeds"]
+    cells = cells_of(chosen, range(seeds or needed), profile, parse_settings(set_ or []))
+    if seeds and seeds < needed:
+        print(f"with fewer than {needed} seeds no claim is judged; `medvlt findings` will say not run.")
     if plan:
         rows, caption = plan_table(cells, unfinished(cells, results), results)
         show_table(", ".join(chosen), rows, caption=caption)

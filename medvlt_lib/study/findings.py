@@ -54,11 +54,6 @@ def claims_file() -> dict[str, Any]:
     return yaml.safe_load((STUDIES / "claims.yaml").read_text(encoding="utf-8"))
 
 
-def seeds_of(names: Sequence[str]) -> int:
-    """How many seeds the claims file fixes. One number for all studies."""
-    return claims_file()["seeds"]
-
-
 def judged(names: Sequence[str] | None, folder: Path) -> dict[str, list[Verdict]]:
     """The verdicts of some studies (all by default) by study. Raises UserError for a study that is not there, and for
     results that were changed by hand."""
