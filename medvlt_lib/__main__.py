@@ -22,7 +22,7 @@ from medvlt_lib.core.terminal import (
     open_named,
     show_table,
 )
-from medvlt_lib.course.commands import course, reference, table
+from medvlt_lib.course.commands import course, exercises, reference, table
 from medvlt_lib.stages.commands import ask, eval_
 from medvlt_lib.tiny.commands import app as phantom
 from medvlt_lib.tools.answer_commands import compare, scores
@@ -212,6 +212,7 @@ app.command("import", help=IMPORT_HELP)(import_)
 app.command()(plan)
 app.command()(scores)
 app.command()(table)
+app.command()(exercises)
 app.command()(reference)
 app.add_typer(phantom, name="phantom")
 

@@ -1,4 +1,4 @@
-"""`medvlt course`, `medvlt table` and `medvlt reference`: the commands about the course as a whole."""
+"""`medvlt course`, `table`, `exercises` and `reference`: the commands about the course as a whole."""
 
 from __future__ import annotations
 
@@ -38,6 +38,13 @@ def table() -> None:
     from medvlt_lib.course.readme import arms_table, times_table
 
     print(times_table(), arms_table(), sep="\n\n")
+
+
+def exercises() -> None:
+    """Make notebooks/exercises/ anew from the notebooks; what was written into those pages is replaced."""
+    from medvlt_lib.course.exercises import write_exercises
+
+    print(*write_exercises(), sep="\n")
 
 
 def reference() -> None:
