@@ -247,8 +247,8 @@ def grpo_loss(function: Any) -> None:
     group = torch.tensor([1.2, -0.7, -0.2])
 
     def case(new: Any, look: str, mask: Any = mask, slope: bool = False, eps: float = 0.2) -> tuple:
-        start = new.clone().requires_grad_()
-        loss, _ = policy_loss(start, old, None, group, mask.bool(), Grpo(loss_type="dapo", epsilon=eps))
+        start, settings = new.clone().requires_grad_(), Grpo(learning_rate=1e-6, loss_type="dapo", epsilon=eps)
+        loss, _ = policy_loss(start, old, None, group, mask.bool(), settings)
         [gradient] = torch.autograd.grad(loss, start)
         return (new, old, group, mask, eps, slope), gradient if slope else loss.detach(), look
 
