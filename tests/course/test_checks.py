@@ -56,6 +56,34 @@ def same_text(form):
     return copies
 
 
+def alike(train, held_out):
+    pairs = [(n, words_of(text), words_of(other)) for n, text in train.items() for other in held_out.values()]
+    return {n for n, text, other in pairs if SequenceMatcher(None, text, other).ratio() > 0.9}
+
+
+def solved(seen, noise, options):
+    lowest = noise / (options - 1)
+    if math.isclose(noise, 1 - 1 / options):
+        return None
+    return np.linalg.solve([[1 - noise - lowest]], [seen - lowest])[0]
+
+
+def by_factorials(right, answers, k):
+    f = math.factorial
+    wrong = answers - right
+    return 1 - f(wrong) / f(wrong - k) * f(answers - k) / f(answers)
+
+
+def by_numpy(p, share):
+    sizes = np.arange(2, 257)
+    enough = sizes[p**sizes + (1 - p) ** sizes <= share]
+    return enough[0] if len(enough) else None
+
+
+def in_blocks(layers, rank):
+    return sum(math.ceil(o * i / 64) * 36 for o, i in layers) + 16 * sum((o + i) * rank for o, i in layers)
+
+
 def as_mask(names, before):
     """Labels from a regular expression over the row written as text."""
 
@@ -79,7 +107,7 @@ def one_turn(ids, header, end):
 
 def without_header_check(ids, header, end):
     labels, on = [], False
-    for i, token in enumerate(ids):
+    for token in ids:
         labels.append(token if on else -100)
         on = (on or token == header[-1]) and token != end
     return labels
@@ -127,14 +155,7 @@ ANSWERS = {
             (same_text(lambda t: re.sub(r"[^a-z]", "", t.lower())), "number"),
             (lambda a, b: {n for n in a if n in b}, "equals"),
             (lambda a, b: {n for n in a if any(words_of(o) in words_of(a[n]) for o in b.values())}, "says more"),
-            (
-                lambda a, b: {
-                    n
-                    for n in a
-                    if any(SequenceMatcher(None, words_of(a[n]), words_of(o)).ratio() > 0.9 for o in b.values())
-                },
-                "number",
-            ),
+            (alike, "number"),
         ],
     ),
     "boxed_letter": (
@@ -164,11 +185,7 @@ ANSWERS = {
     "true_accuracy": (
         [
             lambda s, e, k: None if e * k == k - 1 else ((k - 1) * s - e) / (k - 1 - e * k),
-            lambda s, e, k: (
-                None
-                if math.isclose(e, 1 - 1 / k)
-                else float(np.linalg.solve([[1 - e - e / (k - 1)]], [s - e / (k - 1)])[0])
-            ),
+            solved,
         ],
         [
             (lambda s, e, k: s, "formula"),
@@ -206,22 +223,13 @@ ANSWERS = {
             (lambda c, n, k: math.comb(n - c, k) / math.comb(n, k), "One draw"),
             (lambda c, n, k: min(1, k * c / n), "wrong answers alone"),
             (lambda c, n, k: 1 - math.prod((n - c - i) / (n - i) for i in range(k - 1)), "One draw"),
-            (
-                lambda c, n, k: (
-                    1 - math.factorial(n - c) / math.factorial(n - c - k) * math.factorial(n - k) / math.factorial(n)
-                ),
-                "fewer than k",
-            ),
+            (by_factorials, "fewer than k"),
         ],
     ),
     "smallest_group": (
         [
             loops_of_groups,
-            lambda p, s: (
-                (g := np.arange(2, 257))[k[0]].item()
-                if len(k := np.flatnonzero(p ** np.arange(2, 257) + (1 - p) ** np.arange(2, 257) <= s))
-                else None
-            ),
+            by_numpy,
         ],
         [
             (lambda p, s: next((g for g in range(2, 257) if (1 - p) ** g <= s), None), "Groups|groups"),
@@ -249,9 +257,7 @@ ANSWERS = {
     "qlora_bytes": (
         [
             lambda layers, r: sum(o * i / 2 + o * i / 16 + 16 * r * o + 16 * r * i for o, i in layers),
-            lambda layers, r: (
-                sum(math.ceil(o * i / 64) * 36 for o, i in layers) + 16 * sum((o + i) * r for o, i in layers)
-            ),
+            in_blocks,
         ],
         [
             (lambda layers, r: sum(o * i / 2 + 16 * r * (o + i) for o, i in layers), "NF4"),
@@ -386,9 +392,8 @@ def test_what_is_no_answer_at_all_ends_in_one_kind_line(name, capsys):
         raise KeyError("a\nb")
 
     check = getattr(checks, name)
-    assert (
-        said(capsys, check, None) == said(capsys, check, not_written) == said(capsys, check, lambda *_: None) == NOTHING
-    )
+    for nothing in (None, not_written, lambda *_: None):
+        assert said(capsys, check, nothing) == NOTHING
     assert "a function is asked for" in said(capsys, check, 3)
     assert "KeyError" in said(capsys, check, broken)
     assert said(capsys, check, lambda *_: "?").startswith("Not yet. ")
