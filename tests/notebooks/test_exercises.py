@@ -1,11 +1,15 @@
 """The exercises: one source in the notebooks, a page for learners made from it, and a form that both keep."""
 
-import ast
+import dis
 import re
+import types
+from pathlib import Path
 
 import nbformat
 import pytest
+from nbclient import NotebookClient
 
+import medvlt_lib
 from medvlt_lib.course.exercises import exercises_of, write_exercises
 from medvlt_lib.course.lesson import NOTEBOOKS
 from tests.notebooks.test_form import is_of_an_exercise, relative_links
@@ -37,7 +41,7 @@ def test_form_of_exercises(name):
     """Task with hint, stub, solution and check, in this order; the minutes add up to those that the notebook names."""
     notebook = read(NOTEBOOKS / f"{name}.ipynb")
     own = [c for c in notebook.cells if is_of_an_exercise(c)]
-    assert own[0].source == "from medvlt_lib.course import checks"
+    assert own[0].source.removeprefix("%matplotlib inline\n") == "from medvlt_lib.course import checks"
     exercises = [own[i : i + 4] for i in range(1, len(own), 4)]
     kinds, minutes = [], 0
     for number, (task, stub, solution, check) in enumerate(exercises, 1):
@@ -53,39 +57,38 @@ def test_form_of_exercises(name):
     assert any(c.source.startswith(f"## Exercises\n\nAbout {minutes} minutes") for c in notebook.cells)
 
 
+def names(source) -> list[tuple[str, str]]:
+    """The kernel's names that a cell writes or reads, in order; a function reads when it is called, so at the end."""
+    waiting, found = [compile(source.replace("%matplotlib", "# "), "cell", "exec")], []
+    while waiting:
+        now = waiting.pop(0)
+        what = ("STORE_NAME", "LOAD_NAME", "LOAD_GLOBAL")
+        found += [(i.argval, i.opname) for i in dis.get_instructions(now) if i.opname in what]
+        waiting += [c for c in now.co_consts if isinstance(c, types.CodeType)]
+    return found
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_an_exercise_changes_no_name_that_a_later_cell_reads(name):
     """Else the solution would alter what the notebook shows or records."""
     cells = [c for c in read(NOTEBOOKS / f"{name}.ipynb").cells if c.cell_type == "code"]
     last = max(i for i, c in enumerate(cells) if is_of_an_exercise(c))
-    used = {"checks"}
-    for cell in cells:
-        if is_of_an_exercise(cell):
-            for node in ast.walk(ast.parse(cell.source)):
-                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                    used.add(node.id)
-                elif isinstance(node, ast.FunctionDef):
-                    used.add(node.name)
-                elif isinstance(node, ast.alias):
-                    used.add((node.asname or node.name).split(".")[0])
+    changed = {n for c in cells if is_of_an_exercise(c) for n, what in names(c.source) if what == "STORE_NAME"}
     for cell in cells[last + 1 :]:
-        stored, read_first = set(), set()
-        for node in ast.walk(ast.parse(cell.source)):
-            if isinstance(node, ast.Name):
-                (stored if isinstance(node.ctx, ast.Store) else read_first).add(node.id)
-        assert not used & (read_first - stored), cell.source
-        used -= stored
+        for changed_or_read, what in names(cell.source):
+            if what == "STORE_NAME":
+                changed.discard(changed_or_read)
+            assert what == "STORE_NAME" or changed_or_read not in changed, cell.source
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_page_has_stubs_and_folded_solutions_and_runs_without_the_course(name, monkeypatch, tmp_path, capsys):
-    """As a learner opens it: every check says that nothing is there; with the folded code pasted in, that it is right."""
+    """Every check says that nothing is there; with the folded code pasted in, that it is right."""
     monkeypatch.chdir(tmp_path)
     page, source = read(PAGES / f"{name}.ipynb"), read(NOTEBOOKS / f"{name}.ipynb")
     solutions = [c.source for c in source.cells if "solution" in tags(c)]
-    folded = [
-        m[1] for c in page.cells if (m := re.search(r"Solution</summary>\n\n```python\n(.+)\n```", c.source, re.DOTALL))
-    ]
+    form = re.compile(r"Solution</summary>\n\n```python\n(.+)\n```", re.DOTALL)
+    folded = [m[1] for c in page.cells if (m := form.search(c.source))]
     assert folded == solutions and not any("solution" in tags(c) for c in page.cells)
     assert "not for clinical use" in page.cells[0].source
     assert all(
@@ -94,7 +97,7 @@ def test_a_page_has_stubs_and_folded_solutions_and_runs_without_the_course(name,
     here, lines = {}, []
     waiting = iter(folded)
     for cell in [c for c in page.cells if c.cell_type == "code"]:
-        exec(cell.source, here)
+        exec(cell.source.removeprefix("%matplotlib inline\n"), here)
         printed = capsys.readouterr().out
         if "check" in tags(cell):
             exec(next(waiting), here)
@@ -102,6 +105,15 @@ def test_a_page_has_stubs_and_folded_solutions_and_runs_without_the_course(name,
             lines.append((printed, capsys.readouterr().out))
     assert len(lines) == len(solutions)
     assert all(before.startswith("Nothing is there yet") and after.startswith("Right. ") for before, after in lines)
+
+
+def test_a_page_runs_in_a_kernel_as_it_is(monkeypatch, tmp_path):
+    """From its own folder, stubs left: no cell fails, every check speaks, and the figure is a picture."""
+    monkeypatch.setenv("PYTHONPATH", str(Path(medvlt_lib.__file__).parents[1]))
+    page = NotebookClient(read(PAGES / "04_grpo.ipynb"), resources={"metadata": {"path": str(tmp_path)}}).execute()
+    said = ["".join(o.get("text", "") for o in c.outputs) for c in page.cells if "check" in tags(c)]
+    assert len(said) == 4 and all(line.startswith("Nothing is there yet") for line in said)
+    assert any("image/png" in o.get("data", {}) for c in page.cells for o in c.get("outputs", []))
 
 
 def test_a_notebook_without_exercises_makes_no_page():
