@@ -56,7 +56,7 @@ def same(got: Any, expected: Any, within: float) -> bool:
     got = got.tolist() if hasattr(got, "tolist") else got
     expected = expected.tolist() if hasattr(expected, "tolist") else expected
     if isinstance(expected, set):
-        return isinstance(got, set | frozenset | list | tuple) and set(got) == expected
+        return isinstance(got, set | frozenset | list | tuple) and set(map(repr, got)) == set(map(repr, expected))
     if isinstance(expected, list | tuple):
         alike = isinstance(got, list | tuple) and len(got) == len(expected)
         return alike and all(same(g, e, within) for g, e in zip(got, expected, strict=True))

@@ -10,13 +10,14 @@ import nbformat
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
+from medvlt_lib.core.sections import Grpo
 from medvlt_lib.core.stats import pass_at_k as library_pass_at_k
 from medvlt_lib.course import checks
 from medvlt_lib.course.curves import CAUSES, RUNS, trained
 from medvlt_lib.course.lesson import NOTEBOOKS
 from medvlt_lib.course.telling import NOTHING
+from medvlt_lib.training.by_hand import policy_loss
 
 
 def cells() -> dict[str, dict[str, str]]:
@@ -120,6 +121,11 @@ def grpo(combine=torch.min, sign=-1, mean=None, ratio=lambda new, old: (new - ol
         return sign * (mean(term, mask) if mean else term[mask].mean())
 
     return loss
+
+
+def by_hand_s(new, old, advantages, mask, eps):
+    settings = Grpo(learning_rate=1e-6, loss_type="dapo", epsilon=eps)
+    return policy_loss(new, old, None, advantages, mask, settings)[0]
 
 
 def by_loop(new, old, advantages, mask, eps):
@@ -316,12 +322,7 @@ ANSWERS = {
     "grpo_loss": (
         [
             by_loop,
-            lambda n, o, a, m, e: (
-                (F.relu((r := (n - o).exp()) * a[:, None] - r.clamp(1 - e, 1 + e) * a[:, None]) - r * a[:, None])[
-                    m
-                ].sum()
-                / m.count_nonzero()
-            ),
+            by_hand_s,
         ],
         [
             (grpo(sign=1), "goes down"),
