@@ -254,11 +254,11 @@ def grpo_loss(function: Any) -> None:
     def tried(new: Any, old: Any, group: Any, mask: Any, eps: float, slope: bool) -> Any:
         start = new.clone().requires_grad_()
         loss = function(start, old, group, mask.bool(), eps)
-        if loss is None or loss is ... or not slope:
-            return loss.detach() if hasattr(loss, "detach") else loss
-        if not getattr(loss, "requires_grad", False):
-            return None
-        return torch.autograd.grad(loss, start)[0]
+        if not isinstance(loss, torch.Tensor):
+            return loss
+        if not slope:
+            return loss.detach()
+        return torch.autograd.grad(loss, start)[0] if loss.requires_grad else None
 
     everywhere = torch.ones_like(mask)
     cases = [

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 NOTHING = "Nothing is there yet: write your answer into the cell above, run it, and then this one again."
@@ -15,7 +15,7 @@ Look = str | Callable[[Any], str]  # what to look at next; or what makes it from
 Case = tuple[tuple, Any, Look]  # arguments, what must come back, where to look if something else does
 
 
-def tell(function: Any, cases: list[Case], right: str, within: float = 1e-6) -> None:
+def tell(function: Any, cases: Sequence[Case], right: str, within: float = 1e-6) -> None:
     """Call `function` with the arguments of one case after another, and print one line about the first that fails.
 
     Numbers may be off by `within`. The first case expects something else than None, which is what a stub gives.
@@ -28,7 +28,7 @@ def tell_value(value: Any, fault: str | None, right: str) -> None:
     print(NOTHING if _empty(value) else f"Not yet. {fault}" if fault else f"Right. {right}")
 
 
-def _fault(function: Any, cases: list[Case], within: float) -> str | None:
+def _fault(function: Any, cases: Sequence[Case], within: float) -> str | None:
     """The line about the first case that fails, or None."""
     if not callable(function):
         kind = type(function).__name__
