@@ -140,8 +140,8 @@ def label_mask(function: Any) -> None:
         return (ids, head, end), labels, look
 
     def first(got: Any) -> str:
-        values = list(got) if isinstance(got, list | tuple) or hasattr(got, "tolist") else []
-        if len(values) != 10:
+        values = got.tolist() if hasattr(got, "tolist") else got
+        if not isinstance(values, list | tuple) or len(values) != 10:
             return "Every token needs one label: as many labels as ids."
         if values[6] != no:
             return "The header is given to the model, not learned."
@@ -201,8 +201,8 @@ def advantages(function: Any) -> None:
 
     def off(got: Any) -> str:
         values = got.tolist() if hasattr(got, "tolist") else got
-        if not isinstance(values, list | tuple) or len(values) != 4:
-            return "Every completion gets one advantage."
+        if not isinstance(values, list | tuple) or [isinstance(v, int | float) for v in values] != [True] * 4:
+            return "Every completion gets one advantage, a number."
         if values[0] * values[1] > 0 or abs(sum(values)) > 0.01:
             return "The advantages of a group sum to 0: what is taken off each reward?"
         return "The deviation: is the sum of squares divided by n, or by n - 1? And is the right one up?"

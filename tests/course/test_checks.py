@@ -397,7 +397,8 @@ def test_what_is_no_answer_at_all_ends_in_one_kind_line(name, capsys):
         assert said(capsys, check, nothing) == NOTHING
     assert "a function is asked for" in said(capsys, check, 3)
     assert "KeyError" in said(capsys, check, broken)
-    assert said(capsys, check, lambda *_: "?").startswith("Not yet. ")
+    for strange in ("?", [None] * 4, [None] * 10, np.zeros(()), [[]], {}, len):
+        assert said(capsys, check, lambda *_, strange=strange: strange).startswith("Not yet. ")
 
 
 def test_a_function_that_changes_its_arguments_is_told_so(capsys):
