@@ -1,4 +1,4 @@
-"""`medvlt course`, `medvlt table` and `medvlt reference`: the commands about the course as a whole."""
+"""`medvlt course`, `table`, `exercises` and `reference`: the commands about the course as a whole."""
 
 from __future__ import annotations
 
@@ -40,6 +40,13 @@ def table() -> None:
     from medvlt_lib.study.tables import summary_table
 
     print(times_table(), arms_table(), summary_table(SHIPPED), sep="\n\n")
+
+
+def exercises() -> None:
+    """Make notebooks/exercises/ anew from the notebooks; what was written into those pages is replaced."""
+    from medvlt_lib.course.exercises import write_exercises
+
+    print(*write_exercises(), sep="\n")
 
 
 def reference() -> None:
