@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from medvlt_lib.core.records import Question
 
@@ -21,19 +21,6 @@ if TYPE_CHECKING:
     from medvlt_lib.phantom.text_family import TextFamily
 
 NOISE_KINDS = ("random", "systematic")
-
-
-def one_off(values: Sequence, value: Any) -> Any:
-    """The next value on a family's scale; for the last one the value before it."""
-    place = values.index(value)
-    return values[place + 1] if place + 1 < len(values) else values[place - 1]
-
-
-def other_side(_: Any, value: str) -> str | None:
-    """A finding with left for right and right for left; None where it has no side. A method of a family."""
-    sides = {"left": "right", "right": "left"}
-    swapped = " ".join(sides.get(word, word) for word in value.split())
-    return swapped if swapped != value else None
 
 
 def wrong_label(question: Question, rng: Random) -> Question:

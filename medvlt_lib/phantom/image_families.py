@@ -19,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
-from medvlt_lib.phantom.flaws import one_off, other_side
+from medvlt_lib.phantom.mistakes import one_off, other_side
 
 SIZE = 112
 S = 2  # drawing scale

@@ -10,7 +10,7 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
-from medvlt_lib.phantom.flaws import one_off
+from medvlt_lib.phantom.mistakes import one_off
 
 Facts = dict[str, Any]  # what a vignette tells, by name
 

@@ -72,8 +72,8 @@ def test_verdicts_follow_the_results_and_turn_round_with_them(tmp_path):
     [turned, *_] = judged(["recipes"], tmp_path / "b")["recipes"]
     assert (first.verdict, turned.verdict) == (HOLDS, DOES_NOT)
     assert first.seeds == 3
-    assert first.mean == pytest.approx(-turned.mean)
-    assert first.mean == pytest.approx(0.4, abs=0.02)
+    assert first.mean == pytest.approx(-turned.mean, abs=0.03)
+    assert first.mean == pytest.approx(0.4, abs=0.03)
 
 
 def test_what_lacks_runs_is_said_with_the_command(tmp_path):
