@@ -22,10 +22,12 @@ from medvlt_lib.core.terminal import (
     open_named,
     show_table,
 )
-from medvlt_lib.course.commands import course, reference, table
+from medvlt_lib.course.commands import course, exercises, reference, table
 from medvlt_lib.stages.commands import ask, eval_
+from medvlt_lib.stages.control_commands import controls
+from medvlt_lib.study.commands import findings, study
 from medvlt_lib.tiny.commands import app as phantom
-from medvlt_lib.tools.answer_commands import compare, scores
+from medvlt_lib.tools.answer_commands import compare, published, scores
 from medvlt_lib.tools.commands import IMPORT_HELP, doctor, export, export_data, grade, import_, plan
 
 if TYPE_CHECKING:
@@ -203,6 +205,7 @@ def report(profile: ProfileName = None, run: RunName = None, set_: Settings = No
 
 
 app.command()(compare)
+app.command()(controls)
 app.command()(course)
 app.command()(doctor)
 app.command()(export)
@@ -210,8 +213,12 @@ app.command("export-data")(export_data)
 app.command()(grade)
 app.command("import", help=IMPORT_HELP)(import_)
 app.command()(plan)
+app.command()(published)
 app.command()(scores)
+app.command()(study)
+app.command()(findings)
 app.command()(table)
+app.command()(exercises)
 app.command()(reference)
 app.add_typer(phantom, name="phantom")
 

@@ -14,6 +14,7 @@ import medvlt_lib
 ROOT = Path(medvlt_lib.__file__).parent
 FLOORS = [
     "course",
+    "study",
     "stages",
     "tools",
     "training",

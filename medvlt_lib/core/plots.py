@@ -6,28 +6,45 @@ Colours are Okabe and Ito's, safe for colour-blind readers.
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
+import numpy as np
+from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from medvlt_lib.core.images import load_image
 from medvlt_lib.core.records import Question
 
 BLUE, ORANGE, GREEN, RED, GREY = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#999999"
-STEPS = ("data", "filtering", "SFT", "GRPO", "evaluation", "analysis")
+PLACES = {  # the six stages: (right, up)
+    "data": (0, 0),
+    "filtering": (1, -0.5),
+    "SFT": (1.5, 0.5),
+    "GRPO": (2, -0.5),
+    "evaluation": (3, 0),
+    "analysis": (4, 0),
+}
+WAYS = (
+    ("data", "SFT"), ("data", "filtering"), ("filtering", "GRPO"), ("SFT", "evaluation"), ("GRPO", "evaluation"),
+    ("evaluation", "analysis"),
+)  # fmt: skip
 
 
 def pipeline(lit: str) -> Figure:
-    """The six stages in a row with one of STEPS lit ('all' lights every one)."""
-    figure = Figure(figsize=(8, 1.1), layout="constrained")
+    """The six stages, SFT and GRPO side by side, with one of PLACES lit ('all' lights every one)."""
+    figure = Figure(figsize=(8, 1.7), layout="constrained")
     axes = figure.subplots()
-    for i, step in enumerate(STEPS):
+    boxes = {}
+    for step, (right, up) in PLACES.items():
         face, edge, weight = (ORANGE, "black", "bold") if lit in (step, "all") else ("#eeeeee", GREY, "normal")
         box = {"boxstyle": "round,pad=0.5", "facecolor": face, "edgecolor": edge}
-        axes.text(i, 0, step, ha="center", va="center", bbox=box, fontsize=11, weight=weight)
-        if i:
-            axes.annotate("", (i - 0.36, 0), (i - 0.64, 0), arrowprops={"arrowstyle": "->", "color": GREY})
-    axes.set(xlim=(-0.6, len(STEPS) - 0.4), ylim=(-1, 1))
+        text = axes.text(right, up, step, ha="center", va="center", bbox=box, fontsize=11, weight=weight)
+        boxes[step] = text.get_bbox_patch()
+    for start, end in WAYS:
+        arrow = {"arrowstyle": "->", "color": GREY, "patchA": boxes[start], "patchB": boxes[end], "shrinkB": 3}
+        axes.annotate("", PLACES[end], PLACES[start], arrowprops=arrow)
+    axes.set(xlim=(-0.4, 4.5), ylim=(-0.95, 0.95))
     axes.axis("off")
     return figure
 
@@ -38,7 +55,7 @@ def gallery(questions: Sequence[Question], columns: int = 3) -> Figure:
     heights: list[float] = []  # in inches: in turn a row of pictures and the row of words below it
     for row in range(rows):
         pictured = any(q.images for q in questions[row * columns : (row + 1) * columns])
-        heights += [1.9 if pictured else 0.2, 2.0]
+        heights += [1.9, 1.6] if pictured else [2.0, 0.01]
     figure = Figure(figsize=(3.6 * columns, sum(heights)), layout="constrained")
     panels = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=heights)
     for axis in panels.flat:
@@ -47,7 +64,9 @@ def gallery(questions: Sequence[Question], columns: int = 3) -> Figure:
         picture, words = panels[2 * (i // columns), i % columns], panels[2 * (i // columns) + 1, i % columns]
         if question.images:
             picture.imshow(load_image(question.images[0]))
-        picture.set_title(question.group, fontsize=10)
+        else:
+            words = picture  # they stand at the top, where others have their picture
+        picture.set_title(question.group.replace("_", " "), fontsize=10)
         lines = textwrap.wrap(question.question, 44)[:7]
         lines.append("")
         for letter, text in question.options.items():
@@ -119,7 +138,7 @@ def panels(log: Sequence[dict], keys: dict[str, dict[str, str]], total: int | No
 
 def by_step(lines: dict[str, dict[str, list[tuple[int, float]]]], height: str) -> Figure:
     """Shares over steps: `lines` maps a panel's title to its lines, a name and (step, share) each."""
-    figure = Figure(figsize=(3.2 * len(lines), 2.8), layout="constrained")
+    figure = Figure(figsize=(3.8 * len(lines), 2.8), layout="constrained")
     for axis, (title, own) in zip(
         figure.subplots(1, len(lines), sharey=True, squeeze=False)[0], lines.items(), strict=True
     ):
@@ -131,15 +150,28 @@ def by_step(lines: dict[str, dict[str, list[tuple[int, float]]]], height: str) -
     return figure
 
 
-def with_interval(points: Sequence[tuple[int, float, float, float]], height: str) -> Figure:
-    """One share over steps with its interval: (step, share, low, high) each."""
-    figure = Figure(figsize=(4.6, 2.8), layout="constrained")
-    axis = figure.subplots()
+def bars_over_steps(steps: dict[int, Sequence[float]], names: Sequence[str], height: str) -> Figure:
+    """A bar chart that moves: one panel a step, and in each a bar for every name."""
+    figure = Figure(figsize=(1.9 * len(steps), 2.3), layout="constrained")
+    for axis, (step, values) in zip(figure.subplots(1, len(steps), sharey=True), steps.items(), strict=True):
+        axis.bar(list(names), values, color=BLUE)
+        axis.set(title=f"step {step}", ylim=(0, 1))
+    figure.axes[0].set_ylabel(height)
+    return figure
+
+
+def loss_and_accuracy(log: Sequence[dict], points: Sequence[tuple[int, float, float, float]]) -> Figure:
+    """The training loss over steps, and beside it an accuracy with its interval: (step, accuracy, low, high) each."""
+    figure = Figure(figsize=(7.6, 2.8), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    rows = [row for row in log if "loss" in row]
+    left.plot([row["step"] for row in rows], [float(row["loss"]) for row in rows], color=BLUE)
+    left.set(xlabel="step", ylabel="training loss", ylim=(0, None))
     steps, shares_, low, high = zip(*points, strict=True)
     below = [share - end for share, end in zip(shares_, low, strict=True)]
     above = [end - share for share, end in zip(shares_, high, strict=True)]
-    axis.errorbar(steps, shares_, [below, above], fmt="o-", capsize=4, color=BLUE)
-    axis.set(xlabel="step", ylabel=height, ylim=(0, 1))
+    right.errorbar(steps, shares_, [below, above], fmt="o-", capsize=4, color=BLUE)
+    right.set(xlabel="step", ylabel="validation accuracy", ylim=(0, 1))
     return figure
 
 
@@ -163,4 +195,62 @@ def accuracy(rows: Sequence[dict]) -> Figure:
     right.set_xticks(range(len(names)), [textwrap.fill(n.replace("_", " "), 15) for n in names], fontsize=8)
     right.set_ylabel("accuracy, %")
     figure.legend(*right.get_legend_handles_labels(), loc="outside upper center", ncols=len(rows), fontsize=8)
+    return figure
+
+
+def differences(groups: dict[str, Sequence[tuple[float, float, float]]], names: Sequence[str], label: str) -> Figure:
+    """Differences with their intervals: a row for each of `names`, in it a (value, low, high) of each group, and a line
+    at 0."""
+    figure = Figure(figsize=(7.4, 1 + (0.28 + 0.18 * len(groups)) * len(names)), layout="constrained")
+    axis = figure.subplots()
+    axis.axvline(0, color=GREY, linewidth=1)
+    for i, ((group, points), colour) in enumerate(zip(groups.items(), (ORANGE, BLUE, GREEN, RED), strict=False)):
+        rows = [row + (i - (len(groups) - 1) / 2) * 0.24 for row in range(len(names))]
+        middle, low, high = zip(*points, strict=True)
+        below = [m - end for m, end in zip(middle, low, strict=True)]
+        above = [end - m for m, end in zip(middle, high, strict=True)]
+        axis.errorbar(middle, rows, xerr=[below, above], fmt="o", capsize=4, color=colour, label=group)
+    axis.set_yticks(range(len(names)), names)
+    axis.set(xlabel=label, ylim=(len(names) - 0.5, -0.5))
+    if len(groups) > 1:
+        figure.legend(loc="outside upper center", ncols=len(groups), fontsize=9)
+    return figure
+
+
+def heat_map(
+    shares: dict[str, Sequence[float]], names: Sequence[str], chance: float, framed: Collection[tuple[str, str]]
+) -> Figure:
+    """Accuracies in percent, a row for each key of `shares` and a column for each of `names`: white at `chance`, violet
+    above it, orange below it. `framed`: which cells, as (row, column), have a black frame."""
+    figure = Figure(figsize=(2.6 + 1.5 * len(names), 0.7 + 0.42 * len(shares)), layout="constrained")
+    axis = figure.subplots()
+    norm = TwoSlopeNorm(chance, 0, 1)
+    axis.imshow(list(shares.values()), cmap="PuOr", norm=norm, aspect="auto")
+    for row, (key, values) in enumerate(shares.items()):
+        for column, (name, value) in enumerate(zip(names, values, strict=True)):
+            dark = abs(norm(value) - 0.5) > 0.3
+            axis.text(column, row, f"{100 * value:.0f}", ha="center", va="center", color="white" if dark else "black")
+            if (key, name) in framed:
+                axis.add_patch(Rectangle((column - 0.47, row - 0.45), 0.94, 0.9, fill=False, linewidth=2.2))
+    axis.set_yticks(range(len(shares)), shares)
+    axis.set_xticks(range(len(names)), names)
+    axis.tick_params(length=0, top=True, labeltop=True, bottom=False, labelbottom=False)
+    axis.spines[:].set_visible(False)
+    return figure
+
+
+def resampled(means: dict[str, Sequence[float]], label: str) -> Figure:
+    """Histograms over one another, each with the range that holds the middle 95 % of its values below it."""
+    figure = Figure(figsize=(7.4, 2.6), layout="constrained")
+    axis = figure.subplots()
+    edges = np.histogram_bin_edges(np.concatenate(list(means.values())), 50).tolist()
+    highest = max(np.histogram(values, edges)[0].max() for values in means.values())
+    for i, ((name, values), colour) in enumerate(zip(means.items(), (ORANGE, BLUE, GREEN, RED), strict=False)):
+        axis.hist(values, edges, color=colour, alpha=0.6, label=name)
+        below = -0.09 * (i + 1) * highest
+        axis.plot(np.percentile(values, [2.5, 97.5]), [below, below], color=colour, linewidth=4)
+    axis.axhline(0, color="black", linewidth=0.8)
+    axis.set(xlabel=label, ylabel="resamples")
+    axis.set_yticks([tick for tick in axis.get_yticks() if tick >= 0])
+    axis.legend(fontsize=9)
     return figure

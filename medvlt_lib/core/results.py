@@ -11,7 +11,7 @@ from pathlib import Path
 
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.files import read_json
-from medvlt_lib.core.runs import STAGES, Run
+from medvlt_lib.core.runs import STAGES, Run, trained_in
 from medvlt_lib.core.stats import macro, macro_interval
 from medvlt_lib.core.tables import markdown_table, percent
 
@@ -108,7 +108,7 @@ def interval_kinds(results: dict[str, dict]) -> str:
 
 def checkpoints(run_: Run, arms: list[str]) -> str:
     """Which step's weights each validated arm was evaluated with, and by which rule; empty where there is none."""
-    metrics = {arm: run_.stage_folder("04", arm) / "metrics.json" for arm in arms}
+    metrics = {arm: run_.stage_folder(trained_in(run_, arm), arm) / "metrics.json" for arm in arms if arm != "base"}
     chosen = {arm: read_json(path) for arm, path in metrics.items() if path.exists()}
     validated = {arm: own for arm, own in chosen.items() if "checkpoint_rule" in own}
     if not validated:
@@ -118,7 +118,7 @@ def checkpoints(run_: Run, arms: list[str]) -> str:
         for arm, own in validated.items()
     )
     rule = next(iter(validated.values()))["checkpoint_rule"]
-    return f"Checkpoints of GRPO, chosen on validation questions: {steps}. The rule: {rule}."
+    return f"Checkpoints, chosen on validation questions: {steps}. The rule: {rule}."
 
 
 def as_markdown(run_: Run, rows: list[dict]) -> str:

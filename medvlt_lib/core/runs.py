@@ -24,10 +24,11 @@ from medvlt_lib.core.stage import Stage, first_process, is_finished, work_in
 
 STAGES = {
     "01": "01_data", "02": "02_filtering", "02b": "02b_distill", "03": "03_sft", "04": "04_grpo", "05": "05_eval",
-    "06": "06_analysis",
+    "05b": "05b_controls", "06": "06_analysis",
 }  # fmt: skip
 COMMANDS = {
-    "01": "data", "02": "filter", "02b": "distill", "03": "sft", "04": "grpo", "05": "eval", "06": "report",
+    "01": "data", "02": "filter", "02b": "distill", "03": "sft", "04": "grpo", "05": "eval",
+    "05b": "controls", "06": "report",
 }  # fmt: skip
 FORMAT = 2  # of run folders; runs of before 0.2 have none
 OWN_ENTRIES = ("format", "profile", "overrides", "inputs", "versions", "hardware")  # set when a run is opened

@@ -77,7 +77,9 @@ class Data(Section):
     """Each set is `phantom:FAMILIES`, `hub:NAME` (medvlt_lib/data/published.py lists them), `split:TRAINING_SET` or a
     question file (.parquet, .jsonl); sizes count questions. `traces_image`: image questions with chains of thought for
     SFT, where `train_image` has none. `label_noise`, `trace_noise`: the share of phantom questions in `train_image`
-    with a wrong label, or with a wrong step. `trace_style`: how the phantom teacher writes its chains of thought
+    with a wrong label, or with a wrong step; `noise_kind`: whether wrong labels are random or the same mistake wherever
+    it is made; `given_away`: the share that can be answered without the picture (medvlt_lib/phantom/flaws.py).
+    `trace_style`: how the phantom teacher writes its chains of thought
     (medvlt_lib/phantom/teacher.py). `mirror`: a folder of copies of Hub sets, each in a folder named like it.
     `drop_leaks`: drop training questions that equal validation or test questions. `endpoint`: an OpenAI-compatible
     server that lists options of closed questions, with prices and a cap of its own, as in EngineSettings."""
@@ -94,6 +96,8 @@ class Data(Section):
     traces_image_size: int = Field(1, ge=1)
     label_noise: float = Field(0.0, ge=0, le=1)
     trace_noise: float = Field(0.0, ge=0, le=1)
+    noise_kind: Literal["random", "systematic"] = "random"
+    given_away: float = Field(0.0, ge=0, le=1)
     trace_style: Literal["own", "foreign", "terse"] = "own"
     drop_leaks: bool = False
     mirror: str | None = None

@@ -7,7 +7,6 @@ a data set or family; the macro mean gives every stratum the same weight.
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -59,14 +58,17 @@ def macro_interval(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Interval of the macro mean: a percentile bootstrap that draws whole clusters again.
+    """Interval of the macro mean: an expanded percentile bootstrap that draws whole clusters again.
 
     values, strata, clusters: one entry an answer. For a paired comparison give differences as values, and the
     `bounds` that one value can reach, (-1, 1). Clusters are drawn among those that touch the same strata, so that every
     stratum keeps its size, and a picture with questions in two strata moves both. Among fewer than FEW clusters hardly
     anything can be drawn (among n, only (n - 1) / n of their variance is seen), so small groups are drawn from
     together; a stratum that a round then leaves out keeps its observed mean in that round.
-    Source: Field CA, Welsh AH. J R Stat Soc B 2007;69:369-390 (cluster bootstrap).
+    Percentiles are too narrow where clusters are few, so both ends move out by the ratio of what a t-test with
+    `clustered_error` would reach to what the drawn spread does.
+    Sources: Field CA, Welsh AH. J R Stat Soc B 2007;69:369-390 (cluster bootstrap); Hesterberg TC. Am Stat
+    2015;69:371-386 (expanded percentiles).
 
     Where all clusters of a stratum agree, drawing shows no spread at all. Wilson's interval takes its place there: with
     n clusters that agree, up to the share u of all others may not, where (0, u) is Wilson's interval for 0 of n, and
@@ -74,12 +76,14 @@ def macro_interval(
     """
     sums, sizes = _by_cluster(values, strata, clusters)
     means, outer = sums.sum(0) / sizes.sum(0), [50 * (1 - level), 50 * (1 + level)]
-    low, high = np.percentile(_drawn_macros(sums, sizes, rounds, seed), outer)
     each = sums / np.where(sizes > 0, sizes, np.nan)  # the mean of each cluster in each stratum, where it touches it
     alike = np.nanmin(each, axis=0) == np.nanmax(each, axis=0)
+    drawn, center = _drawn_macros(sums, sizes, rounds, seed), means.mean()
+    wider = 1.0 if alike.all() else _expansion(drawn, *_clustered_error(sums, sizes, ~alike), level)
+    low, high = np.clip(center + wider * (np.percentile(drawn, outer) - center), *bounds)
     if not alike.any():
         return Interval(float(low), float(high), BOOTSTRAP)
-    center, touched = means.mean(), sizes[:, alike] > 0
+    touched = sizes[:, alike] > 0
     other = np.array([accuracy_interval(0, n, level)[1] for n in touched.sum(0)])
     below = _joined(center - low, other * (means[alike] - bounds[0]) / len(means), touched)
     above = _joined(high - center, other * (bounds[1] - means[alike]) / len(means), touched)
@@ -95,11 +99,17 @@ def clustered_error(values: ArrayLike, strata: ArrayLike, clusters: ArrayLike) -
     Source: Bell RM, McCaffrey DF. Survey Methodology 2002;28:169-181.
     """
     sums, sizes = _by_cluster(values, strata, clusters)
-    total, number = sizes.sum(0), sizes.shape[1]
+    return _clustered_error(sums, sizes, np.ones(sizes.shape[1], dtype=bool))
+
+
+def _clustered_error(sums: np.ndarray, sizes: np.ndarray, moving: np.ndarray) -> tuple[float, float]:
+    """`clustered_error` where only the strata that are `moving` have any spread."""
+    number, sums, sizes = sizes.shape[1], sums[:, moving], sizes[:, moving]
+    total = sizes.sum(0)
     off = (sums - sizes * (sums.sum(0) / total)) / np.sqrt(np.maximum(1 - sizes / total, 1e-12))
     influence = (off / total / number).sum(1)
     weight = ((sizes / total / number) ** 2).sum(1)
-    freedom = max(1.0, weight.sum() ** 2 / (weight**2).sum() - number)
+    freedom = max(1.0, weight.sum() ** 2 / (weight**2).sum() - len(total))
     return float(np.sqrt((influence**2).sum())), float(freedom)
 
 
@@ -176,6 +186,14 @@ def _drawn_macros(sums: np.ndarray, sizes: np.ndarray, rounds: int, seed: int) -
     return means.mean(1)
 
 
+def _expansion(drawn: np.ndarray, error: float, freedom: float, level: float) -> float:
+    """How much further from the mean the ends of a percentile interval belong; never nearer."""
+    from scipy.stats import norm, t
+
+    spread, tail = drawn.std(), (1 - level) / 2
+    return float(max(1.0, error * t.isf(tail, freedom) / (spread * norm.isf(tail)))) if spread else 1.0
+
+
 def _joined(drawn: float, replaced: np.ndarray, touched: np.ndarray) -> float:
     """One side of the interval: what the bootstrap reaches, joined with what each stratum that agrees can reach.
 
@@ -188,15 +206,9 @@ def _joined(drawn: float, replaced: np.ndarray, touched: np.ndarray) -> float:
     return math.hypot(drawn, *np.bincount(part, replaced))
 
 
-def chance_at_k(options: ArrayLike, k: int) -> float:
-    """What guessing alone gives for pass@k: the mean of 1 - (1 - 1/n)^k over questions with n `options` each."""
-    return float(np.mean(1 - (1 - 1 / np.asarray(options, dtype=float)) ** k))
-
-
-def majority(letters: Sequence[str | None]) -> str | None:
-    """The answer with the most votes; of equals the one that was given first. None votes for nothing."""
-    votes = Counter(letter for letter in letters if letter is not None)  # in the order in which they came
-    return votes.most_common(1)[0][0] if votes else None
+def chance_at_k(options: ArrayLike, k: int) -> np.ndarray:
+    """What guessing alone gives for pass@k: 1 - (1 - 1/n)^k for each question with n `options`."""
+    return 1 - (1 - 1 / np.asarray(options, dtype=float)) ** k
 
 
 def pass_at_k(right: int, samples: int, k: int) -> float:

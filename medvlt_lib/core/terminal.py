@@ -16,7 +16,7 @@ ProfileName = Annotated[
 ]
 RunName = Annotated[str | None, typer.Option(help="folder under runs/ (default: the profile's name)")]
 Settings = Annotated[list[str] | None, typer.Option("--set", help="change a setting: grpo.learning_rate=1e-5")]
-Redo = Annotated[list[str] | None, typer.Option(help="throw a stage (01, 02, 02b, 03 ... 06) away and do it again")]
+Redo = Annotated[list[str] | None, typer.Option(help="throw a stage (01, 02, 02b ... 05b, 06) away and do it again")]
 Inputs = Annotated[list[str] | None, typer.Option(help="take a stage from another run: 02=runs/qlora-3b")]
 Ray = Annotated[
     str | None,

@@ -1,4 +1,4 @@
-"""`medvlt course`, `medvlt table` and `medvlt reference`: the commands about the course as a whole."""
+"""`medvlt course`, `table`, `exercises` and `reference`: the commands about the course as a whole."""
 
 from __future__ import annotations
 
@@ -34,10 +34,19 @@ def course(
 
 
 def table() -> None:
-    """Print the README's tables of recorded times, memory and accuracies, from results/."""
+    """Print the README's tables of recorded times, memory, accuracies and studies, from results/."""
     from medvlt_lib.course.readme import arms_table, times_table
+    from medvlt_lib.study.results import SHIPPED
+    from medvlt_lib.study.tables import summary_table
 
-    print(times_table(), arms_table(), sep="\n\n")
+    print(times_table(), arms_table(), summary_table(SHIPPED), sep="\n\n")
+
+
+def exercises() -> None:
+    """Make notebooks/exercises/ anew from the notebooks; what was written into those pages is replaced."""
+    from medvlt_lib.course.exercises import write_exercises
+
+    print(*write_exercises(), sep="\n")
 
 
 def reference() -> None:

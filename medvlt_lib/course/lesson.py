@@ -40,6 +40,12 @@ SECTIONS = {
     "05": ("model", "engine", "eval"),
     "06": ("eval",),
 }
+FIRST = (  # the settings that a notebook shows at once, five at most; the others are folded
+    "model.name", "engine.kind", "data.train_text", "data.train_image", "data.train_text_size", "data.train_image_size",
+    "data.label_noise", "filtering.samples", "filtering.keep_from", "filtering.keep_to", "sft.learning_rate",
+    "sft.batch", "sft.epochs", "sft.target", "grpo.prompts", "grpo.group_size", "grpo.learning_rate", "grpo.max_steps",
+    "eval.grader", "eval.samples", "eval.max_new_tokens",
+)  # fmt: skip
 _started: dict[str, float] = {}
 
 
@@ -81,7 +87,10 @@ def _import_quietly() -> None:
 
 
 def finish(run: Run, notebook: str, **metrics: Any) -> None:
-    """Write the notebook's metrics file, with seconds and peak memory, and say so. Call it in the last cell."""
+    """Write the notebook's metrics file, with seconds and peak memory, and show these beside the recorded ones.
+
+    Call it in the last cell.
+    """
     seconds = time.monotonic() - _started[notebook]
     values = {
         "notebook": notebook,
@@ -91,12 +100,13 @@ def finish(run: Run, notebook: str, **metrics: Any) -> None:
         **metrics,
     }
     write_json(metrics_path(run, notebook), values)
-    show_table(
-        [
-            ("written", "seconds", "peak memory, MB"),
-            (str(metrics_path(run, notebook)), f"{seconds:.0f}", str(values["peak_memory_mb"])),
-        ]
+    record = expected(notebook, run.profile.profile)
+    rows = [("", "seconds", "peak memory, MB"), ("here", f"{seconds:.0f}", values["peak_memory_mb"])]
+    rows.append(
+        ("recorded", f"{record['seconds']:.0f}", record["peak_memory_mb"]) if record else ("recorded", "-", "-")
     )
+    print(f"written: {metrics_path(run, notebook)}")
+    show_table(rows)
 
 
 def metrics_path(run: Run, notebook: str) -> Path:
@@ -134,15 +144,16 @@ def trains_here(run: Run, command: str) -> bool:
     return launch is None
 
 
-def show_table(cells: list[tuple]) -> None:
-    """A table in the notebook; the first row is its head."""
+def show_table(cells: list[tuple], fold: str = "") -> None:
+    """A table in the notebook; the first row is its head. `fold`: words to click on, which open it."""
     from IPython.display import HTML, display
 
     lines = [
         "".join(f"<{tag} style='text-align:left'>{html.escape(_cell_text(cell))}</{tag}>" for cell in row)
         for tag, row in [("th", cells[0]), *(("td", row) for row in cells[1:])]
     ]
-    display(HTML("<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"))
+    table = "<table>" + "".join(f"<tr>{line}</tr>" for line in lines) + "</table>"
+    display(HTML(f"<details><summary>{html.escape(fold)}</summary>{table}</details>" if fold else table))
 
 
 def _cell_text(cell: Any) -> str:
@@ -162,13 +173,17 @@ def show_tokens(tokens: list[str], labels: list[int]) -> None:
 
 
 def show_answers(question: Question, answers: list[tuple[Completion | str, Verdict]], title: str = "") -> None:
-    """One question, its picture and several graded answers side by side; green is right, red is wrong."""
+    """One question, its picture and several graded answers side by side, with their rewards; green is right."""
     from IPython.display import HTML, display
 
     options = "<br>".join(
-        f"{k}. {html.escape(v)}" + (" ←" if k == question.answer_label else "") for k, v in question.options.items()
+        f"{k}. {html.escape(v)}" + (" ← gold" if k == question.answer_label else "")
+        for k, v in question.options.items()
     )
-    boxes = "".join(answer_box(a if isinstance(a, str) else a.text, verdict.correct) for a, verdict in answers)
+    boxes = ""
+    for a, verdict in answers:
+        note = f", reward {verdict.reward:g}" if verdict.reward is not None else ""
+        boxes += answer_box(a if isinstance(a, str) else a.text, verdict.correct, note)
     text = f"<b>{html.escape(title or question.group)}</b><br>{html.escape(question.question)}<br>{options}"
     display(HTML(side_by_side("".join(map(_picture, question.images)), text, boxes)))
 
@@ -203,8 +218,12 @@ def _show_setup(run: Run, notebook: str) -> None:
         ("hardware", f"{profile.model.device}, {os.cpu_count()} cores, {_memory()}"),
         ("recorded time and memory", took),
     ]
-    rows += [(k, json.dumps(v)) for k, v in run.settings(*SECTIONS[notebook[:2]]).items() if v is not None]
-    show_table([("", ""), *rows])
+    settings = run.settings(*SECTIONS[notebook[:2]]).items()
+    shown = [(key, json.dumps(value)) for key, value in settings if value is not None]
+    folded = [row for row in shown if row[0] not in FIRST]
+    show_table([("", ""), *rows, *(row for row in shown if row[0] in FIRST)])
+    if folded:
+        show_table([("setting", "value"), *folded], fold=f"{len(folded)} more settings")
 
 
 def _memory() -> str:

@@ -81,7 +81,8 @@ def find_leaks(train: Iterable[Fingerprint], test: list[Fingerprint]) -> Iterato
     """Rows {train_id, test_id, how, score}: each training question with the held-out questions that it equals, at most
     MATCHES in one way.
 
-    score: rapidfuzz ratio for words, differing bits for near images. Text test questions are compared with every
+    score: how alike the two are in percent, 100 where they are equal: the rapidfuzz ratio for words, the share of equal
+    bits of the perceptual hashes for near images. Text test questions are compared with every
     training question, image test questions with text questions by words and with image questions by pictures.
     """
     words = {kind: _Words([t for t in test if kind == "text" or t.modality == "text"]) for kind in ("text", "image")}
@@ -140,7 +141,7 @@ class _Pictures:
 
     def matches(self, question: Fingerprint) -> Iterator[dict]:
         same = {test_id for i in question.image_ids for test_id in self.exact.get(i, [])[:MATCHES]}
-        yield from (_row(question, test_id, "same image", 0.0) for test_id in sorted(same))
+        yield from (_row(question, test_id, "same image", 100.0) for test_id in sorted(same))
         near = {pair for value in question.hashes for band in _bands(value) for pair in self.bands.get(band, ())}
         nearest_first = sorted(
             (min((value ^ other).bit_count() for value in question.hashes), test_id)
@@ -149,7 +150,7 @@ class _Pictures:
         )
         for bits, test_id in nearest_first[:MATCHES]:
             if bits <= FAR:
-                yield _row(question, test_id, "near image", float(bits))
+                yield _row(question, test_id, "near image", round(100 * (1 - bits / BITS), 1))
 
 
 def _row(question: Fingerprint, test_id: str, how: str, score: float) -> dict:

@@ -46,8 +46,9 @@ def load_set_with_pictures(name: str, data: Data, tallies: list[Tally]) -> Itera
     kind, _, rest = source.partition(":")
     if kind == "phantom":
         noisy = name == "train_image"  # machine-written image data is the noisy kind in the papers
-        noise = (data.label_noise, data.trace_noise) if noisy else (0.0, 0.0)
-        yield from map(decoded, make_questions(rest, SPLITS[name], size, data.seed, *noise, data.trace_style))
+        flaws = {key: getattr(data, key) for key in ("label_noise", "trace_noise", "given_away")} if noisy else {}
+        style = {"trace_style": data.trace_style, "noise_kind": data.noise_kind}
+        yield from map(decoded, make_questions(rest, SPLITS[name], size, data.seed, **style, **flaws))
     elif kind == "hub":
         # Published training pictures were shrunk to 1024 pixels; those of the test sets were not.
         longest = None if name == "test" else LONGEST

@@ -19,6 +19,8 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
+from medvlt_lib.phantom.mistakes import one_off, other_side
+
 SIZE = 112
 S = 2  # drawing scale
 MM = 0.6  # picture pixels per millimetre in the heads (a skull 150 mm wide is 90 pixels)
@@ -353,6 +355,11 @@ class ImageFamily:
         """The value that the picture shows."""
         return s[self.name]
 
+    def mistaken(self, value: Any) -> Any | None:
+        """What a writer with a habit takes the value for: the next on the scale, the last for the one before it. None
+        where there is no such mistake."""
+        return one_off(self.values, value)
+
 
 class CardiothoracicRatio(ImageFamily):
     name, scene = "cardiothoracic_ratio", ChestFilm()
@@ -379,6 +386,7 @@ class NoduleCount(ImageFamily):
 
 class MidlineShift(ImageFamily):
     name, scene = "midline_shift", HeadCT()
+    mistaken = other_side
     reference = "Liao CC et al. Front Neurol 2018;9:18 (midline shift of the septum, in mm)"
     question = "Head CT. Midline shift?"
 
@@ -402,12 +410,18 @@ class BleedType(ImageFamily):
         "intraventricular": "bright ventricles",
     }
 
+    CONFUSED = {"epidural": "subdural", "intracerebral": "intraventricular"}
+
     def steps(self, s: Scene) -> list[str]:
         return [self.SIGNS[s[self.name]], f"bleed {s[self.name]}"]
+
+    def mistaken(self, value: str) -> str | None:
+        return {**self.CONFUSED, **{b: a for a, b in self.CONFUSED.items()}}.get(value)
 
 
 class LesionSite(ImageFamily):
     name, scene = "lesion_site", BrainMRI()
+    mistaken = other_side
     reference = (
         "Kirkpatrick JB, Hayman LA. Radiology 1987;162:369-373 (lobes on axial sections); radiological convention"
     )

@@ -12,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from random import Random
@@ -23,6 +22,7 @@ from PIL import Image
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.images import pixel_id
 from medvlt_lib.core.records import LETTERS, Question
+from medvlt_lib.phantom import flaws
 from medvlt_lib.phantom.image_families import IMAGE_FAMILIES, SIZE, ImageFamily, Scene, SceneKind
 from medvlt_lib.phantom.teacher import write_trace
 from medvlt_lib.phantom.text_families import TEXT_FAMILIES
@@ -57,21 +57,26 @@ def make_questions(
     label_noise: float = 0.0,
     trace_noise: float = 0.0,
     trace_style: str = "own",
+    noise_kind: str = "random",
+    given_away: float = 0.0,
 ) -> list[Question]:
     """`n` questions spread evenly over `families`; the first k are the same for every n >= k without noise.
 
     `label_noise` and `trace_noise` (shares in [0, 1], training only): exactly round(share * n) questions get a wrong
     label (their trace argues for it), or a wrong step in the trace (their label stays); each is recorded in `noise`.
-    `trace_style`: how the teacher writes (medvlt_lib/phantom/teacher.py).
-    Raises UserError for an unknown family, split or style, an impossible size, a share outside [0, 1], or a family that
-    has no more questions.
+    `noise_kind`: how labels go wrong; `given_away` (a share, training only): questions that the options alone answer
+    (both: medvlt_lib/phantom/flaws.py). `trace_style`: how the teacher writes (medvlt_lib/phantom/teacher.py).
+    Raises UserError for an unknown family, split, style or kind of noise, an impossible size, a share outside [0, 1],
+    more label noise than questions have a systematic mistake, or a family that has no more questions.
     """
     names = family_names(families)
     if split not in SPLITS:
         raise UserError(f"unknown split '{split}'; choose one of {', '.join(SPLITS)}.")
     if n < 1:
         raise UserError(f"n is {n} for the {split} split; ask for at least 1 question.")
-    for key, share in (("label_noise", label_noise), ("trace_noise", trace_noise)):
+    if noise_kind not in flaws.NOISE_KINDS:
+        raise UserError(f"unknown kind of noise '{noise_kind}'; choose one of {', '.join(flaws.NOISE_KINDS)}.")
+    for key, share in (("label_noise", label_noise), ("trace_noise", trace_noise), ("given_away", given_away)):
         if not 0 <= share <= 1:
             raise UserError(f"{key} is {share}; it is a share and must lie in [0, 1].")
         if share and split != "train":
@@ -79,13 +84,40 @@ def make_questions(
                 f"{key} is {share} for the {split} split; only training questions may be corrupted, leave it 0."
             )
     questions = [q for q, _ in zip(_stream(names, split, seed), range(n), strict=False)]
+    # The easy questions come first, so that a wrong label may fall on one of them.
+    for index in Random(f"given away:{seed}").sample(range(n), round(given_away * n)):
+        q = questions[index]
+        others = _foreign_texts(FAMILIES[q.family])
+        questions[index] = flaws.given_away(q, others, Random(f"given away:{seed}:{index}"))
     chooser = Random(f"noise:{seed}")
-    for key, share in (("label", label_noise), ("trace", trace_noise)):
-        for index in chooser.sample(range(n), round(share * n)):
-            questions[index] = _corrupt(questions[index], key, Random(f"noise:{key}:{seed}:{index}"))
+    for index in chooser.sample(_noisy(questions, noise_kind, label_noise), round(label_noise * n)):
+        rng = Random(f"noise:label:{seed}:{index}")
+        if noise_kind == "systematic":
+            questions[index] = flaws.mistaken_label(questions[index], FAMILIES[questions[index].family], rng)
+        else:
+            questions[index] = flaws.wrong_label(questions[index], rng)
+    for index in chooser.sample(range(n), round(trace_noise * n)):
+        questions[index] = flaws.wrong_step(questions[index], Random(f"noise:trace:{seed}:{index}"))
     for question in questions:
         question.reasoning = write_trace(question, trace_style)
     return questions
+
+
+def _noisy(questions: list[Question], kind: str, share: float) -> range | list[int]:
+    """The places of the questions whose label this kind of noise can make wrong. Raises UserError where they are too
+    few for the share."""
+    if kind == "random" or not share:
+        return range(len(questions))
+    families = [FAMILIES[q.family] for q in questions]
+    places = [
+        i for i, (f, q) in enumerate(zip(families, questions, strict=True)) if f.mistaken(f.rule(q.extra["facts"]))
+    ]
+    if len(places) < round(share * len(questions)):
+        raise UserError(
+            f"label_noise is {share}, but only {len(places)} of {len(questions)} questions have an answer that a "
+            "systematic mistake turns into another; lower it."
+        )
+    return places
 
 
 def blank(question: Question) -> Question:
@@ -204,31 +236,10 @@ def _question(
     )
 
 
-def _corrupt(question: Question, key: str, rng: Random) -> Question:
-    """The same question with a wrong label, or with one wrong step in its trace, recorded in `noise`."""
-    steps, label = question.extra["steps"], question.answer_label
-    if key == "label":
-        label = rng.choice([k for k in question.options if k != label])
-    else:
-        which = rng.randrange(len(steps))
-        steps = [_slip(step, rng) if i == which else step for i, step in enumerate(steps)]
-    return replace(
-        question,
-        answer_label=label,
-        answer=question.options[label],
-        noise={**question.noise, key: True},
-        extra={**question.extra, "steps": steps},
-    )
-
-
-def _slip(step: str, rng: Random) -> str:
-    """A step with its last number changed, or, without a number, turned into its denial."""
-    numbers = list(re.finditer(r"\d+", step))
-    if not numbers:
-        return f"not {step}"
-    last = numbers[-1]
-    wrong = int(last.group()) + rng.choice([d for d in (-3, -2, -1, 1, 2, 3) if int(last.group()) + d >= 0])
-    return step[: last.start()] + str(wrong) + step[last.end() :]
+def _foreign_texts(family: TextFamily | ImageFamily) -> list[str]:
+    """Answers of the other families of its modality that are none of its own, sorted."""
+    others = {f.text(v) for f in FAMILIES.values() if f.modality == family.modality for v in f.values}
+    return sorted(others - {family.text(v) for v in family.values})
 
 
 def _png(image: Image.Image) -> bytes:

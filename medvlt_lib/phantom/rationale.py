@@ -20,6 +20,7 @@ from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.records import Question
 from medvlt_lib.grading import rewards
 from medvlt_lib.phantom.questions import FAMILIES
+from medvlt_lib.phantom.step_kinds import NOT_ADDING_UP, Claim, Reader
 from medvlt_lib.phantom.teacher import PART, as_own, said_again
 
 SENTENCE_END = re.compile(r"(?<!\b[A-J])\.(?:\s+|$)|\n")  # the full stop of "B. 4 yes" ends nothing
@@ -28,6 +29,7 @@ OPENINGS = (
     "a tenth of", "bleed", "bright", "chest", "cup", "diameter", "disc", "heart", "index", "left lung", "no bright",
     "patient", "ratio", "right lung", "septum", "shift", "site", "total",
 )  # fmt: skip
+NAMES_VALUE = re.compile(r"(?:bleed|diameter|index|ratio|shift|site|total)\b.*")  # a step that tells what was found
 STEP = re.compile(rf"(?:not )?(?:{'|'.join(OPENINGS)})\b.*|.+, total\b.*|.+ = .*")
 
 NO_FACTS = (
@@ -37,25 +39,37 @@ NO_FACTS = (
 
 @dataclass(frozen=True)
 class Step:
-    """One sentence of a rationale. `repeated`: it was judged before, and saying it again counts for nothing."""
+    """One sentence of a rationale. `repeated`: it was judged before, and saying it again counts for nothing.
+
+    `claims` are all true where the sentence is. A false sentence may have none that is false, where it only goes on
+    rightly from a false one before it.
+    """
 
     text: str
     kind: Literal["working", "option", "other"]
     verdict: Literal["true", "false", "repeated", "no step"]
+    claims: tuple[Claim, ...] = ()
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """`steps` in their order, the true steps that are `missing`, and the `letter` truly named as the one that fits."""
+    """`steps` in their order, the true steps that are `missing`, the `letter` truly named as the one that fits, and the
+    option text (`value`) that the steps, true or false, lead to."""
 
     steps: list[Step]
     missing: list[str]
     letter: str | None
+    value: str | None = None
 
     @property
     def grounded(self) -> bool:
         """Every step that the answer rests on is stated, the right letter is named, and nothing false is said."""
         return not self.missing and self.letter is not None and all(step.verdict != "false" for step in self.steps)
+
+    @property
+    def works(self) -> bool:
+        """Whether a working is stated: a step, true or false, that does more than name the value."""
+        return any(s.kind == "working" and not NAMES_VALUE.fullmatch(as_own(s.text).lower()) for s in self.steps)
 
 
 def judge(rationale: str, family: str, facts: dict[str, Any], options: dict[str, str]) -> Judgement:
@@ -68,7 +82,7 @@ def judge(rationale: str, family: str, facts: dict[str, Any], options: dict[str,
     # Step 2: each sentence against it.
     steps: dict[str, Step] = {}
     said: set[str] = set()
-    judged, letter = [], None
+    judged, letter, reader = [], None, Reader(rules, facts, options)
     for sentence in _sentences(rationale):
         if before := steps.get(sentence):
             again = before.verdict if before.verdict == "no step" else "repeated"
@@ -79,19 +93,20 @@ def judge(rationale: str, family: str, facts: dict[str, Any], options: dict[str,
         if look := LOOK.fullmatch(own):
             kind, verdict = "option", _judge_look(look, options, answer)
             letter = look[1] if look[3] == "yes" and verdict == "true" else letter
-        elif part := PART.fullmatch(own.lower()):
-            kind, verdict = "working", sum_.judge(part[1], int(part[2]), int(part[3]))
-        elif again := said_again(sentence.lower()):
-            kind, verdict = "working", sum_.judge_again(*again)
-        elif STEP.fullmatch(own.lower()):
-            kind, verdict = "working", "true" if own.lower() in statements else "false"
+            claims = reader.look(look[1], look[2], look[3] == "yes")
+        elif STEP.fullmatch(own.lower()) or said_again(sentence.lower()):
+            kind, verdict = "working", _judge_step(own.lower(), sum_, statements)
+            claims = reader.step(own.lower()) or [Claim("perception", False)]  # it tells of what is not there
         else:
             kind, verdict = "other", "no step"
-        steps[sentence] = Step(sentence, kind, verdict)
+            claims = reader.other(own)
+        if verdict in ("true", "repeated"):
+            claims = [claim._replace(true=True) for claim in claims]
+        steps[sentence] = Step(sentence, kind, verdict, tuple(claims))
         judged.append(steps[sentence])
     # Step 3: what the answer rests on and was not said.
     missing = [f"{name} {points}" for name, points in sum_.points.items() if name not in sum_.stated]
-    return Judgement(judged, missing + [step for step in statements if step not in said], letter)
+    return Judgement(judged, missing + [step for step in statements if step not in said], letter, reader.value)
 
 
 def grounded(
@@ -162,6 +177,18 @@ class _Sum:
         if self.slipped and parts.index(name) == self.places - 1:
             totals.add(sum(self.points[part] for part in parts[: self.places]))
         return totals
+
+
+def _judge_step(step: str, sum_: _Sum, statements: list[str]) -> Literal["true", "false", "repeated"]:
+    """Whether a part of a sum, a sum that is said again, or a statement is true."""
+    if broken := NOT_ADDING_UP.fullmatch(step):
+        sum_.judge(broken[3], int(broken[1]), int(broken[2]))  # what comes after it is judged with it
+        return "false"
+    if part := PART.fullmatch(step):
+        return sum_.judge(part[1], int(part[2]), int(part[3]))
+    if again := said_again(step):
+        return sum_.judge_again(*again)
+    return "true" if step in statements else "false"
 
 
 def _judge_look(look: re.Match, options: dict[str, str], answer: str) -> Literal["true", "false"]:

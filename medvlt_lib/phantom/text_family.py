@@ -10,6 +10,8 @@ from __future__ import annotations
 from random import Random
 from typing import Any
 
+from medvlt_lib.phantom.mistakes import one_off
+
 Facts = dict[str, Any]  # what a vignette tells, by name
 
 
@@ -43,6 +45,10 @@ class TextFamily:
     def text(self, value: int) -> str:
         """An answer value as option text."""
         return str(value)
+
+    def mistaken(self, value: int) -> int:
+        """What a writer with a habit takes the answer for: the next on the scale, the last for the one before it."""
+        return one_off(self.values, value)
 
     @staticmethod
     def person(f: Facts) -> str:

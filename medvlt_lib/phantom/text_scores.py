@@ -7,16 +7,40 @@ from random import Random
 from medvlt_lib.phantom.text_family import Facts, TextFamily, draw_near, draw_person
 
 
-def _tally(findings: list[tuple[str, int]]) -> list[str]:
-    """Working for a sum of points: each finding with its points and the running total."""
-    steps, total = [], 0
-    for finding, points in findings:
-        total += points
-        steps.append(f"{finding} {points}, total {total}")
-    return steps
+class Score(TextFamily):
+    """A sum of points. The checker of steps also asks for the points of findings that no vignette tells."""
+
+    def findings(self, f: Facts) -> list[str]:
+        """What counts, in the order of the vignette and of the working."""
+        raise NotImplementedError
+
+    def points(self, finding: str) -> int | None:
+        """The points of any finding of this score; None for words that it does not know."""
+        raise NotImplementedError
+
+    def rule(self, f: Facts) -> int:
+        return sum(self.points(finding) or 0 for finding in self.findings(f))
+
+    def steps(self, f: Facts) -> list[str]:
+        """Each finding with its points and the total so far."""
+        steps, total = [], 0
+        for finding in self.findings(f):
+            points = self.points(finding) or 0
+            total += points
+            steps.append(f"{finding} {points}, total {total}")
+        return steps
 
 
-class Curb65(TextFamily):
+def _measured(finding: str) -> tuple[str, list[int]]:
+    """The name of a finding and its numbers: ("pressure", [120, 60]); no numbers where it is one of words."""
+    name, _, value = finding.rpartition(" ")
+    numbers = value.split("/")
+    if len(value) < 9 and all(number.isdecimal() for number in numbers):
+        return name, [int(number) for number in numbers]
+    return finding, []
+
+
+class Curb65(Score):
     name = "curb65"
     reference = "Lim WS et al. Thorax 2003;58:377-382"
     values = (0, 1, 2, 3, 4, 5)
@@ -36,33 +60,40 @@ class Curb65(TextFamily):
             "order": rng.sample(["mind", "urea", "rate", "pressure"], 4),
         }
 
-    def _findings(self, f: Facts) -> list[tuple[str, int]]:
+    def findings(self, f: Facts) -> list[str]:
         rows = {
-            "mind": ("confused" if f["confused"] else "alert", int(f["confused"])),
-            "urea": (f"urea {f['urea']}", int(f["urea"] > 7)),
-            "rate": (f"rate {f['rate']}", int(f["rate"] >= 30)),
-            "pressure": (f"pressure {f['systolic']}/{f['diastolic']}", int(f["systolic"] < 90 or f["diastolic"] <= 60)),
+            "mind": "confused" if f["confused"] else "alert",
+            "urea": f"urea {f['urea']}",
+            "rate": f"rate {f['rate']}",
+            "pressure": f"pressure {f['systolic']}/{f['diastolic']}",
         }
-        return [(f"age {f['age']}", int(f["age"] >= 65)), *(rows[k] for k in f["order"])]
+        return [f"age {f['age']}", *(rows[k] for k in f["order"])]
 
-    def rule(self, f: Facts) -> int:
-        return sum(points for _, points in self._findings(f))
+    def points(self, finding: str) -> int | None:
+        match _measured(finding):
+            case "age", [years]:
+                return int(years >= 65)
+            case "urea", [urea]:
+                return int(urea > 7)
+            case "rate", [rate]:
+                return int(rate >= 30)
+            case "pressure", [systolic, diastolic]:
+                return int(systolic < 90 or diastolic <= 60)
+        return {"confused": 1, "alert": 0}.get(finding)
 
     def stem(self, f: Facts) -> str:
-        rows = ", ".join(finding for finding, _ in self._findings(f)[1:])
-        return f"{self.person(f)} with pneumonia: {rows}. CURB-65 score?"
-
-    def steps(self, f: Facts) -> list[str]:
-        return _tally(self._findings(f))
+        return f"{self.person(f)} with pneumonia: {', '.join(self.findings(f)[1:])}. CURB-65 score?"
 
 
-class GlasgowComaScale(TextFamily):
+class GlasgowComaScale(Score):
     name = "glasgow_coma_scale"
     reference = "Teasdale G, Jennett B. Lancet 1974;304:81-84"
     values = tuple(range(3, 16))
-    EYES = {4: "open", 3: "open to voice", 2: "open to pain", 1: "stay shut"}
-    SPEECH = {5: "oriented", 4: "confused", 3: "words only", 2: "sounds only", 1: "silent"}
-    MOTOR = {6: "obeys", 5: "localises pain", 4: "withdraws", 3: "flexes", 2: "extends", 1: "still"}
+    SIGNS = {
+        "eyes": {4: "open", 3: "open to voice", 2: "open to pain", 1: "stay shut"},
+        "speech": {5: "oriented", 4: "confused", 3: "words only", 2: "sounds only", 1: "silent"},
+        "motor": {6: "obeys", 5: "localises pain", 4: "withdraws", 3: "flexes", 2: "extends", 1: "still"},
+    }
 
     def draw(self, rng: Random, level: int, aim: int) -> Facts:
         order = ["eyes", "speech", "motor"] if level == 1 else rng.sample(["eyes", "speech", "motor"], 3)
@@ -70,21 +101,18 @@ class GlasgowComaScale(TextFamily):
         motor = rng.randint(max(1, aim - speech - 4), min(6, aim - speech - 1))
         return {**draw_person(rng), "eyes": aim - speech - motor, "speech": speech, "motor": motor, "order": order}
 
-    def _findings(self, f: Facts) -> list[tuple[str, int]]:
-        rows = {"eyes": self.EYES[f["eyes"]], "speech": self.SPEECH[f["speech"]], "motor": self.MOTOR[f["motor"]]}
-        return [(f"{k} {rows[k]}", f[k]) for k in f["order"]]
+    def findings(self, f: Facts) -> list[str]:
+        return [f"{sign} {self.SIGNS[sign][f[sign]]}" for sign in f["order"]]
 
-    def rule(self, f: Facts) -> int:
-        return f["eyes"] + f["speech"] + f["motor"]
+    def points(self, finding: str) -> int | None:
+        sign, _, words = finding.partition(" ")
+        return next((points for points, own in self.SIGNS.get(sign, {}).items() if own == words), None)
 
     def stem(self, f: Facts) -> str:
-        return f"{self.person(f)} after a fall: {', '.join(text for text, _ in self._findings(f))}. Glasgow coma scale?"
-
-    def steps(self, f: Facts) -> list[str]:
-        return _tally(self._findings(f))
+        return f"{self.person(f)} after a fall: {', '.join(self.findings(f))}. Glasgow coma scale?"
 
 
-class Qsofa(TextFamily):
+class Qsofa(Score):
     name = "qsofa"
     reference = "Singer M et al. JAMA 2016;315:801-810"
     values = (0, 1, 2, 3)
@@ -99,25 +127,25 @@ class Qsofa(TextFamily):
             "order": rng.sample(["rate", "systolic", "coma"], 3),
         }
 
-    def _findings(self, f: Facts) -> list[tuple[str, int]]:
-        rows = {
-            "rate": (f"rate {f['rate']}", int(f["rate"] >= 22)),
-            "systolic": (f"systolic {f['systolic']}", int(f["systolic"] <= 100)),
-            "coma": (f"coma scale {f['coma']}", int(f["coma"] < 15)),
-        }
+    def findings(self, f: Facts) -> list[str]:
+        rows = {"rate": f"rate {f['rate']}", "systolic": f"systolic {f['systolic']}", "coma": f"coma scale {f['coma']}"}
         return [rows[k] for k in f["order"]]
 
-    def rule(self, f: Facts) -> int:
-        return sum(points for _, points in self._findings(f))
+    def points(self, finding: str) -> int | None:
+        match _measured(finding):
+            case "rate", [rate]:
+                return int(rate >= 22)
+            case "systolic", [systolic]:
+                return int(systolic <= 100)
+            case "coma scale", [coma]:
+                return int(coma < 15)
+        return None
 
     def stem(self, f: Facts) -> str:
-        return f"{self.person(f)} with infection: {', '.join(text for text, _ in self._findings(f))}. qSOFA score?"
-
-    def steps(self, f: Facts) -> list[str]:
-        return _tally(self._findings(f))
+        return f"{self.person(f)} with infection: {', '.join(self.findings(f))}. qSOFA score?"
 
 
-class Cha2ds2Vasc(TextFamily):
+class Cha2ds2Vasc(Score):
     name = "cha2ds2_vasc"
     reference = "Lip GYH et al. Chest 2010;137:263-272"
     values = tuple(range(10))
@@ -136,23 +164,21 @@ class Cha2ds2Vasc(TextFamily):
         rng.shuffle(history)
         return {"age": age, "sex": "woman" if rng.random() < 0.2 + 0.6 * odds else "man", "history": history}
 
-    def _findings(self, f: Facts) -> list[tuple[str, int]]:
-        age = 2 if f["age"] >= 75 else int(f["age"] >= 65)
-        points = {**self.POINTS, **self.OTHER}
-        return [(f"age {f['age']}", age), (f["sex"], int(f["sex"] == "woman")), *((k, points[k]) for k in f["history"])]
+    def findings(self, f: Facts) -> list[str]:
+        return [f"age {f['age']}", f["sex"], *f["history"]]
 
-    def rule(self, f: Facts) -> int:
-        return sum(points for _, points in self._findings(f))
+    def points(self, finding: str) -> int | None:
+        match _measured(finding):
+            case "age", [years]:
+                return 2 if years >= 75 else int(years >= 65)
+        return {"man": 0, "woman": 1, **self.POINTS, **self.OTHER}.get(finding)
 
     def stem(self, f: Facts) -> str:
         history = ", ".join(f["history"]) or "no other illness"
         return f"{self.person(f)} with atrial fibrillation: {history}. CHA2DS2-VASc score?"
 
-    def steps(self, f: Facts) -> list[str]:
-        return _tally(self._findings(f))
 
-
-class Apgar(TextFamily):
+class Apgar(Score):
     name = "apgar"
     reference = "Apgar V. Curr Res Anesth Analg 1953;32:260-267"
     values = tuple(range(11))
@@ -174,17 +200,18 @@ class Apgar(TextFamily):
             "order": rng.sample(["pulse", *self.SIGNS], 5),
         }
 
-    def _findings(self, f: Facts) -> list[tuple[str, int]]:
-        pulse = 2 if f["pulse"] >= 100 else int(f["pulse"] > 0)
-        rows = {k: (f"{k} {words[f[k]]}", f[k]) for k, words in self.SIGNS.items()}
-        rows["pulse"] = (f"pulse {f['pulse']}", pulse)
+    def findings(self, f: Facts) -> list[str]:
+        rows = {sign: f"{sign} {words[f[sign]]}" for sign, words in self.SIGNS.items()}
+        rows["pulse"] = f"pulse {f['pulse']}"
         return [rows[k] for k in f["order"]]
 
-    def rule(self, f: Facts) -> int:
-        return sum(points for _, points in self._findings(f))
+    def points(self, finding: str) -> int | None:
+        match _measured(finding):
+            case "pulse", [pulse]:
+                return 2 if pulse >= 100 else int(pulse > 0)
+        sign, _, words = finding.partition(" ")
+        own = self.SIGNS.get(sign, ())
+        return own.index(words) if words in own else None
 
     def stem(self, f: Facts) -> str:
-        return f"Newborn at {f['minutes']} minutes: {', '.join(text for text, _ in self._findings(f))}. Apgar score?"
-
-    def steps(self, f: Facts) -> list[str]:
-        return _tally(self._findings(f))
+        return f"Newborn at {f['minutes']} minutes: {', '.join(self.findings(f))}. Apgar score?"

@@ -71,6 +71,7 @@ def answer_row(completion: Completion, question: Question, profile: Profile) -> 
         "answer_label": question.answer_label,
         "letter": verdict.letter,
         "correct": verdict.correct,
+        "options": len(question.options),
         "well_formed": verdict.well_formed,
         "truncated": verdict.truncated,
         "tokens": completion.tokens,
@@ -85,7 +86,8 @@ def write_answers(rows: list[dict], path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    kinds = {"sample": pa.int64(), "tokens": pa.int64(), "cost": pa.float64()}
+    kinds: dict[str, pa.DataType] = {"cost": pa.float64()}
+    kinds |= dict.fromkeys(("sample", "options", "tokens"), pa.int64())
     kinds |= dict.fromkeys(("correct", "well_formed", "truncated"), pa.bool_())
     table = pa.Table.from_pylist(rows, schema=pa.schema([(name, kinds.get(name, pa.string())) for name in rows[0]]))
     atomic_write(path, lambda temporary: pq.write_table(table, temporary))

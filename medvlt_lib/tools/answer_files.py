@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from medvlt_lib.core.errors import UserError, first_line
 if TYPE_CHECKING:
     import pandas as pd
 
-COLUMNS = ("id", "correct", "dataset", "cluster", "sample", "letter")
+COLUMNS = ("id", "correct", "dataset", "cluster", "sample", "letter", "options")
 BLANK = ("", "nan", "none", "null")
 WORDS = {"true": 1, "false": 0, "1": 1, "0": 0, "1.0": 1, "0.0": 0} | dict.fromkeys(BLANK, 0)
 
@@ -19,9 +20,10 @@ def read_answers(path: Path) -> tuple[pd.DataFrame, int]:
     """(answers, how many of them were blank) of a .parquet, .jsonl or .csv file with the columns id and correct.
 
     `correct` is true or false, or 1 or 0; a blank one counts as wrong. Optional are dataset (all of one where it is
-    missing), cluster (what answers share, such as a picture; the id where it is missing), sample (0) and letter.
-    Raises UserError for a file that is missing, torn or of another form, another value in `correct`, and for two rows
-    with one id and sample.
+    missing), cluster (what answers share, such as a picture; the id where it is missing), sample (0), letter, and
+    options (their number, or the options themselves, as `medvlt grade` writes them; here always their number).
+    Raises UserError for a file that is missing, torn or of another form, another value in `correct`, options that are
+    none, and for two rows with one id and sample.
     """
     table = _read(path)
     for column in ("id", "correct"):
@@ -43,6 +45,8 @@ def read_answers(path: Path) -> tuple[pd.DataFrame, int]:
     table["sample"] = table["sample"].fillna(0).astype(int) if "sample" in table else 0
     table["dataset"] = table["dataset"].fillna("all").astype(str) if "dataset" in table else "all"
     table["cluster"] = table["cluster"].fillna(table["id"]).astype(str) if "cluster" in table else table["id"]
+    if "options" in table:
+        table["options"] = _numbers_of_options(table["options"], path)
     twice = table.duplicated(["id", "sample"])
     if twice.any():
         first = table[twice].iloc[0]
@@ -51,6 +55,26 @@ def read_answers(path: Path) -> tuple[pd.DataFrame, int]:
             "there more than once; leave one row, or number repeated answers in a column sample."
         )
     return table.reset_index(drop=True), int(said.isin(BLANK).sum())
+
+
+def _numbers_of_options(column: pd.Series, path: Path) -> pd.Series:
+    """How many options each question has, of their number, an object or list of them, or JSON of one."""
+    import pandas as pd
+
+    if pd.api.types.is_numeric_dtype(column):
+        return column
+    numbers = {}
+    for row, value in enumerate(column):
+        key = str(value)
+        if key not in numbers:
+            try:
+                said = json.loads(value) if isinstance(value, str) else value
+                numbers[key] = len(said) if isinstance(said, (dict, list)) else int(said)
+            except (TypeError, ValueError):
+                raise UserError(
+                    f"{path}, row {row + 1}: options is {value!r}; give their number or the options themselves."
+                ) from None
+    return column.map(lambda value: numbers[str(value)]).astype(int)
 
 
 def _read(path: Path) -> pd.DataFrame:

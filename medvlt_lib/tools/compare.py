@@ -1,4 +1,4 @@
-"""`medvlt compare` and `medvlt scores`: two files of answers to the same questions, or one, with what chance explains.
+"""`medvlt compare`: two files of answers to the same questions, and what chance explains of their difference.
 
 Where a question was answered several times, its share of right answers counts. Intervals take what shares a cluster as
 one; the exact test of McNemar, which takes every question by itself, stands beside the one that does not.
@@ -14,7 +14,6 @@ import numpy as np
 
 from medvlt_lib.core import stats
 from medvlt_lib.core.errors import UserError
-from medvlt_lib.core.results import percent_span
 from medvlt_lib.core.tables import percent
 from medvlt_lib.tools.answer_files import read_answers
 
@@ -84,6 +83,10 @@ def compare(before: Path, after: Path) -> dict[str, Any]:
 
 def _by_question(answers: pd.DataFrame) -> pd.DataFrame:
     """One row a question: the share of its answers that are right, how many there are, data set and cluster."""
+    if answers["id"].is_unique:
+        return answers.assign(share=answers["correct"], answers=1).set_index("id")[
+            ["share", "answers", "dataset", "cluster"]
+        ]
     return answers.groupby("id", sort=False).agg(
         share=("correct", "mean"),
         answers=("correct", "size"),
@@ -94,11 +97,11 @@ def _by_question(answers: pd.DataFrame) -> pd.DataFrame:
 
 def _difference(name: str, both: pd.DataFrame) -> Difference:
     before, after = both["share_before"].to_numpy(float), both["share_after"].to_numpy(float)
-    strata, clusters = both["dataset_before"].to_numpy(str), both["cluster_before"].to_numpy(str)
+    strata, clusters = numbered(both["dataset_before"]), numbered(both["cluster_before"])
     own = after - before
     first, second, gap = (stats.macro(values, strata) for values in (before, after, own))
     error = stats.clustered_error(own, strata, clusters)
-    low, high, kind = _interval(own, strata, clusters, (-1, 1), error)
+    low, high, kind = interval(own, strata, clusters, (-1, 1), error)
     p, found = stats.two_sided_p(gap, *error), stats.detectable(error[0])
     row = Difference(name, len(both), first, second, gap, low, high, kind, p, found)
     if (both["answers_before"] == 1).all() and (both["answers_after"] == 1).all():
@@ -106,7 +109,14 @@ def _difference(name: str, both: pd.DataFrame) -> Difference:
     return row
 
 
-def _interval(
+def numbered(names: pd.Series) -> np.ndarray:
+    """A number for each different name: a million names are much slower to tell apart than numbers are."""
+    import pandas as pd
+
+    return pd.factorize(names)[0]
+
+
+def interval(
     values: np.ndarray,
     strata: np.ndarray,
     clusters: np.ndarray,
@@ -121,55 +131,6 @@ def _interval(
     error, freedom = known or stats.clustered_error(values, strata, clusters)
     reach, mean = error * t.isf(0.025, freedom), stats.macro(values, strata)
     return stats.Interval(max(bounds[0], mean - reach), min(bounds[1], mean + reach), CLUSTERED)
-
-
-def scores(path: Path) -> dict[str, Any]:
-    """What a file of answers says: accuracy with interval, overall and by data set; where questions were answered
-    several times, pass@k for each power of two, and the majority's accuracy (of equal votes the first given) where a
-    column `letter` says what was answered. Raises UserError as `read_answers`."""
-    answers, blank = read_answers(path)
-    names = list(dict.fromkeys(answers["dataset"]))
-    rows = [_score("overall (macro)", answers)]
-    rows += [_score(name, answers[answers["dataset"] == name]) for name in names] if len(names) > 1 else []
-    return {"file": str(path), "answers": len(answers), "blank": blank, "rows": rows}
-
-
-def _score(name: str, answers: pd.DataFrame) -> dict[str, Any]:
-    right = answers["correct"].to_numpy(float)
-    strata, clusters = answers["dataset"].to_numpy(str), answers["cluster"].to_numpy(str)
-    wilson = stats.wilson_of_set(right, clusters) if len(np.unique(strata)) == 1 else None
-    low, high, kind = wilson or _interval(right, strata, clusters, (0, 1))
-    row = {
-        "name": name,
-        "answers": len(right),
-        "accuracy": stats.macro(right, strata),
-        "low": low,
-        "high": high,
-        "kind": kind,
-    }
-    counts = answers.groupby("id", sort=False).agg(
-        right=("correct", "sum"), n=("correct", "size"), at=("dataset", "first")
-    )
-    row["questions"], least = len(counts), int(counts["n"].min())
-    if least > 1:
-        ks = [2**i for i in range(int(np.log2(least)) + 1)]
-        passed = list(zip(counts["right"].tolist(), counts["n"].tolist(), strict=True))
-        each = {k: [stats.pass_at_k(right, n, k) for right, n in passed] for k in ks}
-        row["pass_at"] = {k: stats.macro(values, counts["at"].to_numpy(str)) for k, values in each.items()}
-        if "letter" in answers:
-            row["majority"] = _majority(answers)
-    return row
-
-
-def _majority(answers: pd.DataFrame) -> float:
-    """The macro accuracy of each question's most frequent answer."""
-    right, strata = [], []
-    for _, own in answers.sort_values(["id", "sample"]).groupby("id", sort=False):
-        letters = [letter if isinstance(letter, str) and letter else None for letter in own["letter"]]
-        chosen = stats.majority(letters)
-        right.append(int(chosen is not None and bool(own["correct"].to_numpy()[letters.index(chosen)])))
-        strata.append(own["dataset"].iloc[0])
-    return stats.macro(right, strata)
 
 
 def compare_table(found: dict[str, Any]) -> list[tuple[str, ...]]:
@@ -210,21 +171,6 @@ def compare_notes(found: dict[str, Any]) -> str:
     if found["blank_before"] or found["blank_after"]:
         notes.append(f"blank, counted as wrong: {found['blank_before']} and {found['blank_after']} answers")
     return "; ".join(notes)
-
-
-def scores_table(found: dict[str, Any]) -> list[tuple[str, ...]]:
-    """A file's scores as cells, header first, in percent."""
-    rows = found["rows"]
-    ks, voted = list(rows[0].get("pass_at", {})), "majority" in rows[0]
-    cells = [
-        ("", "questions", "answers", "accuracy", "95 % interval", *(f"pass@{k}" for k in ks), *(["majority"] * voted))
-    ]
-    for row in rows:
-        more = [percent(row["pass_at"][k]) if k in row.get("pass_at", {}) else "" for k in ks]
-        more += [percent(row["majority"]) if "majority" in row else ""] * voted
-        span = percent_span((row["low"], row["high"]))
-        cells.append((row["name"], str(row["questions"]), str(row["answers"]), percent(row["accuracy"]), span, *more))
-    return cells
 
 
 def _p(value: float | None) -> str:

@@ -5,13 +5,11 @@ import pytest
 
 from medvlt_lib.core.stats import (
     accuracy_interval,
-    chance_at_k,
     clustered_error,
     detectable,
     holm,
     macro,
     macro_interval,
-    majority,
     mcnemar,
     paired_p,
 )  # fmt: skip
@@ -91,8 +89,8 @@ def test_one_stratum_that_agrees_widens_the_interval_of_the_mean():
     alone = macro_interval(mixed, strata[:40], range(40))
     both = macro_interval([*mixed, *[1] * 5], strata, range(45))
     below = np.hypot(mixed.mean() - alone.low, 1 - accuracy_interval(5, 5)[0]) / 2
-    assert both.low == pytest.approx((mixed.mean() + 1) / 2 - below)
-    assert both.high == pytest.approx((alone.high + 1) / 2)
+    assert both.low == pytest.approx((mixed.mean() + 1) / 2 - below, abs=0.002)  # other draws than in `alone`
+    assert both.high == pytest.approx((alone.high + 1) / 2, abs=0.002)
     assert (alone.kind, both.kind) == ("cluster bootstrap", "cluster bootstrap and cluster Wilson")
 
 
@@ -241,11 +239,3 @@ def test_a_detectable_difference_is_detected_in_four_of_five():
     found = np.abs(rng.normal(detectable(error), error, 20_000)) > 1.959964 * error
     assert found.mean() == pytest.approx(0.8, abs=0.01)
     assert detectable(0.03) == pytest.approx(0.03 * (1.959964 + 0.841621), rel=1e-5)
-
-
-def test_chance_and_majority_by_hand():
-    assert chance_at_k([4], 16) == pytest.approx(1 - 0.75**16) and chance_at_k([4], 16) > 0.98
-    assert chance_at_k([2, 4], 1) == pytest.approx(0.375)
-    assert majority(["B", "A", "A", None]) == "A"
-    assert majority(["B", "A", "A", "B"]) == "B"  # a tie: the first that was given
-    assert majority([None, None]) is None

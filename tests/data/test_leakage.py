@@ -132,7 +132,8 @@ def test_perceptual_hash_bands_miss_nothing_within_the_distance():
             other ^= 1 << bit
         test = [Fingerprint("t", "set", "image", "w", "w", ("x",), (other,))]
         found = list(find_leaks([Fingerprint("r", "set", "image", "v", "v", ("y",), (value,))], test))
-        assert bool(found) == (bits <= FAR)
+        likeness = [] if bits > FAR else [round((256 - bits) / 256 * 100, 1)]
+        assert [row["score"] for row in found] == likeness  # the more alike, the higher, as for words
 
 
 def test_table_counts_pairs_and_both_sides():

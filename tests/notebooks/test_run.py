@@ -2,6 +2,8 @@
 
 import math
 import os
+import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
@@ -12,6 +14,7 @@ from medvlt_lib.core.files import read_json, read_jsonl, write_json
 from medvlt_lib.course.lesson import NOTEBOOKS, REFERENCE, RESULTS
 from medvlt_lib.course.runner import run_course
 from medvlt_lib.phantom.questions import make_questions
+from tests.notebooks.claims import CLAIMS, Claim
 
 # The stages before a notebook come from the reference run, so their settings stay as they are.
 LIMITS = {
@@ -23,7 +26,7 @@ LIMITS = {
     "02_filtering": ({"filtering.samples": 2, "filtering.keep_from": 0, "filtering.keep_to": 1}, {}),
     "03_sft": ({"sft.max_steps": 2}, {"CHECKED": 8}),
     "04_grpo": ({"grpo.max_steps": 2}, {"CHECKED": 8}),
-    "05_eval": ({"eval.max_new_tokens": 96}, {"BLANKED": 8}),
+    "05_eval": ({"eval.max_new_tokens": 96}, {"CONTROLLED": ["base"]}),
     "06_analysis": ({}, {}),
 }
 
@@ -47,6 +50,30 @@ def metrics(tmp_path_factory):
         os.chdir(before)
 
 
+@pytest.mark.parametrize("claim", [c for c in CLAIMS if not c.whole], ids=lambda c: f"{c.notebook[:2]} {c.words[:60]}")
+def test_the_output_is_as_the_text_says(metrics, claim: Claim):
+    assert claim.holds(metrics[claim.notebook]), claim.words
+
+
+@pytest.fixture(scope="module")
+def whole_course(tmp_path_factory):
+    """The folder of the metrics files of a whole course: of the run that MEDVLT_RUN names, or of one made here."""
+    if named := os.environ.get("MEDVLT_RUN"):
+        return Path(named) / "notebooks"
+    before = os.getcwd()
+    os.chdir(tmp_path_factory.mktemp("whole"))
+    try:
+        return run_course("tiny", "whole", "00", "05").folder.resolve() / "notebooks"
+    finally:
+        os.chdir(before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda c: f"{c.notebook[:2]} {c.words[:60]}")
+def test_the_whole_course_is_as_the_text_says(whole_course, claim: Claim):
+    assert claim.holds(read_json(whole_course / f"{claim.notebook}.metrics.json")), claim.words
+
+
 def test_start_here(metrics):
     m = metrics["00_start_here"]
     assert len(m["pass_counts"]) == 5 and 0 < sum(m["pass_counts"]) < 5 * 16
@@ -62,11 +89,6 @@ def test_data(metrics):
         "kept": 16,
         "dropped": {"Choice B": 1, "Answer_label": 1, "Answer": 1, "images": 1},
     }
-    assert m["planted_leaks"] == {"words": "near text", "picture": "near image"}
-    worded = m["graders"]["The answer is (B)."]  # the re-grade takes the phrase, but not its full stop
-    assert worded["published"] == worded["published-medvlm-r1"] == 0 < 0.4 < worded["tolerant"]
-    assert worded["tolerant"] == m["graders"]["as the model wrote it"]["tolerant"]
-    assert m["graders"]["only inside the thinking"]["tolerant"] == 0
     assert max(m["above_chance"].values()) < 8  # 400 questions: twice the standard error is 5
     assert m["wrong_labels"] == 60
 
@@ -112,6 +134,10 @@ def test_what_notebook_03_says_of_the_teachers():
     assert noise < 0.1 < 0.4 < found["own, clean"]["accuracy"] - found["foreign, clean"]["accuracy"]
     test = make_questions("curb65,apgar,cardiothoracic_ratio,nodule_count,cup_to_disc_ratio", "test", 400, seed=7)
     assert sum(1 / len(q.options) for q in test) / 400 == pytest.approx(0.3, abs=0.02)  # what guessing gives
+    for seed in (0, 1):  # the short training is the first third of the long one
+        short, long = (runs[f"foreign, {length}, {seed}"]["curve"] for length in ("clean", "long"))
+        assert [row["accuracy"] for row in short] == [row["accuracy"] for row in long[: len(short)]]
+        assert len(long) == 3 * len(short)
     for key, run in runs.items():
         assert run["last_loss"] < run["first_loss"], key
         if key.startswith("foreign, long"):
@@ -185,11 +211,24 @@ def test_eval(metrics):
         assert 0 <= low <= m["macro"][arm] <= high <= 1
         if arm != "base":
             assert m["gains"][arm][0] == pytest.approx(m["macro"][arm] - m["macro"]["base"])
+            pair = m["pairs"][f"{arm} − base"]
+            assert m["gains"][arm][1:] == pytest.approx(
+                [(pair["difference"] - pair["paired"]) / 100, (pair["difference"] + pair["paired"]) / 100], abs=0.01
+            )  # drawn there, by its standard error here
+    for names, pair in m["pairs"].items():
+        after, before = (m["macro"][arm] for arm in names.split(" − "))
+        assert pair["difference"] == pytest.approx(100 * (after - before))
+    assert len(m["pairs"]) == 3
 
 
 def right_answers(path) -> set[tuple]:
     """The (question, sample) of every right answer."""
     return {(row["id"], row["sample"]) for row in pq.read_table(path).to_pylist() if row["correct"]}
+
+
+def answers_on(kind, path) -> list[str]:
+    """The answers to questions of a modality, or to all."""
+    return [row["text"] for row in pq.read_table(path).to_pylist() if kind in ("all", row["modality"])]
 
 
 def test_analysis(metrics):
@@ -202,6 +241,13 @@ def test_analysis(metrics):
         better, worse = len(answers[arm] - answers["base"]), len(answers["base"] - answers[arm])
         tail = sum(math.comb(better + worse, k) for k in range(min(better, worse) + 1)) / 2 ** (better + worse)
         assert m["p_values"][arm] == pytest.approx(min(1.0, 2 * tail))  # the exact sign test
+    stated = {(row["arm"], row["modality"]): row for row in m["steps"]}
+    assert set(stated) == {(arm, kind) for arm in m["arms"] for kind in ("text", "image", "all")}
+    for (arm, kind), row in stated.items():
+        texts = answers_on(kind, REFERENCE / "05_eval" / arm / "answers.parquet")
+        # a sum's total, or the first thing that is seen on one of the three kinds of picture
+        works = sum(bool(re.search(r", total \d|chest \d|lung \d|disc \d", text)) for text in texts)
+        assert (row["answers"], row["works"]["share"]) == (len(texts), pytest.approx(works / len(texts)))
 
 
 def test_every_notebook_counts_its_time_and_memory(metrics):

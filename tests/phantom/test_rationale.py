@@ -175,6 +175,13 @@ def test_a_finding_counted_twice_is_false():
     assert verdicts == [["true", "true", "repeated", "true"], ["true", "true", "false", "true"]]
 
 
+def test_a_foreign_part_that_does_not_add_up_makes_no_later_one_false():
+    facts = {"age": 50, "sex": "man", "rate": 30, "systolic": 120, "coma": 12, "order": ["rate", "systolic", "coma"]}
+    said = "0 + 1 is 3 with coma scale 12. 1 + 0 is 1 with systolic 120. 1 + 1 is 2 with rate 30."
+    steps = judge(said, "qsofa", facts, {"A": "2", "B": "3"}).steps
+    assert [step.verdict for step in steps] == ["false", "true", "true"]
+
+
 # What the shipped base model and its trained arms answered (assets/reference), read and labelled by hand.
 # family, facts, options, rationale, its false sentences
 CHEST = {"chest_cm": 26, "cardiothoracic_ratio": 40, "nodule_count": 1, "nodules": [[-20.0, 4, 5.0]]}

@@ -33,6 +33,7 @@ def test_every_stage_leaves_its_files(finished):
         "05_eval/base/scores.json",
         "05_eval/rl_text/answers.parquet",
         "06_analysis/report.html",
+        "06_analysis/tables/steps.json",
         "06_analysis/model_card.md",
         "06_analysis/figures/accuracy.png",
     ):

@@ -10,7 +10,8 @@ from typer.testing import CliRunner
 from medvlt_lib.__main__ import app
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.tools.answer_files import read_answers
-from medvlt_lib.tools.compare import compare, compare_notes, scores
+from medvlt_lib.tools.compare import compare, compare_notes
+from medvlt_lib.tools.score_file import calibration_table, scores, scores_notes
 
 
 def written(path: Path, rows: list[dict]) -> Path:
@@ -83,10 +84,17 @@ def test_several_samples_by_hand(tmp_path):
         {"id": q, "sample": i, "letter": letter, "correct": letter == gold[q]}
         for q, letters in said.items() for i, letter in enumerate(letters)
     ]  # fmt: skip
-    [row] = scores(written(tmp_path / "s.jsonl", rows))["rows"]
+    found = scores([written(tmp_path / "s.jsonl", rows)])
+    [row] = found["rows"]
     assert row["accuracy"] == pytest.approx(0.5) and (row["questions"], row["answers"]) == (2, 8)
-    assert row["pass_at"] == pytest.approx({1: 0.5, 2: 0.75, 4: 1.0})
+    assert {at["k"]: at["pass"] for at in row["at_k"]} == pytest.approx({1: 0.5, 2: 0.75, 4: 1.0})
     assert row["majority"] == 0.5  # A for q0, which is wrong; B for q1
+    # Votes of two: q0 A (first given) and A, both wrong; q1 B and D (first given): half.
+    assert {at["k"]: at["majority"] for at in row["at_k"]} == pytest.approx({1: 0.5, 2: 0.25, 4: 0.5})
+    assert not any("chance" in at for at in row["at_k"])  # nobody said how many options there were
+    assert [(r["items"], r["share"], r["accuracy"]) for r in found["calibration"]] == [(1, 0.5, 0), (1, 0.75, 1)]
+    assert calibration_table(found)[1][:4] == ("25 to 50", "1", "50.0", "0.0")
+    assert "the one given first counts" in scores_notes(found) and "another training seed" not in scores_notes(found)
     [pair] = compare(tmp_path / "s.jsonl", tmp_path / "s.jsonl")["rows"]
     assert pair["difference"] == 0 and pair["p"] == 1 and pair["exact_p"] is None
 
@@ -127,7 +135,7 @@ def test_other_questions_and_missing_files_are_sentences(tmp_path):
         compare(one, tmp_path / "none.csv")
     (tmp_path / "torn.parquet").write_bytes(b"PAR1 torn")
     with pytest.raises(UserError, match=r"torn\.parquet cannot be read"):
-        scores(tmp_path / "torn.parquet")
+        scores([tmp_path / "torn.parquet"])
 
 
 def test_the_commands_write_what_they_show(tmp_path):
@@ -136,4 +144,50 @@ def test_the_commands_write_what_they_show(tmp_path):
     assert done.exit_code == 0 and "+50.0" in done.output
     assert json.loads((tmp_path / "c.json").read_text()) == compare(one, two)
     done = CliRunner().invoke(app, ["scores", str(one)])
-    assert done.exit_code == 0 and "50.0" in done.output
+    assert done.exit_code == 0 and "50.0" in done.output and "guessing" not in done.output
+
+
+def sampled(path: Path, right: np.ndarray, **columns) -> Path:
+    """Answers of a table (items, samples); the letter is A where it is right and B where it is not."""
+    rows = [
+        {"id": f"q{i}", "sample": s, "correct": bool(r), "letter": "A" if r else "B", **columns}
+        for i, own in enumerate(right) for s, r in enumerate(own)
+    ]  # fmt: skip
+    return written(path, rows)
+
+
+@pytest.mark.parametrize("options", [4, "4", {"A": "x", "B": "y", "C": "z", "D": "w"}, '["x", "y", "z", "w"]'])
+def test_guessing_stands_beside_pass_at_k_where_options_are_known(options, tmp_path):
+    right = np.random.default_rng(0).random((30, 4)) < 0.25
+    path = sampled(tmp_path / "s.jsonl", right, options=options)
+    [row] = scores([path])["rows"]
+    assert {at["k"]: at["chance"] for at in row["at_k"]} == pytest.approx({1: 0.25, 2: 1 - 0.75**2, 4: 1 - 0.75**4})
+    done = CliRunner().invoke(app, ["scores", str(path)])
+    assert done.exit_code == 0 and "68.4" in done.output and "guessing" in done.output
+
+
+def test_options_that_are_none_are_a_sentence(tmp_path):
+    path = sampled(tmp_path / "s.jsonl", np.ones((2, 1)), options="some")
+    with pytest.raises(UserError, match=r"row 1: options is 'some'; give their number or the options themselves"):
+        scores([path])
+
+
+def test_questions_with_fewer_answers_keep_their_votes(tmp_path):
+    rows = [{"id": "a", "sample": s, "correct": s > 0, "letter": "BAA"[s]} for s in range(3)]
+    rows += [{"id": "b", "sample": s, "correct": s == 0, "letter": ["A", ""][s]} for s in range(2)]
+    found = scores([written(tmp_path / "s.jsonl", rows)])
+    [row] = found["rows"]
+    assert row["majority"] == 1 and [at["k"] for at in row["at_k"]] == [1, 2]
+    assert [(r["items"], r["share"]) for r in found["calibration"]] == [(1, 0.5), (1, pytest.approx(2 / 3))]
+
+
+def test_several_files_are_training_seeds_of_one_recipe(tmp_path):
+    """Two models that are each sure of themselves and right on 30 and on 20 of 40 questions: all of it is training."""
+    one, two = (np.repeat(np.arange(40) < n, 3).reshape(40, 3) for n in (30, 20))
+    found = scores([sampled(tmp_path / "1.jsonl", one), sampled(tmp_path / "2.jsonl", two)])
+    assert [row["accuracy"] for row in found["rows"]] == [0.75, 0.5]
+    assert found["luck"]["sampling"] == 0 and found["luck"]["training"] == pytest.approx(0.25 / 2**0.5)
+    assert "another training seed 17.7" in scores_notes(found)
+    other = sampled(tmp_path / "3.jsonl", one[:39])
+    with pytest.raises(UserError, match=r"do not answer the same questions"):
+        scores([tmp_path / "1.jsonl", other])

@@ -32,13 +32,14 @@ def files(tmp_path_factory):
     write_questions(make_questions("curb65,nodule_count", "train", 24, seed=4), folder / "train.parquet")
     asked = make_questions("curb65", "validation", 30, seed=4) + make_questions(FAMILIES, "validation", 12, seed=5)
     write_questions(asked, folder / "validation.parquet")
+    write_questions(make_questions(FAMILIES, "validation", 120, seed=5), folder / "large.parquet")
     return folder
 
 
-def trained(files, folder, validated=True, **changes):
+def trained(files, folder, validated=True, asked="validation", **changes):
     """The metrics of a short training into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    inputs = {"data": files / "train.parquet"} | ({"validation": files / "validation.parquet"} if validated else {})
+    inputs = {"data": files / "train.parquet"} | ({"validation": files / f"{asked}.parquet"} if validated else {})
     return grpo.train(load_profile("tiny", {**SHORT, **changes}), inputs, folder)
 
 
@@ -145,7 +146,8 @@ def test_log_and_metrics_hold_the_figures_of_the_engine(files, tmp_path):
 
 def test_a_run_that_collapses_keeps_its_best_step(files, tmp_path):
     """A rate that destroys the model: checkpoint/ holds the best step, last/ what is left, and nothing else is kept."""
-    metrics = trained(files, tmp_path, **{"grpo.learning_rate": 3e-2, "grpo.validation_questions": 42})
+    changes = {"grpo.learning_rate": 3e-2, "grpo.validation_questions": 120}
+    metrics = trained(files, tmp_path, asked="large", **changes)
     by_step = {row["step"]: row["validation_accuracy"] for row in metrics["validation"]}
     assert by_step[6] < 0.1 < by_step[metrics["best_step"]]
     assert metrics["checkpoint_step"] == metrics["best_step"] < 6 and metrics["best_minus_last"]["low"] > 0

@@ -1,0 +1,96 @@
+"""Results and findings of studies as tables: for the terminal, for README.md and for results/studies/findings.md."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from statistics import fmean
+
+from medvlt_lib.core.files import write_text
+from medvlt_lib.core.results import NOTICE
+from medvlt_lib.core.tables import markdown_table, percent
+from medvlt_lib.study.cells import study
+from medvlt_lib.study.findings import (
+    CANNOT_TELL,
+    DOES_NOT,
+    HOLDS,
+    NOT_RUN,
+    RULE,
+    Verdict,
+    by_label,
+    claims_file,
+    families_of,
+    judged,
+)
+from medvlt_lib.study.measures import value
+
+GROUPS = ("text.trained", "text.other", "image.trained", "image.other")
+Rows = list[tuple[str, ...]]
+
+
+def findings_table(name: str, verdicts: list[Verdict]) -> tuple[Rows, str]:
+    """One study as rows of text, header first, and what stands below it."""
+    rows: Rows = [("claim", "difference, points", "p (Holm)", "detectable", "seeds", "verdict")]
+    for v in verdicts:
+        figures = ("", "", "")
+        if v.verdict != NOT_RUN:
+            span = f"{100 * v.mean:+.1f} [{100 * v.low:+.1f}, {100 * v.high:+.1f}]"
+            figures = (span, f"{v.p_holm:.3f}", f"{100 * v.detectable:.1f}")
+        rows.append((v.claim["claim"], *figures, str(v.seeds), v.verdict))
+    below = f"{study(name)['question']} {claims_file()['seeds']} seeds were planned."
+    if any(v.verdict == NOT_RUN for v in verdicts):
+        below += f" What was not run: medvlt study {name} --seeds {claims_file()['seeds']}."
+    return rows, below
+
+
+def arms_table(name: str, folder: Path) -> Rows:
+    """The arms of a study: mean accuracy over seeds by group of families, in per cent, and the seeds that were run."""
+    rows: Rows = [("arm", *(f"{group}, %" for group in GROUPS), "seeds")]
+    results = by_label(folder)
+    for label in study(name)["arms"]:
+        asked = [r for r in results.get(label, {}).values() if "greedy" in r["right"]]
+        cells = [
+            percent(fmean(value(folder, r, families_of(g)) or 0.0 for r in asked)) if asked else "" for g in GROUPS
+        ]
+        rows.append((label, *cells, str(len(asked)) if asked else "not run"))
+    return rows
+
+
+def summary_table(folder: Path) -> str:
+    """README's table: each study with its question and how many of its claims hold, as Markdown."""
+    rows: Rows = [("study", "question", HOLDS, DOES_NOT, CANNOT_TELL, NOT_RUN)]
+    for name, verdicts in judged(None, folder).items():
+        counts = Counter(v.verdict for v in verdicts)
+        numbers = (str(counts[verdict]) for verdict in (HOLDS, DOES_NOT, CANNOT_TELL, NOT_RUN))
+        rows.append((f"`{name}`", study(name)["question"], *numbers))
+    return markdown_table(rows)
+
+
+def findings_markdown(folder: Path) -> str:
+    """The whole of findings.md: every study with its arms, its claims and their verdicts."""
+    results = [r for own in by_label(folder).values() for r in own.values()]
+    hours = sum(r["seconds"]["all"] for r in results) / 3600
+    trained = sum(bool(r["training"]) for r in results)
+    lines = [
+        "# What the studies found", "", NOTICE, "",
+        f"{len(results)} runs, {trained} of them with training, {hours:.1f} hours of machine time. The claims were "
+        "written before the runs (`medvlt_lib/assets/studies/claims.yaml`). Differences are points of the mean over "
+        "families, with a 95 % t-interval over seeds; `detectable` is the difference that as many seeds would have "
+        "found with a power of 80 %.", "", f"The rule: {RULE}.", "",
+        f"The smallest difference that matters is {100 * claims_file()['matters']:.0f} points.", "",
+        "What none of this shows: anything about real patients, real pictures or large models. The world is synthetic, "
+        "its models have 1 and 4 million parameters, and each claim is about the settings that were run.", "",
+    ]  # fmt: skip
+    for name, verdicts in judged(None, folder).items():
+        rows, below = findings_table(name, verdicts)
+        papers = ["in the papers", *(v.claim["paper"] for v in verdicts)]
+        beside = [(claim, paper, *rest) for (claim, *rest), paper in zip(rows, papers, strict=True)]
+        lines += [f"## {name}", "", below, "", markdown_table(arms_table(name, folder)), "", markdown_table(beside), ""]
+    return "\n".join(lines)
+
+
+def write_findings(folder: Path) -> Path:
+    """Write findings.md beside the results; returns its path."""
+    path = folder / "findings.md"
+    write_text(path, findings_markdown(folder))
+    return path

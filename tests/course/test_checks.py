@@ -1,0 +1,437 @@
+"""Each check accepts the notebook's solution and two others, and answers typical mistakes with a line that helps."""
+
+import math
+import re
+import statistics
+from difflib import SequenceMatcher
+from string import punctuation
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+
+from medvlt_lib.core.sections import Grpo
+from medvlt_lib.core.stats import pass_at_k as library_pass_at_k
+from medvlt_lib.course import checks
+from medvlt_lib.course.curves import CAUSES, RUNS, trained
+from medvlt_lib.course.lesson import NOTEBOOKS
+from medvlt_lib.course.telling import NOTHING
+from medvlt_lib.training.by_hand import policy_loss
+
+
+def cells() -> dict[str, dict[str, str]]:
+    """The stub and the solution of every exercise by the name of its check."""
+    found, now = {}, {}
+    for path in sorted(NOTEBOOKS.glob("0[1-4]_*.ipynb")):
+        for cell in nbformat.read(path, as_version=4).cells:
+            tags = cell.metadata.get("tags", [])
+            if cell.cell_type == "code" and "exercise" in tags:
+                now = {"stub": cell.source}
+            elif "solution" in tags:
+                now["solution"] = cell.source
+            elif "check" in tags:
+                found[re.match(r"checks\.(\w+)\(\w+\)$", cell.source)[1]] = now | {"check": cell.source}
+    return found
+
+
+CELLS = cells()
+
+
+def said(capsys, check, answer) -> str:
+    """The one line that a check prints."""
+    check(answer)
+    [line] = capsys.readouterr().out.splitlines()
+    return line
+
+
+def words_of(text: str) -> str:
+    """A text without its punctuation, but for points inside numbers."""
+    return " ".join(w.strip(punctuation) for w in text.lower().split())
+
+
+def same_text(form):
+    def copies(train, held_out):
+        return {n for n, text in train.items() if any(form(text) == form(other) for other in held_out.values())}
+
+    return copies
+
+
+def alike(train, held_out):
+    pairs = [(n, words_of(text), words_of(other)) for n, text in train.items() for other in held_out.values()]
+    return {n for n, text, other in pairs if SequenceMatcher(None, text, other).ratio() > 0.9}
+
+
+def solved(seen, noise, options):
+    lowest = noise / (options - 1)
+    if math.isclose(noise, 1 - 1 / options):
+        return None
+    return np.linalg.solve([[1 - noise - lowest]], [seen - lowest])[0]
+
+
+def by_factorials(right, answers, k):
+    f = math.factorial
+    wrong = answers - right
+    return 1 - f(wrong) / f(wrong - k) * f(answers - k) / f(answers)
+
+
+def by_numpy(p, share):
+    sizes = np.arange(2, 257)
+    enough = sizes[p**sizes + (1 - p) ** sizes <= share]
+    return enough[0] if len(enough) else None
+
+
+def in_blocks(layers, rank):
+    return sum(math.ceil(o * i / 64) * 36 for o, i in layers) + 16 * sum((o + i) * rank for o, i in layers)
+
+
+def as_mask(names, before):
+    """Labels from a regular expression over the row written as text."""
+
+    def label_mask(ids, header, end):
+        text = "".join(f"<{i}>" for i in ids)
+        opening, closing = "".join(f"<{i}>" for i in header), f"<{end}>"
+        labels = [-100] * len(ids)
+        for found in re.finditer(f"{opening}((?:(?!{closing})<\\d+>)*(?:{closing})?)", text):
+            first = text[: found.start(1)].count("<")
+            for i in range(first, first + found[1].count("<")):
+                labels[i] = ids[i]
+        return names(labels) if names else labels[before:]
+
+    return label_mask
+
+
+def one_turn(ids, header, end):
+    start = next(i for i in range(len(ids)) if ids[i : i + len(header)] == header) + len(header)
+    return [-100] * start + ids[start:]
+
+
+def without_header_check(ids, header, end):
+    labels, on = [], False
+    for token in ids:
+        labels.append(token if on else -100)
+        on = (on or token == header[-1]) and token != end
+    return labels
+
+
+def grpo(combine=torch.min, sign=-1, mean=None, ratio=lambda new, old: (new - old).exp(), gain=lambda a: a[:, None]):
+    def loss(new, old, advantages, mask, eps):
+        r, a = ratio(new, old), gain(advantages)
+        term = combine(r * a, r.clamp(1 - eps, 1 + eps) * a)
+        return sign * (mean(term, mask) if mean else term[mask].mean())
+
+    return loss
+
+
+def by_hand_s(new, old, advantages, mask, eps):
+    settings = Grpo(learning_rate=1e-6, loss_type="dapo", epsilon=eps)
+    return policy_loss(new, old, None, advantages, mask, settings)[0]
+
+
+def by_loop(new, old, advantages, mask, eps):
+    terms = []
+    for i, a in enumerate(advantages):
+        for t in range(int(mask[i].sum())):
+            r = torch.exp(new[i, t] - old[i, t])
+            held = (a > 0 and r > 1 + eps) or (a < 0 and r < 1 - eps)
+            terms.append(a * (1 + eps if a > 0 else 1 - eps) + 0 * r if held else r * a)
+    return -torch.stack(terms).mean()
+
+
+def loops_of_groups(p, share):
+    size = 2
+    while size <= 256:
+        if 1 - sum(math.comb(size, c) * p**c * (1 - p) ** (size - c) for c in range(1, size)) <= share + 1e-12:
+            return size
+        size += 1
+
+
+CAUSE = {run: cause for run, (cause, _) in RUNS.items()}
+REST = r"[^}]*"
+# Of each check: two other right answers; and wrong ones, each with a word of the line that it must get.
+ANSWERS = {
+    "copies": (
+        [same_text(words_of), lambda a, b: [n for n in a if words_of(a[n]) in set(map(words_of, b.values()))]],
+        [
+            (same_text(str), "capitals"),
+            (same_text(str.lower), "spaces"),
+            (same_text(lambda t: t.lower().split()), "punctuation"),
+            (same_text(lambda t: re.sub(r"[^\w ]", "", " ".join(t.lower().split()))), "7.5"),
+            (same_text(lambda t: sorted(words_of(t).split())), "order"),
+            (same_text(lambda t: re.sub(r"[^a-z]", "", t.lower())), "number"),
+            (lambda a, b: {n for n in a if n in b}, "equals"),
+            (lambda a, b: {n for n in a if any(words_of(o) in words_of(a[n]) for o in b.values())}, "says more"),
+            (alike, "number"),
+        ],
+    ),
+    "boxed_letter": (
+        [
+            lambda t: (
+                (m := re.search(rf".*\\boxed{{\s*(?:([A-Ea-e])\s*(?:[.):]{REST})?|{REST})}}", t, re.DOTALL))
+                and m[1]
+                and m[1].upper()
+            ),
+            lambda t: (
+                w[0].upper()
+                if "\\boxed{" in t
+                and (w := re.split(r"[.):]", t.split("\\boxed{")[-1].split("}")[0])[0].strip()) in [*"ABCDEabcde"]
+                else None
+            ),
+        ],
+        [
+            (lambda t: "B", "lower-case"),
+            (lambda t: (m := re.search(r"\\boxed\{([A-E])\}", t)) and m[1], "lower-case"),
+            (lambda t: (m := re.search(r"\\boxed\{([A-Ea-e])\}", t)) and m[1].upper(), "Spaces"),
+            (lambda t: (m := re.search(r"\\boxed\{\s*([A-Ea-e])\s*\}", t)) and m[1].upper(), "last box"),
+            (lambda t: (m := re.findall(r"\\boxed\{\s*([A-Ea-e])", t)) and m[-1].upper(), "word that begins"),
+            (lambda t: (m := re.findall(r"\\boxed\{\s*([A-Ea-e])\b", t) or [None]) and m[-1] and m[-1].upper(), "Two"),
+            (lambda t: t.split("{")[1][0], "lower case|lower-case"),
+        ],
+    ),
+    "true_accuracy": (
+        [
+            lambda s, e, k: None if e * k == k - 1 else ((k - 1) * s - e) / (k - 1 - e * k),
+            solved,
+        ],
+        [
+            (lambda s, e, k: s, "formula"),
+            (lambda s, e, k: s / (1 - e), "formula"),
+            (lambda s, e, k: (s - e / 3) / (1 - e - e / 3), "Fewer options"),
+            (lambda s, e, k: (s - e / (k - 1)) / (1 - e - e / (k - 1)), "ZeroDivisionError"),
+            (lambda s, e, k: (s - e / k) / (1 - e - e / k), "formula"),
+            (lambda s, e, k: max(0, s - e), "formula"),
+            (lambda s, e, k: None if e >= 1 - 1 / k else (s - e / (k - 1)) / (1 - e - e / (k - 1)), "negative"),
+        ],
+    ),
+    "keep": (
+        [
+            lambda c, a, b: [n for n, _ in sorted(c.items(), key=lambda x: -x[1]) if a <= c[n] <= b],
+            lambda c, a, b: [n for k in range(b, a - 1, -1) for n in c if c[n] == k],
+        ],
+        [
+            (lambda c, a, b: list(c), "inside"),
+            (lambda c, a, b: [n for n in c if a <= c[n] < b], "upper end"),
+            (lambda c, a, b: [n for n in c if a < c[n] <= b], "lower end"),
+            (lambda c, a, b: sorted((n for n in c if a <= c[n] <= b), key=c.get), "Easy"),
+            (lambda c, a, b: [n for n in c if a <= c[n] <= b], "Easy"),
+            (lambda c, a, b: sorted((n for n in c if a <= c[n] <= b), key=c.get)[::-1], "in their order"),
+            (lambda c, a, b: sorted((n for n in c if c[n] and a <= c[n] <= b), key=lambda n: -c[n]), "0"),
+        ],
+    ),
+    "pass_at_k": (
+        [
+            library_pass_at_k,
+            lambda c, n, k: 1.0 if n - c < k else 1 - np.prod(1 - k / np.arange(n - c + 1, n + 1)),
+        ],
+        [
+            (lambda c, n, k: 1 - (1 - c / n) ** k, "without putting"),
+            (lambda c, n, k: c / n, "without putting|drawn"),
+            (lambda c, n, k: math.comb(n - c, k) / math.comb(n, k), "One draw"),
+            (lambda c, n, k: min(1, k * c / n), "wrong answers alone"),
+            (lambda c, n, k: 1 - math.prod((n - c - i) / (n - i) for i in range(k - 1)), "One draw"),
+            (by_factorials, "fewer than k"),
+        ],
+    ),
+    "smallest_group": (
+        [
+            loops_of_groups,
+            by_numpy,
+        ],
+        [
+            (lambda p, s: next((g for g in range(2, 257) if (1 - p) ** g <= s), None), "Groups|groups"),
+            (lambda p, s: next((g for g in range(2, 257) if p**g + (1 - p) ** g < s), None), "just reached"),
+            (lambda p, s: next((g for g in range(1, 257) if p**g + (1 - p) ** g <= s), None), "begin at 2"),
+            (lambda p, s: next(g for g in range(2, 257) if p**g + (1 - p) ** g <= s), "StopIteration"),
+            (lambda p, s: next((g for g in range(2, 2000) if p**g + (1 - p) ** g <= s), None), "256"),
+            (lambda p, s: max(2, math.ceil(math.log(s) / math.log(0.5))) if 0 < p < 1 else None, "where does it"),
+        ],
+    ),
+    "label_mask": (
+        [as_mask(tuple, 0), as_mask(np.array, 0)],
+        [
+            (lambda ids, h, e: list(ids), "The header"),
+            (as_mask(None, 1), "as many labels"),
+            (as_mask(lambda labels: [*labels[1:], -100], 0), "closing|own token's|header"),
+            (lambda ids, h, e: [t if t != e else -100 for t in as_mask(list, 0)(ids, h, e)], "stop"),
+            (one_turn, "Padding"),
+            (lambda ids, h, e: as_mask(list, 0)(ids, h, e)[:8] + [-100] * len(ids[8:]), "stop"),
+            (without_header_check, "opens no turn"),
+            (lambda ids, h, e: as_mask(list, 0)(ids, [1, 2], 3), "longer"),
+            (lambda ids, h, e: [0 if t == -100 else t for t in as_mask(list, 0)(ids, h, e)], "header"),
+        ],
+    ),
+    "qlora_bytes": (
+        [
+            lambda layers, r: sum(o * i / 2 + o * i / 16 + 16 * r * o + 16 * r * i for o, i in layers),
+            in_blocks,
+        ],
+        [
+            (lambda layers, r: sum(o * i / 2 + 16 * r * (o + i) for o, i in layers), "NF4"),
+            (lambda layers, r: sum(4 * o * i + 16 * r * (o + i) for o, i in layers), "NF4"),
+            (lambda layers, r: sum(o * i * 0.5625 + 12 * r * (o + i) for o, i in layers), "adapter"),
+            (lambda layers, r: sum(o * i * 0.5625 + 16 * r * o * i for o, i in layers), "adapter"),
+            (lambda layers, r: sum(o * i * 0.5625 + 16 * r * 2 * i for o, i in layers), "outputs than inputs"),
+            (lambda layers, r: sum(o * i * 0.5625 for o, i in layers), "adapter"),
+            (lambda layers, r: sum(o * i * 0.5625 + (16 * (o + i) if r else 0) for o, i in layers), "rank"),
+        ],
+    ),
+    "whole_loss": (
+        [
+            lambda parts: np.average([m for m, n in parts if n], weights=[n for _, n in parts if n]),
+            lambda parts: statistics.fmean([m for m, n in parts for _ in range(n)]),
+        ],
+        [
+            (lambda parts: statistics.fmean(m for m, _ in parts), "Every token"),
+            (lambda parts: sum(m for m, _ in parts), "not a sum"),
+            (lambda parts: sum(m * n for m, n in parts) / sum(n for _, n in parts), "nan"),
+            (lambda parts: sum(m * n for m, n in parts), "whole batch"),
+            (lambda parts: statistics.fmean(m for m, n in parts if n), "Every token"),
+            (lambda parts: max(m for m, _ in parts), "Parts of equal size"),
+        ],
+    ),
+    "advantages": (
+        [
+            lambda r: (np.array(r) - np.mean(r)) / (np.std(r, ddof=1) + 1e-8),
+            lambda r: [0.0 if len(set(r)) == 1 else (x - sum(r) / len(r)) / statistics.stdev(r) for x in r],
+        ],
+        [
+            (lambda r: (np.array(r) - np.mean(r)) / (np.std(r) + 1e-4), "n - 1"),
+            (lambda r: [x - sum(r) / len(r) for x in r], "n - 1"),
+            (lambda r: [x / (statistics.stdev(r) + 1e-4) for x in r], "sum to 0"),
+            (lambda r: [-(x - sum(r) / len(r)) / (statistics.stdev(r) + 1e-4) for x in r], "right one up"),
+            (lambda r: [(x - sum(r) / len(r)) / statistics.stdev(r) for x in r], "ZeroDivisionError"),
+            (lambda r: (statistics.mean(r), statistics.stdev(r)), "one advantage"),
+            (lambda r: [2 * x - 1 for x in r], "sum to 0|n - 1"),
+        ],
+    ),
+    "clipped": (
+        [
+            lambda r, a, e: min(r, 1 + e) * a if a > 0 else max(r, 1 - e) * a,
+            lambda r, a, e: torch.min(torch.tensor(r * a), torch.tensor(r).clamp(1 - e, 1 + e) * a),
+        ],
+        [
+            (lambda r, a, e: float(np.clip(r, 1 - e, 1 + e)) * a, "below the range"),
+            (lambda r, a, e: r * a, "upper end"),
+            (lambda r, a, e: max(r * a, float(np.clip(r, 1 - e, 1 + e)) * a), "upper end"),
+            (lambda r, a, e: -min(r * a, float(np.clip(r, 1 - e, 1 + e)) * a), "no minus"),
+            (lambda r, a, e: min(r, 1 + e) * a, "lower end"),
+            (lambda r, a, e: min(r * a, float(np.clip(r, 0.8, 1.2)) * a), "argument"),
+            (lambda r, a, e: min(r, float(np.clip(r, 1 - e, 1 + e))) * a, "lower end"),
+        ],
+    ),
+    "grpo_loss": (
+        [
+            by_loop,
+            by_hand_s,
+        ],
+        [
+            (grpo(sign=1), "goes down"),
+            (grpo(mean=lambda t, m: (t * m).mean()), "padding"),
+            (grpo(mean=lambda t, m: ((t * m).sum(1) / m.sum(1)).mean()), "real tokens"),
+            (grpo(combine=torch.max), "Ratios outside"),
+            (grpo(combine=lambda x, y: x), "Ratios outside"),
+            (grpo(combine=lambda x, y: y), "Ratios outside"),
+            (grpo(ratio=lambda n, o: n - o + 1), "inside the range"),
+            (grpo(ratio=lambda n, o: (o - n).exp()), "inside the range"),
+            (grpo(ratio=lambda n, o: (n.detach() - o).exp()), "gradient"),
+            (grpo(ratio=lambda n, o: n.exp()), "goes down"),
+            (lambda n, o, a, m, e: grpo()(n, o, a, m, 0.2), "width"),
+        ],
+    ),
+    "curves": (
+        [dict(reversed(CAUSE.items())), CAUSE | {"F": "healthy"}],
+        [
+            (CAUSE | {"A": "healthy"}, "Run A"),
+            (CAUSE | {"B": "healthy", "C": "another thing rewarded"}, "Run B"),
+            (CAUSE | {"D": "rate too high", "E": "all rewards equal"}, "Run D"),
+            (CAUSE | {"E": "too fast"}, "they are healthy"),
+            (CAUSE | {"C": None}, "Run C"),
+            ("healthy", "dictionary"),
+        ],
+    ),
+}
+RIGHT = [(name, i) for name, (others, _) in ANSWERS.items() for i in range(len(others))]
+WRONG = [(name, i) for name, (_, mistakes) in ANSWERS.items() for i in range(len(mistakes))]
+
+
+def test_every_check_has_an_exercise_two_other_answers_and_four_mistakes():
+    assert set(CELLS) == set(ANSWERS)
+    assert all(len(others) == 2 and len(mistakes) >= 4 for others, mistakes in ANSWERS.values())
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_the_stub_is_nothing_yet_and_the_solution_is_right(name, capsys):
+    here = {"checks": checks}
+    exec(CELLS[name]["stub"], here)
+    capsys.readouterr()
+    exec(CELLS[name]["check"], here)
+    assert capsys.readouterr().out == NOTHING + "\n"
+    exec(CELLS[name]["solution"], here)
+    exec(CELLS[name]["check"], here)
+    [line] = capsys.readouterr().out.splitlines()
+    assert line.startswith("Right. ")
+
+
+@pytest.mark.parametrize(("name", "number"), RIGHT)
+def test_another_right_answer_is_accepted(name, number, capsys):
+    assert said(capsys, getattr(checks, name), ANSWERS[name][0][number]).startswith("Right. ")
+
+
+@pytest.mark.parametrize(("name", "number"), WRONG)
+def test_a_mistake_is_told_where_to_look(name, number, capsys):
+    answer, words = ANSWERS[name][1][number]
+    line = said(capsys, getattr(checks, name), answer)
+    assert line.startswith("Not yet. ") and re.search(words, line) and len(line) < 300, line
+
+
+@pytest.mark.parametrize("name", set(ANSWERS) - {"curves"})
+def test_what_is_no_answer_at_all_ends_in_one_kind_line(name, capsys):
+    def not_written(*_):
+        raise NotImplementedError
+
+    def broken(*_):
+        raise KeyError("a\nb")
+
+    check = getattr(checks, name)
+    for nothing in (None, not_written, lambda *_: None):
+        assert said(capsys, check, nothing) == NOTHING
+    assert "a function is asked for" in said(capsys, check, 3)
+    assert "KeyError" in said(capsys, check, broken)
+    for strange in ("?", [None] * 4, [None] * 10, np.zeros(()), [[]], {}, len):
+        assert said(capsys, check, lambda *_, strange=strange: strange).startswith("Not yet. ")
+
+
+def test_a_function_that_changes_its_arguments_is_told_so(capsys):
+    def copies(train, held_out):
+        return {name for name in list(train) if train.pop(name) in held_out.values()}
+
+    assert "changes what it is given" in said(capsys, checks.copies, copies)
+
+
+def test_the_curves_show_their_causes():
+    runs = {CAUSE[run]: {name: np.array(values) for name, values in trained(run).items()} for run in RUNS}
+    assert set(runs) == set(CAUSES)
+    reward = {cause: (run["reward"][:5].mean(), run["reward"][-10:].mean()) for cause, run in runs.items()}
+    right = {cause: (run["right answers"][:5].mean(), run["right answers"][-10:].mean()) for cause, run in runs.items()}
+    assert reward["healthy"] == right["healthy"] and right["healthy"][1] > right["healthy"][0] + 0.3
+    assert right["sign turned round"][1] < 0.05 < right["sign turned round"][0]
+    other = "another thing rewarded"
+    assert reward[other][1] > reward[other][0] + 0.3 and abs(right[other][1] - right[other][0]) < 0.1
+    equal, fast = runs["all rewards equal"], runs["rate too high"]
+    assert not equal["gradient norm"].any() and np.ptp(equal["entropy"]) < 1e-9 and equal["silent groups"].all()
+    assert fast["entropy"][0] > 1.3 and fast["entropy"][2:].max() < 0.05 and fast["gradient norm"][0] > 0.1
+
+
+def test_the_gradient_of_the_curves_is_that_of_torch(monkeypatch):
+    """One step from weights 0: what the healthy run does to its policy is what autograd says of A log pi."""
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(40, 12)) / 12**0.5
+    gold = (features @ rng.normal(size=(12, 4))).argmax(1)
+    asked = rng.choice(40, 8, replace=False)
+    picks = np.array([rng.choice(4, 8, p=[0.25] * 4) for _ in asked])
+    rewards = torch.tensor(picks == gold[asked][:, None], dtype=torch.float64)
+    advantages = (rewards - rewards.mean(1, keepdim=True)) / (rewards.std(1, keepdim=True) + 1e-4)
+    weights = torch.zeros(12, 4, dtype=torch.float64, requires_grad=True)
+    log_p = torch.log_softmax(torch.tensor(features[asked]) @ weights, -1).gather(1, torch.tensor(picks))
+    [gradient] = torch.autograd.grad((advantages * log_p).mean(), weights)
+    assert trained("C", steps=1)["gradient norm"] == pytest.approx([gradient.norm().item()])

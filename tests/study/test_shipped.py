@@ -1,0 +1,51 @@
+"""The shipped results of the studies: every summary follows from the answers, and the texts from the results."""
+
+from pathlib import Path
+
+import pytest
+
+from medvlt_lib.core.records import Question
+from medvlt_lib.phantom.questions import make_questions
+from medvlt_lib.study.cells import cell
+from medvlt_lib.study.results import SHIPPED, answers_of, results_in, right_of
+from medvlt_lib.study.tables import findings_markdown, summary_table
+
+README = Path(__file__).parents[2] / "README.md"
+RESULTS = results_in(SHIPPED)
+
+
+def test_there_are_results_and_they_are_small():
+    assert len(RESULTS) >= 30
+    assert sum(path.stat().st_size for path in SHIPPED.iterdir()) < 10 * 2**20
+
+
+def test_every_summary_follows_from_the_answers():
+    for result in RESULTS.values():
+        assert result["right"] == right_of(answers_of(SHIPPED, result))
+
+
+def test_results_are_of_the_studies_as_they_stand():
+    """A changed setting of an arm makes its results old; they are run again, not kept."""
+    for result in RESULTS.values():
+        assert result["key"] == cell(result["label"], result["seed"], result["profile"]).key
+
+
+@pytest.fixture(scope="module")
+def test_questions() -> dict[str, Question]:
+    return {q.id: q for seed in range(3) for q in make_questions("all", "test", 800, seed)}
+
+
+def test_answers_are_to_the_questions_of_their_seed(test_questions):
+    for result in RESULTS.values():
+        rows = answers_of(SHIPPED, result)
+        assert {row["id"].split("-")[-2] for row in rows} == {str(result["seed"])}
+        for row in rows[::50]:
+            question = test_questions[row["id"]]
+            assert row["dataset"] == question.family
+            if row["look"] != "grey" and row["letter"]:
+                assert row["correct"] == (row["letter"] == question.answer_label)
+
+
+def test_findings_and_readme_are_made_of_the_results():
+    assert (SHIPPED / "findings.md").read_text(encoding="utf-8") == findings_markdown(SHIPPED)
+    assert summary_table(SHIPPED) in README.read_text(encoding="utf-8")
