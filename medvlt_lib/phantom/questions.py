@@ -13,7 +13,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -23,7 +23,7 @@ from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.images import pixel_id
 from medvlt_lib.core.records import LETTERS, Question
 from medvlt_lib.phantom import flaws
-from medvlt_lib.phantom.image_families import IMAGE_FAMILIES, SIZE, ImageFamily, Scene, SceneKind
+from medvlt_lib.phantom.image_families import IMAGE_FAMILIES, ImageFamily, Scene, SceneKind
 from medvlt_lib.phantom.teacher import write_trace
 from medvlt_lib.phantom.text_families import TEXT_FAMILIES
 from medvlt_lib.phantom.text_family import TextFamily
@@ -118,12 +118,6 @@ def _noisy(questions: list[Question], kind: str, share: float) -> range | list[i
             "systematic mistake turns into another; lower it."
         )
     return places
-
-
-def blank(question: Question) -> Question:
-    """The same question with a uniformly grey picture: what a model knows without looking."""
-    grey = Image.new("RGB", (SIZE, SIZE), (127, 127, 127))
-    return replace(question, images=[_png(grey)], image_ids=[pixel_id(grey)])
 
 
 @dataclass(frozen=True)

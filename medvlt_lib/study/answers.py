@@ -9,10 +9,9 @@ from pathlib import Path
 
 from medvlt_lib.core.config import Profile
 from medvlt_lib.core.records import Question, read_questions
-from medvlt_lib.phantom.questions import blank
+from medvlt_lib.core.variants import grey
 from medvlt_lib.rollout.build import build_engine
-from medvlt_lib.rollout.engine import Engine, Sampling, prompts_of
-from medvlt_lib.stages.answers import answer_row
+from medvlt_lib.stages.answers import graded_answers
 
 LOOKS = ("greedy", "grey", "sampled", "validation")
 SAMPLES, SAMPLED = 16, 10  # answers to a question, and questions of a family, of the look `sampled`
@@ -22,18 +21,19 @@ KEPT = ("id", "sample", "dataset", "modality", "letter", "correct", "truncated",
 def answer(profile: Profile, data: Path, checkpoint: Path | None, looks: Iterable[str]) -> list[dict]:
     """One row an answer to the questions in the folder `data`: its look and the columns KEPT."""
     engine, test = build_engine(profile, checkpoint), read_questions(data / "test.parquet")
-    greedy = Sampling(temperature=0, max_new_tokens=profile.eval.max_new_tokens)
+    greedy = profile.eval.model_copy(update={"samples": 1, "temperature": 0.0})
     rows = []
     for look in looks:
-        questions, sampling = test, greedy
+        questions, asked = test, greedy
         if look == "validation":
             questions = read_questions(data / "validation.parquet")
         elif look == "grey":
-            questions = [blank(q) for q in test if q.modality == "image"]
+            questions = [grey(q) for q in test if q.modality == "image"]
         elif look == "sampled":
             questions = first_of_each(test, SAMPLED)
-            sampling = Sampling(SAMPLES, 1.0, profile.eval.max_new_tokens, profile.eval.seed)
-        rows += _rows(engine, questions, sampling, profile, look)
+            asked = profile.eval.model_copy(update={"samples": SAMPLES, "temperature": 1.0})
+        for row in graded_answers(engine, questions, profile.model_copy(update={"eval": asked})):
+            rows.append({"look": look, **{key: row[key] for key in KEPT}})
     return rows
 
 
@@ -46,12 +46,3 @@ def first_of_each(questions: list[Question], number: int) -> list[Question]:
         if seen[question.group] <= number:
             chosen.append(question)
     return chosen
-
-
-def _rows(engine: Engine, questions: list[Question], sampling: Sampling, profile: Profile, look: str) -> list[dict]:
-    by_id = {q.id: q for q in questions}
-    rows = []
-    for completion in engine.generate(prompts_of(questions, profile.model.prompt_style), sampling):
-        row = answer_row(completion, by_id[completion.question_id], profile)
-        rows.append({"look": look, **{key: row[key] for key in KEPT}})
-    return rows

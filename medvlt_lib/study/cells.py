@@ -41,7 +41,7 @@ class Cell:
     @property
     def method(self) -> str:
         """'base', 'sft' or 'rl', by the last step."""
-        return self.arm.rpartition("-")[2].partition("_")[0]
+        return method_of(self.arm)
 
     def resolved(self) -> Profile:
         return load_profile(self.profile, self.settings)
@@ -62,6 +62,14 @@ class Cell:
         """The name on disk of the questions that it shares with cells of the same world."""
         settings = _set_in(load_profile(self.profile, self.world), "model", "data", "engine", "filtering")
         return f"world-s{self.seed}-{_digest(settings)}"
+
+
+Cells = dict[str, tuple[Cell, list[str]]]  # by key, each with what its model is asked
+
+
+def method_of(arm: str) -> str:
+    """'base', 'sft' or 'rl', by an arm's last step."""
+    return arm.rpartition("-")[2].partition("_")[0]
 
 
 def _set_in(profile: Profile, *sections: str) -> dict[str, Any]:
@@ -109,7 +117,7 @@ def cell(label: str, seed: int, profile: str, overrides: dict[str, Any] | None =
     own = arms[label]
     seeds = {f"{section}.seed": seed for section in ("data", "sft", "grpo")}
     world = {**every["common"][profile], **own.get("world", {}), **seeds, **(overrides or {})}
-    method = own["arm"].rpartition("-")[2].partition("_")[0]
+    method = method_of(own["arm"])
     rate = every["tuned"].get(own.get("tuned", method))
     tuned = {METHODS[method]: rate} if rate else {}
     settings = {**world, **tuned, **own.get("training", {}), **(overrides or {})}
@@ -119,10 +127,10 @@ def cell(label: str, seed: int, profile: str, overrides: dict[str, Any] | None =
 
 def cells_of(
     names: Sequence[str], seeds: Sequence[int], profile: str, overrides: dict[str, Any] | None = None
-) -> dict[str, tuple[Cell, list[str]]]:
+) -> Cells:
     """The cells of some studies in the order in which they are run, by key, each with what its model is asked
     (the looks of answers.py). A cell comes after the one that it goes on from."""
-    found: dict[str, tuple[Cell, list[str]]] = {}
+    found: Cells = {}
 
     def add(one: Cell, looks: Sequence[str]) -> None:
         if one.start:

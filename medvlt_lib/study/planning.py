@@ -6,10 +6,8 @@ from collections import Counter
 from pathlib import Path
 from statistics import median
 
-from medvlt_lib.study.cells import Cell
+from medvlt_lib.study.cells import Cells, method_of
 from medvlt_lib.study.results import SHIPPED, results_in
-
-Cells = dict[str, tuple[Cell, list[str]]]
 
 
 def plan_table(cells: Cells, missing: Cells, results: Path) -> tuple[list[tuple[str, ...]], str]:
@@ -35,6 +33,5 @@ def _minutes(results: Path) -> dict[str, float]:
     """Median minutes of a run by method."""
     taken: dict[str, list[float]] = {}
     for result in results_in(results).values():
-        method = result["arm"].rpartition("-")[2].partition("_")[0]
-        taken.setdefault(method, []).append(result["seconds"]["all"] / 60)
+        taken.setdefault(method_of(result["arm"]), []).append(result["seconds"]["all"] / 60)
     return {method: median(values) for method, values in taken.items()}

@@ -66,17 +66,19 @@ def right_of(rows: list[dict]) -> dict[str, dict[str, list[int]]]:
 
 
 def results_in(folder: Path) -> dict[str, dict[str, Any]]:
-    """The results in a folder by key. Raises UserError for one that was changed by hand, or of another version."""
-    found = {}
-    for path in sorted(folder.glob("*-s*-*.json")):
-        result = read_json(path)
-        if result.get("format") != FORMAT:
-            raise UserError(f"{path} was not written by this version of medvlt; move it away and run its study again.")
-        kept = {key: value for key, value in result.items() if key != "sha256"}
-        if _hash(kept) != result["sha256"]:
-            raise UserError(f"{path} was changed after it was written; delete it and run its study again.")
-        found[result["key"]] = result
-    return found
+    """The results in a folder by key. Raises UserError as `read_result`."""
+    return {result["key"]: result for result in map(read_result, sorted(folder.glob("*-s*-*.json")))}
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """One result. Raises UserError for one that was changed by hand, or of another version."""
+    result = read_json(path)
+    if result.get("format") != FORMAT:
+        raise UserError(f"{path} was not written by this version of medvlt; move it away and run its study again.")
+    kept = {key: value for key, value in result.items() if key != "sha256"}
+    if _hash(kept) != result["sha256"]:
+        raise UserError(f"{path} was changed after it was written; delete it and run its study again.")
+    return result
 
 
 def answers_of(folder: Path, result: dict[str, Any]) -> list[dict]:

@@ -15,14 +15,13 @@ from filelock import FileLock, Timeout
 
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.files import read_jsonl
-from medvlt_lib.core.runs import Run, arm_stage, open_run
+from medvlt_lib.core.runs import STAGES, Run, arm_stage, open_run
 from medvlt_lib.stages import data, filtering, grpo, sft
 from medvlt_lib.study.answers import LOOKS, answer
-from medvlt_lib.study.cells import Cell
-from medvlt_lib.study.results import result_of, results_in, write_result
+from medvlt_lib.study.cells import Cell, Cells
+from medvlt_lib.study.results import read_result, result_of, results_in, write_result
 
 ROOT = Path("runs") / "studies"
-Cells = dict[str, tuple[Cell, list[str]]]
 
 
 def unfinished(cells: Cells, results: Path) -> Cells:
@@ -56,7 +55,8 @@ def run_cells(cells: Cells, results: Path, root: Path = ROOT, ray: str | None = 
 
 def run_cell(cell: Cell, looks: Iterable[str], results: Path, root: Path = ROOT) -> float:
     """Train and ask one cell, and write its result; returns the seconds it took, 0 where it had one."""
-    before = results_in(results).get(cell.key)
+    path = results / f"{cell.key}.json"
+    before = read_result(path) if path.exists() else None
     if before and set(looks) <= set(before["looks"]):
         return 0.0
     looks = [look for look in LOOKS if look in looks or (before and look in before["looks"])]
@@ -68,9 +68,9 @@ def run_cell(cell: Cell, looks: Iterable[str], results: Path, root: Path = ROOT)
     # Step 2: its training.
     checkpoint, trained = None, {}
     if cell.method != "base":
-        stage, folder = (sft, "03_sft") if cell.method == "sft" else (grpo, "04_grpo")
-        trained = stage.run(run, cell.arm, init=checkpoint_of(cell.start, results, root) if cell.start else None)
-        checkpoint = run.folder / folder / cell.arm / "checkpoint"
+        train = sft.run if cell.method == "sft" else grpo.run
+        trained = train(run, cell.arm, init=checkpoint_of(cell.start, results, root) if cell.start else None)
+        checkpoint = run.stage_folder(arm_stage(cell.arm), cell.arm) / "checkpoint"
     seconds = time.monotonic() - started
     # Step 3: its answers.
     rows = answer(run.profile, world / "01_data", checkpoint, looks)
@@ -92,7 +92,7 @@ def world_of(cell: Cell, root: Path) -> Path:
 
 def checkpoint_of(cell: Cell, results: Path, root: Path) -> Path:
     """The checkpoint of a cell that another goes on from; it is trained first where it is missing."""
-    folder = root / cell.key / ("03_sft" if arm_stage(cell.arm) == "03" else "04_grpo") / cell.arm / "checkpoint"
+    folder = root / cell.key / STAGES[arm_stage(cell.arm)] / cell.arm / "checkpoint"
     if not folder.exists():
         with FileLock(_lock(root, cell.key)):
             run_cell(cell, (), results, root)

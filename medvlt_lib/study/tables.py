@@ -43,10 +43,9 @@ def findings_table(name: str, verdicts: list[Verdict]) -> tuple[Rows, str]:
     return rows, below
 
 
-def arms_table(name: str, folder: Path) -> Rows:
+def arms_table(name: str, results: dict[str, dict[int, dict]], folder: Path) -> Rows:
     """The arms of a study: mean accuracy over seeds by group of families, in per cent, and the seeds that were run."""
     rows: Rows = [("arm", *(f"{group}, %" for group in GROUPS), "seeds")]
-    results = by_label(folder)
     for label in study(name)["arms"]:
         asked = [r for r in results.get(label, {}).values() if "greedy" in r["right"]]
         cells = [
@@ -68,12 +67,13 @@ def summary_table(folder: Path) -> str:
 
 def findings_markdown(folder: Path) -> str:
     """The whole of findings.md: every study with its arms, its claims and their verdicts."""
-    results = [r for own in by_label(folder).values() for r in own.values()]
-    hours = sum(r["seconds"]["all"] for r in results) / 3600
-    trained = sum(bool(r["training"]) for r in results)
+    results = by_label(folder)
+    runs = [r for own in results.values() for r in own.values()]
+    hours = sum(r["seconds"]["all"] for r in runs) / 3600
+    trained = sum(bool(r["training"]) for r in runs)
     lines = [
         "# What the studies found", "", NOTICE, "",
-        f"{len(results)} runs, {trained} of them with training, {hours:.1f} hours of machine time. The claims were "
+        f"{len(runs)} runs, {trained} of them with training, {hours:.1f} hours of machine time. The claims were "
         "written before the runs (`medvlt_lib/assets/studies/claims.yaml`). Differences are points of the mean over "
         "families, with a 95 % t-interval over seeds; `detectable` is the difference that as many seeds would have "
         "found with a power of 80 %.", "", f"The rule: {RULE}.", "",
@@ -85,7 +85,8 @@ def findings_markdown(folder: Path) -> str:
         rows, below = findings_table(name, verdicts)
         papers = ["in the papers", *(v.claim["paper"] for v in verdicts)]
         beside = [(claim, paper, *rest) for (claim, *rest), paper in zip(rows, papers, strict=True)]
-        lines += [f"## {name}", "", below, "", markdown_table(arms_table(name, folder)), "", markdown_table(beside), ""]
+        arms = markdown_table(arms_table(name, results, folder))
+        lines += [f"## {name}", "", below, "", arms, "", markdown_table(beside), ""]
     return "\n".join(lines)
 
 

@@ -23,11 +23,12 @@ from medvlt_lib.core.prompts import STYLES
 from medvlt_lib.core.records import Question, Verdict
 from medvlt_lib.core.stats import accuracy_interval
 from medvlt_lib.core.tables import markdown_table, percent
+from medvlt_lib.core.variants import grey
 from medvlt_lib.grading.grade import grade
 from medvlt_lib.models.loading import load_model
 from medvlt_lib.models.processor import load_processor
 from medvlt_lib.phantom.preview import NOTICE
-from medvlt_lib.phantom.questions import FAMILIES, blank, make_questions
+from medvlt_lib.phantom.questions import FAMILIES, make_questions
 from medvlt_lib.phantom.shortcuts import best_shortcut
 from medvlt_lib.rollout.engine import Sampling, prompts_of
 from medvlt_lib.rollout.transformers_engine import TransformersEngine
@@ -46,7 +47,7 @@ def measure(folder: str | Path, per_family: int = 400, training_per_family: int 
     questions = make_questions("all", "validation", per_family * len(FAMILIES), seed)
     greedy = _verdicts(engine, questions, Sampling(temperature=0), "greedy")
     pictures = [q for q in questions if q.modality == "image"]
-    blanked = _verdicts(engine, [blank(q) for q in pictures], Sampling(temperature=0), "blanked pictures")
+    blanked = _verdicts(engine, [grey(q) for q in pictures], Sampling(temperature=0), "blanked pictures")
     styled = {
         style: _verdicts(engine, questions[: 50 * len(FAMILIES)], Sampling(temperature=0), style, style)
         for style in STYLES

@@ -14,8 +14,9 @@ from scipy.stats import chisquare
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.images import load_image, pixel_id
 from medvlt_lib.core.records import read_questions, write_questions
+from medvlt_lib.core.variants import grey
 from medvlt_lib.phantom import questions as phantom
-from medvlt_lib.phantom.questions import FAMILIES, SPLITS, blank, family_names, make_questions
+from medvlt_lib.phantom.questions import FAMILIES, SPLITS, family_names, make_questions
 from medvlt_lib.phantom.shortcuts import shortcut_scores
 from medvlt_lib.phantom.text_family import TextFamily
 
@@ -347,7 +348,7 @@ def test_a_scene_that_never_falls_into_a_split_is_a_sentence(monkeypatch):
 
 def test_a_blanked_question_keeps_everything_but_the_picture():
     question = make_questions("bleed_type", "test", 1)[0]
-    empty = blank(question)
+    empty = grey(question)
     assert (empty.question, empty.options, empty.answer) == (question.question, question.options, question.answer)
     assert np.ptp(np.asarray(load_image(empty.images[0]))) == 0
 

@@ -10,10 +10,11 @@ import torch
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.images import load_image
 from medvlt_lib.core.prompts import MEDVLTHINKER_INSTRUCTION, messages, prompt_text
+from medvlt_lib.core.variants import grey
 from medvlt_lib.grading.grade import grade
 from medvlt_lib.models.loading import load_model, shipped
 from medvlt_lib.models.processor import load_processor, torchvision_loads
-from medvlt_lib.phantom.questions import FAMILIES, blank, make_questions
+from medvlt_lib.phantom.questions import FAMILIES, make_questions
 from medvlt_lib.phantom.text_family import TextFamily
 from medvlt_lib.rollout.engine import Prompt, Sampling, prompts_of
 from medvlt_lib.rollout.transformers_engine import TransformersEngine
@@ -177,7 +178,7 @@ def test_the_picture_matters(engine):
     questions = make_questions("bleed_type,lesion_site", "validation", 80, seed=4)
     seen, blind = (
         sum(grade(c.text, q).correct for c, q in zip(greedy(engine, qs), questions, strict=True))
-        for qs in (questions, [blank(q) for q in questions])
+        for qs in (questions, [grey(q) for q in questions])
     )
     assert seen > blind + 10
 
