@@ -22,7 +22,7 @@ from medvlt_lib.core.terminal import (
     open_named,
     show_table,
 )
-from medvlt_lib.course.commands import course, exercises, reference, table
+from medvlt_lib.course.commands import course, exercises, lesson, reference, table
 from medvlt_lib.stages.commands import ask, eval_
 from medvlt_lib.stages.control_commands import controls
 from medvlt_lib.study.commands import findings, study
@@ -220,6 +220,7 @@ app.command()(findings)
 app.command()(table)
 app.command()(exercises)
 app.command()(reference)
+app.add_typer(lesson, name="lesson")
 app.add_typer(phantom, name="phantom")
 
 

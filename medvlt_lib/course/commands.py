@@ -1,4 +1,4 @@
-"""`medvlt course`, `table`, `exercises` and `reference`: the commands about the course as a whole."""
+"""`medvlt course`, `lesson`, `table`, `exercises` and `reference`: the commands about the course as a whole."""
 
 from __future__ import annotations
 
@@ -7,6 +7,26 @@ from typing import Annotated
 import typer
 
 from medvlt_lib.core.terminal import ProfileName, RunName, Settings, show_table
+
+lesson = typer.Typer(no_args_is_help=True, help="Your own way through the course.")
+
+
+@lesson.callback()
+def _lesson() -> None:
+    """Your own way through the course."""
+
+
+@lesson.command("status")
+def lesson_status() -> None:
+    """Show which notebooks ran to their end, in which runs of this folder, and which exercises are passed or left.
+
+    A pass is noted by the check on an exercise page, in your user folder for programs' state ($MEDVLT_LESSON names
+    another folder; delete it to begin anew).
+    """
+    from medvlt_lib.course.progress import passed_folder
+    from medvlt_lib.course.status import status
+
+    show_table("the course so far", status(), caption=f"passes are noted in {passed_folder()}")
 
 
 def course(
@@ -34,18 +54,26 @@ def course(
 
 
 def table() -> None:
-    """Print the README's tables of recorded times, memory, accuracies and studies, from results/."""
+    """Draw the README's first pictures into results/, and print its first screen and its tables of recorded times,
+    memory, accuracies and studies."""
+    from medvlt_lib.course.front import draw, first_screen
     from medvlt_lib.course.readme import arms_table, times_table
     from medvlt_lib.study.results import SHIPPED
     from medvlt_lib.study.tables import summary_table
 
-    print(times_table(), arms_table(), summary_table(SHIPPED), sep="\n\n")
+    draw()
+    print(first_screen(), times_table(), arms_table(), summary_table(SHIPPED), sep="\n\n")
 
 
 def exercises() -> None:
-    """Make notebooks/exercises/ anew from the notebooks; what was written into those pages is replaced."""
+    """Make anew what is made from the notebooks: notebooks/exercises/ (what was written into those pages is replaced),
+    the times that their first lines state, and notebook 00's badges."""
+    from medvlt_lib.course.badges import put_badges
     from medvlt_lib.course.exercises import write_exercises
+    from medvlt_lib.course.times import state_times
 
+    put_badges()
+    state_times()
     print(*write_exercises(), sep="\n")
 
 

@@ -16,6 +16,10 @@ from medvlt_lib.core.files import write_text
 from medvlt_lib.course.lesson import NOTEBOOKS
 from medvlt_lib.course.runner import notebooks
 
+BEGIN = """from medvlt_lib.course import progress
+
+progress.begin("{}")  # `medvlt lesson status` tells which checks you have passed"""
+
 
 def write_exercises(folder: Path = NOTEBOOKS / "exercises") -> list[Path]:
     """Write the page of every notebook that has exercises; what stood in these files before is replaced."""
@@ -51,7 +55,8 @@ def exercises_of(notebook: NotebookNode, name: str) -> NotebookNode | None:
         "**Synthetic questions, for learning the method: not medical knowledge and not for clinical use.**"
     )
     first = nbformat.v4.new_markdown_cell(head, id=f"{name[:2]}-exercises")
-    return nbformat.v4.new_notebook(cells=[first, *cells], metadata=notebook.metadata)
+    begin = nbformat.v4.new_code_cell(BEGIN.format(Path(name).stem), id=f"{name[:2]}-begin")
+    return nbformat.v4.new_notebook(cells=[first, begin, *cells], metadata=notebook.metadata)
 
 
 def _folded(solution: NotebookNode) -> NotebookNode:

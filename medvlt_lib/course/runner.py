@@ -7,6 +7,7 @@ course goes on after the last finished notebook.
 
 from __future__ import annotations
 
+import os
 import time
 from datetime import date
 from pathlib import Path
@@ -74,6 +75,7 @@ def run_notebook(path: Path, out: Path, parameters: dict[str, Any], record: dict
     known = papermill.inspect_notebook(str(path))
     if unknown := sorted(set(parameters) - set(known)):
         raise UserError(f"{path.stem} has no parameter {unknown[0]}; its parameters are {', '.join(known)}.")
+    os.environ["MEDVLT_HEADLESS"] = "1"  # the playground is a figure then, see playing.py
     metrics, executed = out / f"{path.stem}.metrics.json", out / path.name
     metrics.unlink(missing_ok=True)
     about = f" (recorded: {record['seconds']:.0f} s)" if record else ""

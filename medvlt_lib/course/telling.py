@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from medvlt_lib.course.progress import note
 
 NOTHING = "Nothing is there yet: write your answer into the cell above, run it, and then this one again."
 Look = str | Callable[[Any], str]  # what to look at next; or what makes it from what came back
@@ -20,12 +23,34 @@ def tell(function: Any, cases: Sequence[Case], right: str, within: float = 1e-6)
 
     Numbers may be off by `within`. The first case expects something else than None, which is what a stub gives.
     """
-    print(_fault(function, cases, within) or f"Right. {right}")
+    _say(_fault(function, cases, within), right)
 
 
-def tell_value(value: Any, fault: str | None, right: str) -> None:
-    """Print one line about a value: nothing there yet, what is wrong with it, or that it is right."""
-    print(NOTHING if _empty(value) else f"Not yet. {fault}" if fault else f"Right. {right}")
+def tell_names(answer: Any, runs: dict[str, tuple[str, str]], names: Sequence[str], right: str) -> None:
+    """Print one line about a dictionary {run: name}; `runs` has each run's true name, one of `names`, and where to look
+    when it is taken for another."""
+    if isinstance(answer, dict) and all(_empty(value) for value in answer.values()):
+        answer, wrong = None, []
+    elif isinstance(answer, dict):
+        wrong = [
+            _misread(run, answer.get(run), look, names) for run, (name, look) in runs.items() if answer.get(run) != name
+        ]
+    else:
+        wrong = [f"A dictionary is asked for, with a name for each of {', '.join(runs)}."]
+    _say(NOTHING if _empty(answer) else f"Not yet. {wrong[0]}" if wrong else None, right)
+
+
+def _misread(run: str, name: Any, look: str, names: Sequence[str]) -> str:
+    if name not in names:
+        return f"Run {run}: {name!r} is none of the names; they are {', '.join(names)}."
+    return f"Run {run} is not {name!r}: {look}"
+
+
+def _say(fault: str | None, right: str) -> None:
+    """Print the line; a pass is noted under the name of the check, the function that called `tell` or `tell_names`."""
+    print(fault or f"Right. {right}")
+    if not fault:
+        note(sys._getframe(2).f_code.co_name)
 
 
 def _fault(function: Any, cases: Sequence[Case], within: float) -> str | None:

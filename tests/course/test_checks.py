@@ -11,11 +11,15 @@ import numpy as np
 import pytest
 import torch
 
+from medvlt_lib.core.files import read_json
 from medvlt_lib.core.sections import Grpo
 from medvlt_lib.core.stats import pass_at_k as library_pass_at_k
 from medvlt_lib.course import checks
+from medvlt_lib.course.breaking import RUNS as BREAKS
+from medvlt_lib.course.breaking import WAYS, recorded
+from medvlt_lib.course.breaking import trained as trained_broken
 from medvlt_lib.course.curves import CAUSES, RUNS, trained
-from medvlt_lib.course.lesson import NOTEBOOKS
+from medvlt_lib.course.lesson import NOTEBOOKS, RESULTS
 from medvlt_lib.course.telling import NOTHING
 from medvlt_lib.training.by_hand import policy_loss
 
@@ -146,6 +150,49 @@ def loops_of_groups(p, share):
         size += 1
 
 
+def picture(shift=1, seen=True, kinds=True, take=lambda a: a, ratio=None, off=1e-4, sign=-1, pad=False, eps=None):
+    """The loss with a picture, in one batch, with one thing done otherwise."""
+
+    def picture_loss(model, prompt, answers, mask, old, rewards, width):
+        size, length = answers.shape
+        ids = torch.cat([prompt["input_ids"].repeat(size, 1), answers], 1)
+        real = torch.cat([prompt["attention_mask"].repeat(size, 1), mask.long()], 1)
+        types = torch.cat([prompt["mm_token_type_ids"].repeat(size, 1), 0 * answers], 1)
+        rows = {"input_ids": ids, "attention_mask": real}
+        rows |= {"mm_token_type_ids": types} if kinds else {}
+        if seen:
+            rows |= {"pixel_values": prompt["pixel_values"].repeat(size, 1)}
+            rows |= {"image_grid_thw": prompt["image_grid_thw"].repeat(size, 1)}
+        logits = take(model(**rows).logits)[:, ids.shape[1] - length - shift : ids.shape[1] - shift]
+        new = torch.log_softmax(logits, -1).gather(2, answers.unsqueeze(2))[:, :, 0]
+        r = (new - old).exp() if ratio is None else ratio(new, old)
+        a = ((rewards - rewards.mean()) / (rewards.std() + off)).unsqueeze(1)
+        bound = eps or width
+        term = torch.minimum(r * a, r.clamp(1 - bound, 1 + bound) * a)
+        return sign * (term.mean() if pad else (term * mask).sum() / mask.sum())
+
+    return picture_loss
+
+
+def one_by_one(model, prompt, answers, mask, old, rewards, eps):
+    """The loss with a picture, a forward pass for each answer."""
+    advantages, terms = (rewards - rewards.mean()) / (rewards.std() + 1e-4), []
+    for answer, own, before, a in zip(answers, mask, old, advantages, strict=True):
+        answer = answer[own][None]
+        rows = dict(prompt) | {"input_ids": torch.cat([prompt["input_ids"], answer], 1)}
+        rows["attention_mask"] = torch.ones_like(rows["input_ids"])
+        rows["mm_token_type_ids"] = torch.cat([prompt["mm_token_type_ids"], torch.zeros_like(answer)], 1)
+        logits = model(**rows).logits[0, prompt["input_ids"].shape[1] - 1 : -1]
+        ratio = (logits.log_softmax(-1)[range(len(logits)), answer[0]] - before[own]).exp()
+        terms.append(torch.minimum(ratio * a, ratio.clamp(1 - eps, 1 + eps) * a))
+    return -torch.cat(terms).mean()
+
+
+def without_repeating(model, prompt, answers, mask, old, rewards, eps):
+    return one_by_one(model, {**prompt, "pixel_values": prompt["pixel_values"][:1]}, answers, mask, old, rewards, eps)
+
+
+BROKEN = {run: way for run, (way, _) in BREAKS.items()}
 CAUSE = {run: cause for run, (cause, _) in RUNS.items()}
 REST = r"[^}]*"
 # Of each check: two other right answers; and wrong ones, each with a word of the line that it must get.
@@ -338,6 +385,34 @@ ANSWERS = {
             (lambda n, o, a, m, e: grpo()(n, o, a, m, 0.2), "width"),
         ],
     ),
+    "picture_loss": (
+        [picture(), one_by_one],
+        [
+            (picture(shift=0), "Which logit"),
+            (picture(seen=False), "picture"),
+            (picture(kinds=False), "picture"),
+            (without_repeating, "picture"),
+            (picture(sign=1), "Which logit|picture"),
+            (picture(pad=True), "answer"),
+            (picture(off=1.0), "answer"),
+            (picture(ratio=lambda n, o: n.exp()), "answer"),
+            (picture(take=torch.Tensor.detach), "gradient|answer"),
+            (picture(eps=0.2), "width"),
+            (picture(ratio=lambda n, o: n - o + 1), "Ratios outside"),
+        ],
+    ),
+    "broken": (
+        [dict(reversed(BROKEN.items())), BROKEN | {"F": "healthy"}],
+        [
+            (BROKEN | {"A": "healthy", "D": "label noise"}, "Run A"),
+            (BROKEN | {"A": "no chat template", "E": "label noise"}, "Run A"),
+            (BROKEN | {"B": "label noise"}, "Run B"),
+            (BROKEN | {"C": "no chat template"}, "Run C"),
+            (BROKEN | {"E": "noise"}, "they are healthy"),
+            (BROKEN | {"D": None}, "Run D"),
+            (["healthy"], "dictionary"),
+        ],
+    ),
     "curves": (
         [dict(reversed(CAUSE.items())), CAUSE | {"F": "healthy"}],
         [
@@ -384,7 +459,7 @@ def test_a_mistake_is_told_where_to_look(name, number, capsys):
     assert line.startswith("Not yet. ") and re.search(words, line) and len(line) < 300, line
 
 
-@pytest.mark.parametrize("name", sorted(set(ANSWERS) - {"curves"}))
+@pytest.mark.parametrize("name", sorted(set(ANSWERS) - {"curves", "broken"}))
 def test_what_is_no_answer_at_all_ends_in_one_kind_line(name, capsys):
     def not_written(*_):
         raise NotImplementedError
@@ -435,3 +510,29 @@ def test_the_gradient_of_the_curves_is_that_of_torch(monkeypatch):
     log_p = torch.log_softmax(torch.tensor(features[asked]) @ weights, -1).gather(1, torch.tensor(picks))
     [gradient] = torch.autograd.grad((advantages * log_p).mean(), weights)
     assert trained("C", steps=1)["gradient norm"] == pytest.approx([gradient.norm().item()])
+
+
+def test_the_breaks_show_what_the_exercise_says_of_them():
+    head, *rows = recorded()
+    shown = {BROKEN[row[0]]: dict(zip(head, row, strict=True)) for row in rows}
+    assert set(shown) == set(WAYS) and "tokens" in shown["images expanded twice"]["stopped by"]
+    number = {
+        way: {k: float(v) for k, v in row.items() if v and k not in ("run", "stopped by")} for way, row in shown.items()
+    }
+    healthy, noise, plain, fast = (
+        number[way] for way in ("healthy", "label noise", "no chat template", "rate too high")
+    )
+    form, rest, end, right = head[1:5]
+    assert healthy[form] == noise[form] == fast[form] == 0 < plain[form]  # the form costs nothing in the usual prompt
+    assert fast[rest] == healthy[rest] < noise[rest]
+    assert noise[end] < noise[rest] / 3 and noise[right] < healthy[right] - 20  # the loss alone looks harmless
+    assert fast[end] > 10 * fast[rest] and fast[right] == 0
+
+
+def test_what_was_recorded_of_the_breaks_is_what_they_do():
+    """A training of one step each: the first loss is the recorded one."""
+    rows = read_json(RESULTS / "broken-tiny.json")["runs"]
+    for way in ("images expanded twice", "no chat template"):
+        seen = trained_broken(way, steps=1, asked=1)
+        assert seen["error"] == rows[way]["error"]
+        assert seen["losses"][:1] == pytest.approx(rows[way]["losses"][:1], rel=1e-3)

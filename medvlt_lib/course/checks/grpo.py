@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from functools import cache
 from typing import Any
 
 from medvlt_lib.course.curves import CAUSES, RUNS
-from medvlt_lib.course.telling import tell, tell_value
+from medvlt_lib.course.telling import tell, tell_names
 
 
 def advantages(function: Any) -> None:
@@ -87,18 +89,86 @@ def grpo_loss(function: Any) -> None:
     tell(tried if callable(function) else function, cases, "Value and gradient are those of `by_hand.py`.", within=1e-5)
 
 
+def picture_loss(function: Any) -> None:
+    """picture_loss(model, prompt, answers, mask, old, rewards, eps): GRPO's loss of one group that sees one picture.
+
+    Tried on the small tiny model; what must come back is computed by `by_hand.py`, with a row for each completion.
+    """
+    import torch
+
+    model = _small()[0]
+
+    def tried(group: str) -> Any:
+        loss = function(model, *copy.deepcopy(_picture_group(group)[0]))
+        if not isinstance(loss, torch.Tensor) or "gradient" not in group:
+            return loss
+        return _at_the_eye(loss, model) if loss.requires_grad else None
+
+    looks = {
+        "one right of three": "Has each row the prompt, its picture and its answer? Which logit is whose?",
+        "two right of three, another picture": "Does every row see the picture, or does one of them alone?",
+        "two right of five": "The picture's pixels, and its size in patches, come once for each answer.",
+        "one right of three, ratios": "Ratios outside the range: compare with exercises 2 and 3.",
+        "one right of three, ratios, narrow": "The width of the range is an argument.",
+        "none right of three": "Equal rewards: all advantages are 0, and so is the loss.",
+        "one right of three, gradient": "The value is right, but how does its gradient reach the vision tower?",
+    }
+    tried.__name__ = "picture_loss"
+    cases = [((group,), _picture_group(group)[1], look) for group, look in looks.items()]
+    tell(tried if callable(function) else function, cases, "With a picture it is the loss of `by_hand.py`, too.", 1e-4)
+
+
+def _small() -> tuple[Any, Any]:
+    """The small tiny model and its processor."""
+    from medvlt_lib.models.loading import load_model, shipped
+    from medvlt_lib.models.processor import load_processor
+
+    return load_model(shipped("small")), load_processor(shipped("small"))
+
+
+def _at_the_eye(loss: Any, model: Any) -> Any:
+    """The norm of a loss's gradient where the vision tower reads the pixels; None where it does not get there."""
+    import torch
+
+    [eye] = [weight for name, weight in model.named_parameters() if name.endswith("patch_embed.proj.weight")]
+    slope = torch.autograd.grad(loss, eye, allow_unused=True)[0]
+    return None if slope is None else slope.norm()
+
+
+@cache
+def _picture_group(kind: str) -> tuple[tuple, float]:
+    """(prompt, answers, mask, old, rewards, eps) of a group about a drawn picture; its loss, or the gradient's norm."""
+    import torch
+
+    from medvlt_lib.core.images import load_image
+    from medvlt_lib.core.prompts import messages
+    from medvlt_lib.core.records import Completion
+    from medvlt_lib.core.sections import Grpo
+    from medvlt_lib.models.supervised import END, chat_prompt
+    from medvlt_lib.phantom.questions import make_questions
+    from medvlt_lib.training import by_hand
+
+    model, processor = _small()
+    question = make_questions("nodule_count", "train", 2, seed=1)["another" in kind]
+    picture = load_image(question.images[0])
+    prompt = dict(processor(text=[chat_prompt(processor, messages(question))], images=[picture], return_tensors="pt"))
+    told = ["at a glance 3. A. 3 yes.", "right lung 2. left lung 1. total 3.", "total 1. B. 1 yes. A. 3 no. C. 2 no."]
+    told += ["right lung 0. left lung 2.", "at a glance 0."] if "five" in kind else []
+    rows = [processor.tokenizer(f"<think> {text} </think>{END}").input_ids for text in told]
+    asked = prompt["input_ids"][0].tolist()
+    completions = [Completion("", i, told[i], row, None, "stop", asked) for i, row in enumerate(rows)]
+    inputs, mask = by_hand.as_rows(model, processor, completions, [picture] * len(rows))
+    new = by_hand.token_logprobs(model, inputs, mask)
+    away = torch.randn(new.shape, generator=torch.Generator().manual_seed(0)) if "ratios" in kind else 0
+    right = {"none": 0, "one": 1, "two": 2}[kind.split()[0]]
+    rewards = torch.tensor([1.0] * right + [0.0] * (len(rows) - right))
+    settings = Grpo(learning_rate=1e-6, loss_type="dapo", epsilon=0.05 if "narrow" in kind else 0.2)
+    old = new.detach() + 0.3 * away
+    loss, _ = by_hand.policy_loss(new, old, None, by_hand.group_advantages(rewards[None])[0], mask, settings)
+    truth = _at_the_eye(loss, model) if "gradient" in kind else loss
+    return (prompt, inputs["input_ids"][:, len(asked) :], mask, old, rewards, settings.epsilon), truth.item()
+
+
 def curves(answer: Any) -> None:
     """curves(answer): {run: cause} for the five runs of `curves.py`."""
-    if not isinstance(answer, dict):
-        wrong = [f"A dictionary is asked for, with a cause for each of {', '.join(RUNS)}."]
-    elif all(value in (None, ...) for value in answer.values()):
-        answer, wrong = None, []
-    else:
-        wrong = [_misread(run, answer.get(run)) for run, (cause, _) in RUNS.items() if answer.get(run) != cause]
-    tell_value(answer, wrong[0] if wrong else None, "You read the reward beside what else was measured, not alone.")
-
-
-def _misread(run: str, cause: Any) -> str:
-    if cause not in CAUSES:
-        return f"Run {run}: {cause!r} is none of the causes; they are {', '.join(CAUSES)}."
-    return f"Run {run} is not {cause!r}: {RUNS[run][1]}"
+    tell_names(answer, RUNS, CAUSES, "You read the reward beside what else was measured, not alone.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from medvlt_lib.course.telling import tell
+from medvlt_lib.course.telling import tell, tell_names
 
 
 def label_mask(function: Any) -> None:
@@ -67,3 +67,12 @@ def whole_loss(function: Any) -> None:
         (([(1.0, 5), (math.nan, 0)],), 1.0, "A part without such tokens has no mean (nan): what does it spoil?"),
     ]
     tell(function, cases, "Cut a batch as you like: the loss stays the same.")
+
+
+def broken(answer: Any) -> None:
+    """broken(answer): {run: what was done to it} for the five runs of `breaking.py`."""
+    from medvlt_lib.course.breaking import RUNS, WAYS
+
+    tell_names(
+        answer, RUNS, WAYS, "An error, a first loss, a later loss, and answers: each break shows elsewhere first."
+    )
