@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import textwrap
 from functools import cache
 from pathlib import Path
 
@@ -34,6 +35,19 @@ def first_screen() -> str:
     rewards = reward_curve()
     seconds = sum(record["seconds"] for record in read_json(RESULTS / "course-tiny.json")["notebooks"].values())
     reading, exercises = whole_course()
+    about = (
+        "From the [reference run](medvlt_lib/assets/reference) that ships with the package (profile `tiny`, LoRA). The "
+        f"mean reward of five steps goes from {sum(rewards[:5]) / 5:.2f} to {sum(rewards[-5:]) / 5:.2f}. The question "
+        f"is chosen: of the run's {len(pictures)} test questions with a picture {better} were wrong before and right "
+        f"afterwards, and {worse} the other way round. Nobody wrote the model an answer; a rule said right or wrong."
+    )
+    course = (
+        f"The course runs in {seconds / 60:.0f} minutes on two CPU cores (recorded). To read it takes about "
+        f"{_hours(reading)} hours, its exercises {_hours(exercises)} more (estimates: {PACE} words a minute, and the "
+        "minutes that each exercise names). Afterwards you can write GRPO's loss from memory, for a question with a "
+        "picture, too; say which questions teach, and why; train with SFT and with GRPO, and read the curves; tell a "
+        "gain from luck; and check whether a model looks at its pictures."
+    )
     return f"""![A drawn chest film](results/{QUESTION})
 
 > {question.question} {options}
@@ -45,15 +59,9 @@ def first_screen() -> str:
 
 ![The mean reward of every step](results/{REWARD})
 
-*From the [reference run](medvlt_lib/assets/reference) that ships with the package (profile `tiny` with LoRA adapters).
-The mean reward of five steps goes from {sum(rewards[:5]) / 5:.2f} to {sum(rewards[-5:]) / 5:.2f}. The question is
-chosen: of the run's {len(pictures)} test questions with a picture {better} were wrong before and right afterwards, and
-{worse} the other way round. Nobody wrote an answer for the model; a rule said right or wrong.*
+{textwrap.fill(f"*{about}*", 120, break_on_hyphens=False, break_long_words=False)}
 
-The course runs in {seconds / 60:.0f} minutes on two CPU cores (recorded). To read it takes about {_hours(reading)}
-hours, its exercises {_hours(exercises)} more (estimates: {PACE} words a minute, and the minutes that each exercise
-names). Afterwards you can write GRPO's loss from memory, for a question with a picture, too; say which questions teach
-and why; train with SFT and with GRPO and read the curves; tell a gain from luck; and check whether a model looks."""
+{textwrap.fill(course, 120, break_on_hyphens=False, break_long_words=False)}"""
 
 
 def draw(folder: Path = RESULTS) -> list[Path]:

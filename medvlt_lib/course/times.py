@@ -10,6 +10,7 @@ import nbformat
 from nbformat import NotebookNode
 
 from medvlt_lib.core.files import write_text
+from medvlt_lib.core.tables import markdown_table
 from medvlt_lib.course.lesson import NOTEBOOKS
 from medvlt_lib.course.runner import notebooks
 from medvlt_lib.course.status import HEAD
@@ -48,6 +49,16 @@ def state_times() -> None:
         lines, *others = STATED.sub(f"{stated(notebook)} ", rest, count=1).split("\n\n")
         first.source = "\n\n".join([head, _wrapped(lines), *others])
         write_text(NOTEBOOKS / path.name, nbformat.writes(notebook) + "\n")
+
+
+def table() -> str:
+    """Reading and exercises of every notebook, as a Markdown table."""
+    rows: list[tuple] = [("notebook", "reading, min", "exercises, min", "together")]
+    for path in notebooks():
+        reading, exercises = minutes(nbformat.read(path, as_version=4))
+        rows.append((path.stem, reading, exercises or "", reading + exercises))
+    both = whole_course()
+    return markdown_table([*rows, ("**all**", *both, sum(both))])
 
 
 def whole_course() -> tuple[int, int]:

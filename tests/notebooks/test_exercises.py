@@ -112,7 +112,7 @@ def test_a_page_runs_in_a_kernel_as_it_is(monkeypatch, tmp_path):
     monkeypatch.setenv("PYTHONPATH", str(Path(medvlt_lib.__file__).parents[1]))
     page = NotebookClient(read(PAGES / "04_grpo.ipynb"), resources={"metadata": {"path": str(tmp_path)}}).execute()
     said = ["".join(o.get("text", "") for o in c.outputs) for c in page.cells if "check" in tags(c)]
-    assert len(said) == 4 and all(line.startswith("Nothing is there yet") for line in said)
+    assert len(said) == 5 and all(line.startswith("Nothing is there yet") for line in said)
     assert any("image/png" in o.get("data", {}) for c in page.cells for o in c.get("outputs", []))
 
 
