@@ -44,7 +44,7 @@ def silent_share(p: float, size: int) -> float:
 
 def advantages(rewards: Sequence[float]) -> list[float]:
     """The advantages of one group, one a completion."""
-    return by_hand.group_advantages(torch.tensor([list(rewards)]))[0].tolist()
+    return by_hand.group_advantages(torch.tensor([[float(reward) for reward in rewards]]))[0].tolist()
 
 
 def objective(ratios: Sequence[float], advantage: float, epsilon: float) -> list[float]:

@@ -27,8 +27,8 @@ def play_with_a_group(p: float = 0.25, size: int = 8) -> None:
     figure = playground.draw_group(first, 0, p)
 
     def widget(widgets: Any) -> Any:
-        share = widgets.FloatSlider(p, min=0, max=1, step=0.01, description="p")
-        number = widgets.IntSlider(size, min=2, max=16, description="G")
+        share = widgets.FloatSlider(p, min=0, max=1, step=0.01, description="p", continuous_update=False)
+        number = widgets.IntSlider(size, min=2, max=16, description="G", continuous_update=False)
         again = widgets.Button(description="another group")
         seed, picks, shown = [0], widgets.ToggleButtons(), widgets.VBox()
         picks.style.button_width = "2.6em"
@@ -40,7 +40,8 @@ def play_with_a_group(p: float = 0.25, size: int = 8) -> None:
 
         def resize(_: Any = None) -> None:
             picks.unobserve(draw, "value")
-            picks.options = [(str(i + 1), i) for i in range(number.value)]  # the first is chosen
+            picks.options = [(str(i + 1), i) for i in range(number.value)]
+            picks.value = 0
             picks.observe(draw, "value")
             draw()
 
@@ -64,7 +65,7 @@ def play_with_completions(group: playground.Group, epsilon: float = 0.2) -> None
     figure = playground.draw_objective(group, 0, epsilon)
 
     def widget(widgets: Any) -> Any:
-        width = widgets.FloatSlider(epsilon, min=0.05, max=0.5, step=0.05, description="ε")
+        width = widgets.FloatSlider(epsilon, min=0.05, max=0.5, step=0.05, description="ε", continuous_update=False)
         picks = widgets.ToggleButtons(options=[(str(i + 1), i) for i in range(len(group.rewards))])
         paid, rewards = widgets.Checkbox(description="paid", indent=False), list(group.rewards)
         shown = widgets.VBox()

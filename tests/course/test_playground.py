@@ -103,31 +103,31 @@ def test_without_a_front_end_or_without_widgets_there_is_a_figure(shown, monkeyp
     assert len(shown) == 4 and all(set(bundle) == {"image/png", "text/plain"} for bundle in shown)
 
 
-def controls(widgets, box) -> dict:
+def controls(box) -> dict:
     """The controls inside a widget, by their description or kind."""
     found = {getattr(box, "description", "") or type(box).__name__: box}
     for child in getattr(box, "children", ()):
-        found |= controls(widgets, child)
+        found |= controls(child)
     return found
 
 
 def test_the_widget_stands_beside_the_figure_and_follows_its_controls(shown):
-    widgets = pytest.importorskip("ipywidgets")
+    pytest.importorskip("ipywidgets")
+    from ipywidgets.widgets.widget import _instances
+
     play()
     assert all({"image/png", playing.WIDGET} < set(bundle) for bundle in shown)
-    group, completions = (
-        widgets.widget.widget._instances[bundle[playing.WIDGET]["model_id"]] for bundle in shown
-    )  # fmt: skip
-    now = controls(widgets, group)
+    group, completions = (_instances[bundle[playing.WIDGET]["model_id"]] for bundle in shown)
+    now = controls(group)
     first = now["Image"].value
     now["G"].value = 4
     assert len(now["ToggleButtons"].options) == 4
     now["ToggleButtons"].value = 3
-    now = controls(widgets, group)
+    now = controls(group)
     assert now["Image"].value != first and now["HTML"].value == playground.told(playground.drawn(0.25, 4), 3)
     now["another group"].click()
-    assert controls(widgets, group)["HTML"].value == playground.told(playground.drawn(0.25, 4, 1), 3)
-    now = controls(widgets, completions)
+    assert controls(group)["HTML"].value == playground.told(playground.drawn(0.25, 4, 1), 3)
+    now = controls(completions)
     assert now["paid"].value is True
     now["ToggleButtons"].value = 1
     assert now["paid"].value is False

@@ -27,7 +27,9 @@ def test_all_seven_are_there():
 
 @pytest.fixture(params=NAMES)
 def notebook(request):
-    return nbformat.read(NOTEBOOKS / f"{request.param}.ipynb", as_version=4)
+    read = nbformat.read(NOTEBOOKS / f"{request.param}.ipynb", as_version=4)
+    read.cells = [c for c in read.cells if "install" not in c.metadata.get("tags", [])]  # see test_badges.py
+    return read
 
 
 def code(notebook):
@@ -143,13 +145,22 @@ def test_commands_in_notebooks_exist(notebook):
     check_commands(text)
 
 
-DOCUMENTS = ["README.md", "CONTRIBUTING.md", "TROUBLESHOOTING.md", "SECURITY.md", ".github/pull_request_template.md"]
+DOCUMENTS = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "TROUBLESHOOTING.md",
+    "SECURITY.md",
+    "docs/PATHS.md",
+    "docs/INSTRUCTORS.md",
+    ".github/pull_request_template.md",
+]
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
 def test_documents_link_and_command_what_exists(name):
     text = (ROOT / name).read_text(encoding="utf-8")
-    assert all((ROOT / t).exists() for t in relative_links(text)), relative_links(text)
+    folder = ROOT if name.startswith(".github") else (ROOT / name).parent
+    assert all((folder / t).exists() for t in relative_links(text)), relative_links(text)
     check_commands(text)
 
 
@@ -165,6 +176,41 @@ def test_documents_name_places_that_exist(name):
 
 def test_notebooks_name_places_that_exist(notebook):
     assert [p for c in notebook.cells for p in named_paths(c.source) if not (ROOT / p).exists()] == []
+
+
+@pytest.mark.parametrize("name", ["docs/PATHS.md", "docs/INSTRUCTORS.md"])
+def test_pages_name_sections_and_exercises_that_exist(name):
+    text = " ".join((ROOT / name).read_text(encoding="utf-8").split())
+    sources = {n[:2]: [c.source for c in nbformat.read(NOTEBOOKS / f"{n}.ipynb", as_version=4).cells] for n in NAMES}
+    sections, exercises = re.findall(r"(0\d), section (\d+)", text), re.findall(r"(0\d)\.(\d) \*(.+?)\*", text)
+    assert len(sections) >= 5 and len(exercises) >= 5
+    for notebook, number in sections:
+        assert any(source.startswith(f"## {number}. ") for source in sources[notebook]), (notebook, number)
+    for notebook, number, title in exercises:
+        head = f"### Exercise {number}: {title} ("
+        assert any(source.startswith(head) for source in sources[notebook]), (notebook, number, title)
+
+
+def test_the_paths_hold_the_computed_times_and_their_sums():
+    from medvlt_lib.course.times import table, whole_course
+
+    text = (ROOT / "docs" / "PATHS.md").read_text(encoding="utf-8")
+    assert table() in text, "run `medvlt table`"
+    hour = text[text.index("## 60 minutes") : text.index("## A day")]
+    assert sum(int(minutes) for minutes in re.findall(r"^\| (\d+) \|", hour, re.M)) == 60
+    cells = [c for n in NAMES for c in nbformat.read(NOTEBOOKS / f"{n}.ipynb", as_version=4).cells]
+    core = [int(m[1]) for c in cells if (m := re.match(r"### Exercise \d: .+ \(core, (\d+) min\)", c.source))]
+    assert f"({whole_course()[0]} minutes of reading) and the core exercises ({sum(core)} minutes)" in " ".join(
+        text.split()
+    )
+    day = text[text.index("## A day") : text.index("What stays for another day")]
+    assert len(re.findall(r"0\d\.\d \*", day)) == len(core)  # each of them has its place in the day
+
+
+def test_the_points_of_the_assessment_are_a_hundred():
+    text = (ROOT / "docs" / "INSTRUCTORS.md").read_text(encoding="utf-8")
+    rubric = text[text.index("## Assessment") :]
+    assert sum(int(points) for points in re.findall(r"^\| [^|]+ \| (\d+) \|", rubric, re.M)) == 100
 
 
 def check_commands(text: str) -> None:
