@@ -11,11 +11,6 @@ from medvlt_lib.core.terminal import ProfileName, RunName, Settings, show_table
 lesson = typer.Typer(no_args_is_help=True, help="Your own way through the course.")
 
 
-@lesson.callback()
-def _lesson() -> None:
-    """Your own way through the course."""
-
-
 @lesson.command("status")
 def lesson_status() -> None:
     """Show which notebooks ran to their end, in which runs of this folder, and which exercises are passed or left.

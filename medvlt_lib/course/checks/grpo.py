@@ -119,10 +119,13 @@ def picture_loss(function: Any) -> None:
 
 
 def _small() -> tuple[Any, Any]:
-    """The small tiny model and its processor."""
+    """The small tiny model and its processor, loaded without a bar: a check says one line."""
+    from transformers.utils import logging
+
     from medvlt_lib.models.loading import load_model, shipped
     from medvlt_lib.models.processor import load_processor
 
+    logging.disable_progress_bar()
     return load_model(shipped("small")), load_processor(shipped("small"))
 
 
