@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from functools import cache
 from typing import Any
 
@@ -119,7 +120,8 @@ def picture_loss(function: Any) -> None:
 
 
 def _small() -> tuple[Any, Any]:
-    """The small tiny model and its processor, loaded without a bar: a check says one line."""
+    """The small tiny model and its processor, loaded without bars and what is said of them: a check says one line."""
+    warnings.filterwarnings("ignore", message="IProgress not found")  # tqdm's, where ipywidgets is not installed
     from transformers.utils import logging
 
     from medvlt_lib.models.loading import load_model, shipped
