@@ -18,7 +18,7 @@ from medvlt_lib.course.runner import notebooks
 
 BEGIN = """from medvlt_lib.course import progress
 
-progress.begin("{}")  # `medvlt lesson status` tells which checks you have passed"""
+progress.begin("{}")  # passes are noted for `medvlt lesson status`"""
 
 
 def write_exercises(folder: Path = NOTEBOOKS / "exercises") -> list[Path]:
