@@ -1,6 +1,7 @@
 """The playground: its arithmetic against numbers worked out by hand and against autograd, its drawings, its widget."""
 
 import math
+import os
 import re
 
 import numpy as np
@@ -135,3 +136,20 @@ def test_the_widget_stands_beside_the_figure_and_follows_its_controls(shown):
     said = [child.value for child in completions.children[-1].children[1:]]
     assert said[0] == playground.told(Group([1, 1, 0, 1], [], []), 1)
     assert GROUP.rewards == [1.0, 0.0, 0.0, 1.0]
+
+
+def test_the_course_runs_notebooks_as_without_a_front_end(monkeypatch, tmp_path):
+    import papermill
+
+    from medvlt_lib.core.errors import UserError
+    from medvlt_lib.course.runner import notebooks, run_notebook
+
+    def execute(*_, **__):
+        raise RuntimeError(f"headless: {os.environ.get('MEDVLT_HEADLESS')}")
+
+    monkeypatch.setenv("MEDVLT_HEADLESS", "")  # so that it is put back afterwards
+    monkeypatch.delenv("MEDVLT_HEADLESS")
+    monkeypatch.setattr(papermill, "execute_notebook", execute)
+    monkeypatch.setattr("medvlt_lib.course.runner._place", lambda executed: "0")
+    with pytest.raises(UserError, match="headless: 1"):
+        run_notebook(notebooks("02", "02")[0], tmp_path, {})
