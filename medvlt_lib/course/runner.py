@@ -94,6 +94,7 @@ def run_notebook(path: Path, out: Path, parameters: dict[str, Any], record: dict
                 coalesce_streams=True,
                 extra_arguments=["--IPKernelApp.log_level=50"],
                 engine_name="redrawing",
+                store_widget_state=False,  # GitHub refuses to show a notebook that holds it
             )
         except PapermillExecutionError as error:
             what = f"{error.ename}: {error.evalue.rstrip('.')}"

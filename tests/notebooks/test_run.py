@@ -43,7 +43,8 @@ def metrics(tmp_path_factory):
             run = run_course("tiny", f"alone-{name[:2]}", name[:2], name[:2], parameters)
             metrics_file = run.folder / "notebooks" / f"{name}.metrics.json"
             found[name] = {**read_json(metrics_file), "folder": run.folder.resolve()}
-            assert (run.folder / "notebooks" / f"{name}.ipynb").is_file()
+            executed = nbformat.read(run.folder / "notebooks" / f"{name}.ipynb", as_version=4)
+            assert "widgets" not in executed.metadata
             assert (run.folder / "notebooks" / f"{name}.stderr").is_file()
         yield found
     finally:
