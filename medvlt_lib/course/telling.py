@@ -28,6 +28,23 @@ def tell_value(value: Any, fault: str | None, right: str) -> None:
     print(NOTHING if _empty(value) else f"Not yet. {fault}" if fault else f"Right. {right}")
 
 
+def tell_causes(answer: Any, runs: dict[str, tuple[str, str]], causes: Sequence[str], right: str) -> None:
+    """Print one line about {run: cause}. `runs`: each with its cause, and where to look if it is taken for another."""
+    if not isinstance(answer, dict):
+        wrong = [f"A dictionary is asked for, with a cause for each of {', '.join(runs)}."]
+    elif all(map(_empty, answer.values())):
+        answer, wrong = None, []
+    else:
+        wrong = [
+            f"{name} is not {answer.get(name)!r}: {look}"
+            if answer.get(name) in causes
+            else f"{name}: {answer.get(name)!r} is none of the causes; they are {', '.join(causes)}."
+            for name, (cause, look) in runs.items()
+            if answer.get(name) != cause
+        ]
+    tell_value(answer, wrong[0] if wrong else None, right)
+
+
 def _fault(function: Any, cases: Sequence[Case], within: float) -> str | None:
     """The line about the first case that fails, or None."""
     if not callable(function):
