@@ -36,7 +36,7 @@ WORKING = {
 FLAWED = 0.4  # the share of answers that have the model's flaw
 
 
-def asked_otherwise(model: str, seed: int = 0) -> dict[str, float]:
+def in_other_ways(model: str, seed: int = 0) -> dict[str, float]:
     """A model of CONTROLLED: its accuracy for each way of asking, and of the answers to reordered options the shares
     that name the same text and the same letter as before. Four options, so guessing gives 0.25."""
     cause, rng = CONTROLLED[model][0], Random(f"{seed}")

@@ -24,6 +24,7 @@ from medvlt_lib.study.findings import (
     judged,
 )
 from medvlt_lib.study.measures import value
+from medvlt_lib.study.results import SHIPPED
 
 GROUPS = ("text.trained", "text.other", "image.trained", "image.other")
 Rows = list[tuple[str, ...]]
@@ -54,6 +55,12 @@ def arms_table(name: str, results: dict[str, dict[int, dict]], folder: Path) -> 
         ]
         rows.append((label, *cells, str(len(asked)) if asked else "not run"))
     return rows
+
+
+def mean_accuracy(label: str, group: str, folder: Path = SHIPPED) -> float | None:
+    """The mean accuracy of an arm over seeds on a group of families; None where it was not run."""
+    asked = [r for r in by_label(folder).get(label, {}).values() if "greedy" in r["right"]]
+    return fmean(value(folder, r, families_of(group)) or 0.0 for r in asked) if asked else None
 
 
 def summary_table(folder: Path) -> str:

@@ -19,7 +19,7 @@ from medvlt_lib.core.stats import pass_at_k as library_pass_at_k
 from medvlt_lib.course import checks
 from medvlt_lib.course.curves import CAUSES, RUNS, trained
 from medvlt_lib.course.lesson import NOTEBOOKS
-from medvlt_lib.course.simulated import CONTROLLED, WORKING, asked_otherwise, worked
+from medvlt_lib.course.simulated import CONTROLLED, WORKING, in_other_ways, worked
 from medvlt_lib.course.telling import NOTHING
 from medvlt_lib.study.findings import decide
 from medvlt_lib.training.by_hand import policy_loss
@@ -505,7 +505,7 @@ ANSWERS = {
             (lambda m, a, b, p, d: "holds here" if a > 0 else "does not hold here" if b < d else "cannot tell", "Holm"),
             (lambda m, a, b, p, d: "holds here" if p < 0.05 else decide("more", m, b, p, d), "direction"),
             (lambda m, a, b, p, d: "does not hold here" if b < d else decide("more", m, b, p, d), "first"),
-            (lambda m, a, b, p, d: decide("more", m, m, p, d), "whole|Neither|leaves out"),
+            (lambda m, a, b, p, d: decide("more", m, m, p, d), "reaches beyond"),
             (lambda m, a, b, p, d: decide("more", m, b, p, 0.03), "argument"),
             (lambda m, a, b, p, d: "holds here" if m > 0 and p < 0.05 else "does not hold here", "Neither"),
             (lambda m, a, b, p, d: decide("more", m, b, p - 1e-9, d), "0.05 is not below"),
@@ -641,7 +641,7 @@ def test_the_gradient_of_the_curves_is_that_of_torch(monkeypatch):
 
 def test_the_made_up_models_show_their_causes():
     """What tells each from the others, by a wide margin; four options, so guessing gives 0.25."""
-    asked = {cause: asked_otherwise(name) for name, (cause, _) in CONTROLLED.items()}
+    asked = {cause: in_other_ways(name) for name, (cause, _) in CONTROLLED.items()}
     words, heart, looks = (
         asked[cause] for cause in ("answers from the words", "knows the pictures by heart", "looks at the picture")
     )

@@ -16,6 +16,7 @@ def verdict(function: Any) -> None:
     cases = [
         ((0.10, 0.05, 0.15, 0.01, 0.03), holds, "Above 0, and p below 0.05: the first clause of the rule."),
         ((0.10, -0.05, 0.25, 0.20, 0.03), open_, "Neither clause is met: the interval holds much and nothing."),
+        ((0.02, -0.04, 0.08, 0.50, 0.03), open_, "The mean is small, but the interval reaches beyond what matters."),
         ((0.01, -0.01, 0.02, 0.30, 0.03), does_not, "The whole interval is below what matters: the second clause."),
         ((-0.10, -0.18, -0.02, 0.01, 0.03), does_not, "A small p says that there is a difference. In which direction?"),
         ((0.05, 0.01, 0.09, 0.08, 0.03), open_, "The interval leaves out 0, but the rule asks for p after Holm."),
@@ -29,7 +30,7 @@ def verdict(function: Any) -> None:
 def holm(function: Any) -> None:
     """holm(p_values): for each claim, in the order given, whether it holds at 5 % by Holm's procedure."""
     cases = [
-        (([0.01, 0.04, 0.03, 0.005],), [True, False, False, True],
+        (([0.01, 0.2, 0.03, 0.005],), [True, False, False, True],
          "Sort: the smallest p must be below 0.05 / 4, the next below 0.05 / 3. Answer in the order given."),
         (([0.001, 0.03, 0.04],), [True, False, False],
          "After the first that fails, all larger ones fail, whatever their own limit."),
@@ -52,9 +53,7 @@ def seed_interval(function: Any) -> None:
         return (differences,), [mean - half, mean + half], look
 
     cases = [
-        case(
-            [0.10, 0.16, 0.13], "Three seeds: the quantile is about 4.3; the deviation has n - 1, its error a root."
-        ),
+        case([0.10, 0.16, 0.13], "Three seeds: the quantile is about 4.3; the deviation has n - 1, its error a root."),
         case([0.10, 0.16, 0.13, 0.11, 0.15], "Five seeds have a smaller quantile; it depends on their number."),
         case([-0.20, -0.10, -0.15], "A loss has an interval, too; the lower end comes first."),
         case([0.05, 0.15], "Two seeds: one degree of freedom, and an interval that says so."),
