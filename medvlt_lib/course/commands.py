@@ -34,12 +34,14 @@ def course(
 
 
 def table() -> None:
-    """Print the README's tables of recorded times, memory, accuracies and studies, from results/."""
+    """Print the README's tables of recorded times, memory, accuracies and studies, and its sentence on the habit of
+    working, from results/."""
     from medvlt_lib.course.readme import arms_table, times_table
     from medvlt_lib.study.results import SHIPPED
+    from medvlt_lib.study.sentences import carries_over
     from medvlt_lib.study.tables import summary_table
 
-    print(times_table(), arms_table(), summary_table(SHIPPED), sep="\n\n")
+    print(times_table(), arms_table(), summary_table(SHIPPED), carries_over(), sep="\n\n")
 
 
 def exercises() -> None:

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 
 from medvlt_lib.core import plot_style as style
 from medvlt_lib.core.plot_style import BLUE, COLOURS, GREEN, GREY, INK, MARKS, NOTEBOOK, ORANGE, RED, REPORT
-from medvlt_lib.study.dials import METHODS, NOISES, Points
 from medvlt_lib.study.findings import CANNOT_TELL, DOES_NOT, HOLDS, NOT_RUN, Verdict, claims_file
+from medvlt_lib.study.noise import METHODS, NOISES, Points
 from medvlt_lib.study.reach import Reach
 
 VERDICTS = {HOLDS: (BLUE, "o"), DOES_NOT: (RED, "s"), CANNOT_TELL: (GREY, "D")}
@@ -29,7 +29,7 @@ def noise(
     lit: tuple[str, str, int] | None = None,
     width: float = NOTEBOOK,
 ) -> Figure:
-    """Accuracy over the share of wrong labels: a panel for each of `panels`, whose values `dials.noise_points` gives.
+    """Accuracy over the share of wrong labels: a panel for each of `panels`, whose values `noise_points` gives.
 
     A line joins the means over seeds, small dots are single seeds. `lit`: (method, kind, share) of a point that is
     ringed, whose line stands out.
@@ -93,6 +93,7 @@ def pass_counts(reach: Reach | None, width: float = NOTEBOOK) -> Figure:
         axis.hist(after, edges.tolist(), histtype="step", color=BLUE, linewidth=1.8, label="after training")
         axis.set(xlabel=f"right answers of {reach.samples}", title=f"{arm}, {kind} (n = {len(after)})")
         axis.set_ylabel("questions")
+        axis.xaxis.get_major_locator().set_params(integer=True)
     style.legend_above(figure, axes[0])
     return figure
 

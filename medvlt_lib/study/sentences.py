@@ -3,9 +3,10 @@ they come from here, so that no sentence says more than the runs. No torch here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from pathlib import Path
 
-from medvlt_lib.study.findings import CANNOT_TELL, DOES_NOT, HOLDS, NOT_RUN, Verdict, claims_file
+from medvlt_lib.study.findings import CANNOT_TELL, DOES_NOT, HOLDS, NOT_RUN, Verdict, claims_file, kept_verdicts
+from medvlt_lib.study.results import SHIPPED
 
 ENDS = {
     HOLDS: "so it carries over here",
@@ -14,17 +15,19 @@ ENDS = {
 }
 
 
-def carries_over(habit: Sequence[Verdict]) -> str:
+def carries_over(folder: Path = SHIPPED) -> str:
     """Whether the habit of working, which RL on text rewards, carries over to pictures: the verdicts of the study
     `habit` on the share of answers to pictures that state a working."""
+    habit = kept_verdicts(folder)["habit"]
     found = {(v.claim["a"]["arm"], v.claim["b"]["arm"]): v for v in habit if v.claim["a"].get("measure") == "works"}
-    said = ["After RL on text, the share of answers to pictures that state a working"]
+    said = ["After RL on text with all weights trained, the share of answers to pictures that state a working"]
     said.append(f"{_change(found['rl_text', 'base'])};")
     said.append(f"with LoRA it {_change(found['rl_text.lora', 'base'])}.")
     against = found["rl_text", "sft_text"]
     if against.verdict != NOT_RUN:
         more = "more" if against.mean > 0 else "less"
-        said.append(f"RL changes it by {_points(against.mean)} points {more} than SFT on text does {_span(against)}.")
+        change = f"RL changes it by {_points(against.mean)} points {more} than SFT on text does {_span(against)}."
+        said.append(f"With all weights, {change}")
     return " ".join(said)
 
 

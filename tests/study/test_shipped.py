@@ -1,13 +1,17 @@
 """The shipped results of the studies: every summary follows from the answers, and the texts from the results."""
 
+import json
 from pathlib import Path
 
 import pytest
 
+from medvlt_lib.core.files import read_json
 from medvlt_lib.core.records import Question
 from medvlt_lib.phantom.questions import make_questions
 from medvlt_lib.study.cells import cell
+from medvlt_lib.study.findings import as_json, judged
 from medvlt_lib.study.results import SHIPPED, answers_of, results_in, right_of
+from medvlt_lib.study.sentences import carries_over
 from medvlt_lib.study.tables import findings_markdown, summary_table
 
 README = Path(__file__).parents[2] / "README.md"
@@ -48,4 +52,9 @@ def test_answers_are_to_the_questions_of_their_seed(test_questions):
 
 def test_findings_and_readme_are_made_of_the_results():
     assert (SHIPPED / "findings.md").read_text(encoding="utf-8") == findings_markdown(SHIPPED)
+    assert read_json(SHIPPED / "findings.json") == json.loads(json.dumps(as_json(judged(None, SHIPPED))))
     assert summary_table(SHIPPED) in README.read_text(encoding="utf-8")
+
+
+def test_the_readme_says_of_the_habit_what_its_study_says():
+    assert carries_over() in " ".join(README.read_text(encoding="utf-8").split())
