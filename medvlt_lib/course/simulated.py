@@ -25,11 +25,11 @@ CONTROLLED = {
 ASKED = ("as asked", "no picture", "another's picture", "options reordered")
 OPTIONS, ASKED_OF_EACH = 4, 400
 
-STEPS = ("sees it wrong", "adds up wrongly", "names another letter", "guesses first, works afterwards", "breaks off")
+STEPS = ("sees it wrong", "adds up wrongly", "names another letter", "works only after a guess", "breaks off")
 WORKING = {
     "A": ("adds up wrongly", "its letters follow from its steps less often, and which steps are false?"),
     "B": ("sees it wrong", "false steps, and yet its letters follow. What kind of step can be false alone?"),
-    "C": ("guesses first, works afterwards", "it is right far more often than its steps are true."),
+    "C": ("works only after a guess", "it is right far more often than its steps are true."),
     "D": ("breaks off", "what share of its answers can be graded at all?"),
     "E": ("names another letter", "its steps are true. What is wrong, then?"),
 }
@@ -104,7 +104,7 @@ def _answer(
     letters = {text: letter for letter, text in options.items()}
     wrong = rng.choice([letter for letter in options if letter != gold])
     off = int(options[gold]) - int(options[wrong])
-    slip = flawed and cause in ("sees it wrong", "guesses first, works afterwards")
+    slip = flawed and cause in ("sees it wrong", "works only after a guess")
     read = chloride + off if slip else chloride  # what was read, so that another option comes out
     rest = sodium - read
     gap = rest - bicarbonate - (off if flawed and cause == "adds up wrongly" else 0)
@@ -113,4 +113,4 @@ def _answer(
         return f"{sodium} - {read} = {rest}.", None
     if flawed and cause == "names another letter":
         return text, wrong
-    return text, gold if cause == "guesses first, works afterwards" else letters[str(gap)]
+    return text, gold if cause == "works only after a guess" else letters[str(gap)]

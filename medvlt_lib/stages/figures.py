@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from medvlt_lib.core import plot_style as style
-from medvlt_lib.core.plot_style import BLUE, COLOURS, GREY, MARKS, NOTEBOOK, ORANGE
+from medvlt_lib.core.plot_style import BLUE, COLOURS, GREY, INK, MARKS, NOTEBOOK, ORANGE
 from medvlt_lib.phantom.true_steps import FIRST_ERRORS
 
 MODALITIES = {"text": (BLUE, "o", "questions in words"), "image": (ORANGE, "s", "questions on pictures")}
@@ -126,7 +126,8 @@ def first_errors(stated: Sequence[dict], width: float = NOTEBOOK) -> Figure:
         axis.barh(range(len(rows)), shares, 0.7, left, color=colour, label=name, edgecolor="white", linewidth=0.6)
         for place, (start, share) in enumerate(zip(left, shares, strict=True)):
             if share >= 3:
-                axis.text(start + share / 2, place, f"{share:.0f}", ha="center", va="center", fontsize=7)
+                ink = "white" if colour == BLUE else INK
+                axis.text(start + share / 2, place, f"{share:.0f}", ha="center", va="center", fontsize=7, color=ink)
         left += shares
     style.name_rows(axis, [f"{r['arm']}, {r['modality']} (n = {r['answers']})" for r in rows], 0.3 * width)
     axis.set_xlabel("% of all answers, by the first thing that is wrong in them")

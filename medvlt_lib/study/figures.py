@@ -46,8 +46,9 @@ def noise(
             axis.plot(list(means), list(means.values()), marker=mark, linestyle=dashes, label=label, **look)
             for share, values in own.items():
                 axis.plot([share] * len(values), [100 * v for v in values], ".", markersize=4, **look)
-            if lit == (method, kind, lit[2] if lit else 0) and lit[2] in means:
-                axis.plot(lit[2], means[lit[2]], "o", markersize=14, fillstyle="none", color=INK)
+            ringed = lit[2] if lit and lit[:2] == (method, kind) else None
+            if ringed in means:
+                axis.plot(ringed, means[ringed], "o", markersize=14, fillstyle="none", color=INK)
         for (arm, share), dots in zip(others.items(), (":", "-."), strict=False):
             axis.axhline(100 * share, color=BLUE if arm == "rl_text" else GREY, linestyle=dots, label=arm)
         axis.set(xlabel="wrong labels in training, %", title=title, xticks=[0, 20, 40, 60])

@@ -659,6 +659,6 @@ def test_the_made_up_models_show_their_causes():
         "sees it wrong": [1, flawed, flawed, 1],
         "adds up wrongly": [1, flawed, flawed, flawed],
         "names another letter": [1, flawed, 1, flawed],
-        "guesses first, works afterwards": [1, 1, flawed, flawed],
+        "works only after a guess": [1, 1, flawed, flawed],
         "breaks off": [flawed, flawed, 1, 1],
     }
