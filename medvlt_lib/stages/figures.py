@@ -39,15 +39,15 @@ def training(logs: dict[str, Sequence[dict]], width: float = NOTEBOOK) -> Figure
                 ends = [(row["validation_low"], row["validation_high"]) for row in logs[arm] if key in row]
                 reach = [[v - a for v, (a, _) in zip(values, ends, strict=True)]]
                 reach.append([b - v for v, (_, b) in zip(values, ends, strict=True)])
-                axis.errorbar(steps, values, reach, color=colour, marker=mark, capsize=3, markersize=4, label=arm)
+                axis.errorbar(steps, values, reach, color=colour, marker=mark, capsize=3, markersize=4)
                 continue
             axis.plot(steps, values, color=colour, alpha=0.35, linewidth=0.8)
             means = [np.mean(values[max(0, i - SMOOTH + 1) : i + 1]) for i in range(len(values))]
-            axis.plot(steps, means, color=colour, label=arm)
+            axis.plot(steps, means, color=colour)
         axis.set(xlabel="step", ylabel=measures[key], ylim=(0, None if key == "loss" else 1.02))
-    handles = [axes[-1].plot([], [], color=c, marker=m, label=arm)[0] for arm, (c, m) in looks.items()]
-    figure.set_figheight(figure.get_figheight() + 0.25)
-    figure.legend(handles=handles, loc="outside upper center", ncols=max(1, int(width // 2)))
+    for arm, (colour, mark) in looks.items():  # every arm once, whatever was logged of it
+        axes[0].plot([], [], color=colour, marker=mark, label=arm)
+    style.legend_above(figure, axes[0])
     return figure
 
 

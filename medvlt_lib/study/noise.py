@@ -44,7 +44,7 @@ def reading(method: str, kind: str, share: int, group: str, folder: Path = SHIPP
     own, name = points[METHODS[method], kind], f"{method}, {share} % {NOISES[kind]}"
     if share not in own:
         return f"{name}: not run (medvlt study noise)."
-    said = f"{name}: {100 * fmean(own[share]):.1f} % right on {group}, mean of {_seeds(own[share])}"
+    said = f"{name}: {100 * fmean(own[share]):.1f} % right on {group} ({_seeds(own[share])})"
     if share == 0 or 0 not in own:
         return f"{said}."
     lost = 100 * (fmean(own[0]) - fmean(own[share]))
@@ -52,4 +52,4 @@ def reading(method: str, kind: str, share: int, group: str, folder: Path = SHIPP
 
 
 def _seeds(values: list[float]) -> str:
-    return f"{len(values)} seed{'s' if len(values) > 1 else ''}"
+    return f"mean of {len(values)} seeds" if len(values) > 1 else "one seed"

@@ -14,7 +14,7 @@ def test_training_draws_the_loss_of_sft_and_the_reward_of_grpo():
     loss, reward, validation = figures.training({"sft_text": SFT, "rl_text": RL}).axes
     assert list(loss.lines[0].get_ydata()) == pytest.approx([1, 1 / 2, 1 / 3])
     assert list(loss.lines[1].get_ydata()) == pytest.approx([1, 3 / 4, 11 / 18])  # the running mean
-    assert len(loss.lines) == 2  # GRPO's loss tells nothing
+    assert sum(len(line.get_xdata()) > 0 for line in loss.lines) == 2  # GRPO's loss tells nothing
     assert list(reward.lines[0].get_ydata()) == pytest.approx([0.1, 0.2, 0.3])
     [(low, high)] = [(bar[0][1], bar[1][1]) for bar in validation.containers[0].lines[2][0].get_segments()]
     assert (low, high) == pytest.approx((0.4, 0.7))
