@@ -50,15 +50,17 @@ def course(
 
 def table() -> None:
     """Draw the README's first pictures into results/; print its first screen, its tables of recorded times, memory,
-    accuracies and studies, and the table of estimated times in docs/PATHS.md."""
+    accuracies and studies, its sentence on the habit of working, and the table of estimated times in docs/PATHS.md."""
     from medvlt_lib.course import times
     from medvlt_lib.course.front import draw, first_screen
     from medvlt_lib.course.readme import arms_table, times_table
     from medvlt_lib.study.results import SHIPPED
+    from medvlt_lib.study.sentences import carries_over
     from medvlt_lib.study.tables import summary_table
 
     draw()
-    print(first_screen(), times_table(), arms_table(), summary_table(SHIPPED), times.table(), sep="\n\n")
+    parts = (first_screen(), times_table(), arms_table(), summary_table(SHIPPED), carries_over(), times.table())
+    print(*parts, sep="\n\n")
 
 
 def exercises() -> None:

@@ -42,8 +42,8 @@ def tell_names(answer: Any, runs: dict[str, tuple[str, str]], names: Sequence[st
 
 def _misread(run: str, name: Any, look: str, names: Sequence[str]) -> str:
     if name not in names:
-        return f"Run {run}: {name!r} is none of the names; they are {', '.join(names)}."
-    return f"Run {run} is not {name!r}: {look}"
+        return f"{run}: {name!r} is none of the names; they are {', '.join(names)}."
+    return f"{run} is not {name!r}: {look}"
 
 
 def _say(fault: str | None, right: str) -> None:

@@ -58,7 +58,7 @@ def findings(
 ) -> None:
     """What follows from the results of studies: every claim, stated before the runs, with its test and its verdict.
 
-    Writes findings.md beside results of your own (--results).
+    Writes findings.md and findings.json beside results of your own (--results).
     Example: medvlt findings recipes --results runs/studies/results
     """
     from medvlt_lib.study.findings import judged

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import yaml
 
 from medvlt_lib.core.errors import UserError
+from medvlt_lib.core.files import read_json
 from medvlt_lib.core.stats import holm
 from medvlt_lib.phantom.questions import FAMILIES
 from medvlt_lib.study.cells import STUDIES
@@ -62,6 +63,24 @@ def judged(names: Sequence[str] | None, folder: Path) -> dict[str, list[Verdict]
         raise UserError(f"there are no claims about '{wrong[0]}'; choose from {', '.join(every)}.")
     results = by_label(folder)
     return {name: verdicts_of(every[name], results, folder) for name in names or every}
+
+
+def as_json(verdicts: dict[str, list[Verdict]]) -> dict[str, list[dict[str, Any]]]:
+    """Verdicts as findings.json holds them: without the figures that claims do not have that were not run."""
+    return {
+        name: [{key: value for key, value in asdict(v).items() if value == value} for v in own]  # nan is not nan
+        for name, own in verdicts.items()
+    }
+
+
+def kept_verdicts(folder: Path) -> dict[str, list[Verdict]]:
+    """The verdicts by study as `medvlt findings` last wrote them beside the results, without judging anew, which takes
+    ten seconds. Raises UserError where the file is missing."""
+    kept = read_json(folder / "findings.json")
+    return {
+        name: [Verdict(**{**row, "differences": tuple(row["differences"])}) for row in own]
+        for name, own in kept.items()
+    }
 
 
 def by_label(folder: Path) -> dict[str, dict[int, dict]]:

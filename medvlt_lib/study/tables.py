@@ -1,4 +1,4 @@
-"""Results and findings of studies as tables: for the terminal, for README.md and for results/studies/findings.md."""
+"""Results and findings of studies as tables: for the terminal, README.md, notebook 06 and findings.md."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from statistics import fmean
 
-from medvlt_lib.core.files import write_text
+from medvlt_lib.core.files import write_json, write_text
 from medvlt_lib.core.results import NOTICE
 from medvlt_lib.core.tables import markdown_table, percent
 from medvlt_lib.study.cells import study
@@ -17,12 +17,14 @@ from medvlt_lib.study.findings import (
     NOT_RUN,
     RULE,
     Verdict,
+    as_json,
     by_label,
     claims_file,
     families_of,
     judged,
 )
 from medvlt_lib.study.measures import value
+from medvlt_lib.study.results import SHIPPED
 
 GROUPS = ("text.trained", "text.other", "image.trained", "image.other")
 Rows = list[tuple[str, ...]]
@@ -55,14 +57,26 @@ def arms_table(name: str, results: dict[str, dict[int, dict]], folder: Path) -> 
     return rows
 
 
+def mean_accuracy(label: str, group: str, folder: Path = SHIPPED) -> float | None:
+    """The mean accuracy of an arm over seeds on a group of families; None where it was not run."""
+    asked = [r for r in by_label(folder).get(label, {}).values() if "greedy" in r["right"]]
+    return fmean(value(folder, r, families_of(group)) or 0.0 for r in asked) if asked else None
+
+
 def summary_table(folder: Path) -> str:
     """README's table: each study with its question and how many of its claims hold, as Markdown."""
+    head, *rows = summary_rows(judged(None, folder))
+    return markdown_table([head, *((f"`{name}`", *cells) for name, *cells in rows)])
+
+
+def summary_rows(verdicts: dict[str, list[Verdict]]) -> Rows:
+    """Each study with its question and how many of its claims hold, header first."""
     rows: Rows = [("study", "question", HOLDS, DOES_NOT, CANNOT_TELL, NOT_RUN)]
-    for name, verdicts in judged(None, folder).items():
-        counts = Counter(v.verdict for v in verdicts)
+    for name, own in verdicts.items():
+        counts = Counter(v.verdict for v in own)
         numbers = (str(counts[verdict]) for verdict in (HOLDS, DOES_NOT, CANNOT_TELL, NOT_RUN))
-        rows.append((f"`{name}`", study(name)["question"], *numbers))
-    return markdown_table(rows)
+        rows.append((name, study(name)["question"], *numbers))
+    return rows
 
 
 def findings_markdown(folder: Path) -> str:
@@ -91,7 +105,8 @@ def findings_markdown(folder: Path) -> str:
 
 
 def write_findings(folder: Path) -> Path:
-    """Write findings.md beside the results; returns its path."""
+    """Write findings.md and findings.json beside the results; returns the path of the first."""
     path = folder / "findings.md"
+    write_json(folder / "findings.json", as_json(judged(None, folder)))
     write_text(path, findings_markdown(folder))
     return path

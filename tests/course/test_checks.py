@@ -4,15 +4,18 @@ import math
 import re
 import statistics
 from difflib import SequenceMatcher
+from fractions import Fraction
 from string import punctuation
 
 import nbformat
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from medvlt_lib.core.files import read_json
 from medvlt_lib.core.sections import Grpo
+from medvlt_lib.core.stats import accuracy_interval, holm, mcnemar
 from medvlt_lib.core.stats import pass_at_k as library_pass_at_k
 from medvlt_lib.course import checks
 from medvlt_lib.course.breaking import RUNS as BREAKS
@@ -20,14 +23,16 @@ from medvlt_lib.course.breaking import WAYS, recorded
 from medvlt_lib.course.breaking import trained as trained_broken
 from medvlt_lib.course.curves import CAUSES, RUNS, trained
 from medvlt_lib.course.lesson import NOTEBOOKS, RESULTS
+from medvlt_lib.course.simulated import CONTROLLED, WORKING, in_other_ways, worked
 from medvlt_lib.course.telling import NOTHING
+from medvlt_lib.study.findings import decide
 from medvlt_lib.training.by_hand import policy_loss
 
 
 def cells() -> dict[str, dict[str, str]]:
     """The stub and the solution of every exercise by the name of its check."""
     found, now = {}, {}
-    for path in sorted(NOTEBOOKS.glob("0[1-4]_*.ipynb")):
+    for path in sorted(NOTEBOOKS.glob("0[1-6]_*.ipynb")):
         for cell in nbformat.read(path, as_version=4).cells:
             tags = cell.metadata.get("tags", [])
             if cell.cell_type == "code" and "exercise" in tags:
@@ -193,6 +198,91 @@ def without_repeating(model, prompt, answers, mask, old, rewards, eps):
 
 
 BROKEN = {run: way for run, (way, _) in BREAKS.items()}
+
+
+def spread(gaps, reach=1.96, deviation=statistics.stdev, root=0.5):
+    middle, half = statistics.fmean(gaps), reach * deviation(gaps) / len(gaps) ** root
+    return middle - half, middle + half
+
+
+def unpaired(before, after):
+    half = 1.96 * math.hypot(*(statistics.stdev(side) / len(side) ** 0.5 for side in (before, after)))
+    return statistics.fmean(after) - statistics.fmean(before) - half, half + np.mean(after) - np.mean(before)
+
+
+def gaps_of(before, after):
+    return [b - a for a, b in zip(before, after, strict=True)]
+
+
+def by_fractions(before, after):
+    gaps = [gap for gap in gaps_of(before, after) if gap]
+    tail = sum(Fraction(math.comb(len(gaps), k), 2 ** len(gaps)) for k in range(min(map(gaps.count, (1, -1))) + 1))
+    return float(min(1, 2 * tail))
+
+
+def chi_square(before, after):
+    _, _, gained, lost = 0, 0, gaps_of(before, after).count(1), gaps_of(before, after).count(-1)
+    return stats.chi2.sf((gained - lost) ** 2 / (gained + lost), 1)
+
+
+def one_sided(before, after):
+    gained, lost, _ = mcnemar(before, after)
+    return stats.binomtest(gained, gained + lost, alternative="greater").pvalue
+
+
+def of_all(before, after):
+    return stats.binomtest(gaps_of(before, after).count(1), len(before)).pvalue
+
+
+def uncapped(before, after):
+    gained, lost, _ = mcnemar(before, after)
+    return 2 * sum(math.comb(gained + lost, k) for k in range(min(gained, lost) + 1)) / 2 ** (gained + lost)
+
+
+def without_guard(before, after):
+    gained, lost, _ = mcnemar(before, after)
+    return stats.binomtest(gained, gained + lost).pvalue
+
+
+def in_floats(before, after):
+    gained, lost, _ = mcnemar(before, after)
+    n = gained + lost
+    return min(1.0, 2 * sum(math.comb(n, k) * 0.5**n for k in range(min(gained, lost) + 1)))
+
+
+def by_trying(right, n):
+    def contradicted(p):
+        return abs(right / n - p) > 1.96 * math.sqrt(p * (1 - p) / n)
+
+    ends = []
+    for outer in (0.0, 1.0):
+        a, b = outer, right / n
+        for _ in range(60):
+            a, b = ((a + b) / 2, b) if contradicted((a + b) / 2) else (a, (a + b) / 2)
+        ends.append(b)
+    return ends
+
+
+def wald(right, n, z=1.96):
+    half = z * math.sqrt(right / n * (1 - right / n) / n)
+    return right / n - half, right / n + half
+
+
+def stepping(p_values, level=0.05):
+    decided, going = [False] * len(p_values), True
+    for place, index in enumerate(np.argsort(p_values, kind="stable")):
+        going = going and p_values[index] < level / (len(p_values) - place)
+        decided[index] = going
+    return decided
+
+
+def t_interval(differences):
+    own = stats.ttest_1samp(differences, 0).confidence_interval(0.95)
+    return [own.low, own.high]
+
+
+CONTROL_CAUSE = {name: cause for name, (cause, _) in CONTROLLED.items()}
+WORKING_CAUSE = {name: cause for name, (cause, _) in WORKING.items()}
 CAUSE = {run: cause for run, (cause, _) in RUNS.items()}
 REST = r"[^}]*"
 # Of each check: two other right answers; and wrong ones, each with a word of the line that it must get.
@@ -404,24 +494,138 @@ ANSWERS = {
     "broken": (
         [dict(reversed(BROKEN.items())), BROKEN | {"F": "healthy"}],
         [
-            (BROKEN | {"A": "healthy", "D": "label noise"}, "Run A"),
-            (BROKEN | {"A": "no chat template", "E": "label noise"}, "Run A"),
-            (BROKEN | {"B": "label noise"}, "Run B"),
-            (BROKEN | {"C": "no chat template"}, "Run C"),
+            (BROKEN | {"A": "healthy", "D": "label noise"}, r"\bA(: | is not)"),
+            (BROKEN | {"A": "no chat template", "E": "label noise"}, r"\bA(: | is not)"),
+            (BROKEN | {"B": "label noise"}, r"\bB(: | is not)"),
+            (BROKEN | {"C": "no chat template"}, r"\bC(: | is not)"),
             (BROKEN | {"E": "noise"}, "they are healthy"),
-            (BROKEN | {"D": None}, "Run D"),
+            (BROKEN | {"D": None}, r"\bD(: | is not)"),
             (["healthy"], "dictionary"),
         ],
     ),
     "curves": (
         [dict(reversed(CAUSE.items())), CAUSE | {"F": "healthy"}],
         [
-            (CAUSE | {"A": "healthy"}, "Run A"),
-            (CAUSE | {"B": "healthy", "C": "another thing rewarded"}, "Run B"),
-            (CAUSE | {"D": "rate too high", "E": "all rewards equal"}, "Run D"),
+            (CAUSE | {"A": "healthy"}, r"\bA(: | is not)"),
+            (CAUSE | {"B": "healthy", "C": "another thing rewarded"}, r"\bB(: | is not)"),
+            (CAUSE | {"D": "rate too high", "E": "all rewards equal"}, r"\bD(: | is not)"),
             (CAUSE | {"E": "too fast"}, "they are healthy"),
-            (CAUSE | {"C": None}, "Run C"),
+            (CAUSE | {"C": None}, r"\bC(: | is not)"),
             ("healthy", "dictionary"),
+        ],
+    ),
+    "paired_interval": (
+        [
+            lambda a, b: spread(gaps_of(a, b)),
+            lambda a, b: np.mean(np.subtract(b, a)) + np.array([-1.96, 1.96]) * stats.sem(np.subtract(b, a)),
+        ],
+        [
+            (unpaired, "first"),
+            (lambda a, b: spread(gaps_of(b, a)), "after minus before"),
+            (lambda a, b: spread(gaps_of(a, b), deviation=statistics.pstdev), "n - 1"),
+            (lambda a, b: spread(gaps_of(a, b), reach=1), "The width"),
+            (lambda a, b: spread(gaps_of(a, b), root=1), "what divides"),
+            (lambda a, b: spread(gaps_of(a, b))[::-1], "lower end"),
+            (lambda a, b: spread([100 * gap for gap in gaps_of(a, b)]), "as a share"),
+            (lambda a, b: statistics.fmean(gaps_of(a, b)), "Two numbers"),
+        ],
+    ),
+    "mcnemar_p": (
+        [
+            by_fractions,
+            lambda a, b: mcnemar(a, b)[2],
+        ],
+        [
+            (chi_square, "so few losses"),
+            (one_sided, "Both sides"),
+            (of_all, "say nothing"),
+            (uncapped, "above 1"),
+            (in_floats, "Large"),
+            (without_guard, "ValueError"),
+            (lambda a, b: stats.ttest_rel(b, a).pvalue, "so few losses"),
+        ],
+    ),
+    "looks": (
+        [dict(reversed(CONTROL_CAUSE.items())), CONTROL_CAUSE | {"F": "guesses"}],
+        [
+            (CONTROL_CAUSE | {"A": "looks at the picture"}, "A is not"),
+            (
+                CONTROL_CAUSE | {"B": "looks at the picture", "C": "knows the pictures by heart"},
+                "same text or the same",
+            ),
+            (CONTROL_CAUSE | {"D": "blind"}, "none of the names"),
+            (CONTROL_CAUSE | {"E": "guesses"}, "single row"),
+            (CONTROL_CAUSE | {"C": None}, "C: None"),
+            (["guesses"], "dictionary"),
+        ],
+    ),
+    "wilson": (
+        [
+            accuracy_interval,
+            by_trying,
+        ],
+        [
+            (wald, "share p that is tried"),
+            (lambda c, n: [min(1, max(0, end)) for end in wald(c, n)], "share p that is tried"),
+            (lambda c, n: accuracy_interval(c, n, 0.9), "share p that is tried"),
+            (lambda c, n: wald(c + 2, n + 4), "share p that is tried"),
+            (lambda c, n: [100 * end for end in accuracy_interval(c, n)], "share p that is tried"),
+            (lambda c, n: (c / n, c / n), "share p that is tried"),
+        ],
+    ),
+    "verdict": (
+        [
+            lambda mean, low, high, p, matters: decide("more", mean, high, p, matters),
+            lambda m, a, b, p, d: (["cannot tell", "does not hold here"][b < d], "holds here")[m > 0 and p < 0.05],
+        ],
+        [
+            (lambda m, a, b, p, d: "holds here" if a > 0 else "does not hold here" if b < d else "cannot tell", "Holm"),
+            (lambda m, a, b, p, d: "holds here" if p < 0.05 else decide("more", m, b, p, d), "direction"),
+            (lambda m, a, b, p, d: "does not hold here" if b < d else decide("more", m, b, p, d), "first"),
+            (lambda m, a, b, p, d: decide("more", m, m, p, d), "reaches beyond"),
+            (lambda m, a, b, p, d: decide("more", m, b, p, 0.03), "argument"),
+            (lambda m, a, b, p, d: "holds here" if m > 0 and p < 0.05 else "does not hold here", "Neither"),
+            (lambda m, a, b, p, d: decide("more", m, b, p - 1e-9, d), "0.05 is not below"),
+        ],
+    ),
+    "holm": (
+        [
+            stepping,
+            lambda p: [adjusted < 0.05 for adjusted in holm(p)],
+        ],
+        [
+            (lambda p: [value < 0.05 for value in p], "Sort"),
+            (lambda p: [value < 0.05 / len(p) for value in p], "grows"),
+            (lambda p: [value < 0.05 / (len(p) - sorted(p).index(value)) for value in p], "After the first"),
+            (lambda p: sorted(stepping(p), reverse=True), "order given"),
+            (lambda p: [value * len(p) < 0.05 * (1 + sorted(p).index(value)) for value in p], "Sort"),
+            (holm, "Sort"),
+        ],
+    ),
+    "seed_interval": (
+        [
+            t_interval,
+            lambda d: stats.t.interval(0.95, len(d) - 1, np.mean(d), stats.sem(d)),
+        ],
+        [
+            (spread, "quantile"),
+            (lambda d: spread(d, stats.t.ppf(0.975, len(d))), "quantile"),
+            (lambda d: spread(d, stats.t.ppf(0.95, len(d) - 1)), "quantile"),
+            (lambda d: spread(d, stats.t.ppf(0.975, len(d) - 1), statistics.pstdev), "n - 1"),
+            (lambda d: spread(d, stats.t.ppf(0.975, len(d) - 1), root=0), "a root"),
+            (lambda d: spread(d, 4.30265), "their number"),
+            (lambda d: t_interval(d)[::-1], "Three seeds"),
+        ],
+    ),
+    "working": (
+        [dict(reversed(WORKING_CAUSE.items())), WORKING_CAUSE | {"F": "breaks off"}],
+        [
+            (WORKING_CAUSE | {"A": "sees it wrong", "B": "adds up wrongly"}, "which steps are false"),
+            (WORKING_CAUSE | {"B": "adds up wrongly"}, "can be false alone"),
+            (WORKING_CAUSE | {"C": "names another letter"}, "far more often"),
+            (WORKING_CAUSE | {"D": "glances"}, "none of the names"),
+            (WORKING_CAUSE | {"E": "adds up wrongly"}, "are true"),
+            ("sees it wrong", "dictionary"),
         ],
     ),
 }
@@ -459,7 +663,7 @@ def test_a_mistake_is_told_where_to_look(name, number, capsys):
     assert line.startswith("Not yet. ") and re.search(words, line) and len(line) < 300, line
 
 
-@pytest.mark.parametrize("name", sorted(set(ANSWERS) - {"curves", "broken"}))
+@pytest.mark.parametrize("name", sorted(set(ANSWERS) - {"curves", "broken", "looks", "working"}))
 def test_what_is_no_answer_at_all_ends_in_one_kind_line(name, capsys):
     def not_written(*_):
         raise NotImplementedError
@@ -536,3 +740,28 @@ def test_what_was_recorded_of_the_breaks_is_what_they_do():
         seen = trained_broken(way, steps=1, asked=1)
         assert seen["error"] == rows[way]["error"]
         assert seen["losses"][:1] == pytest.approx(rows[way]["losses"][:1], rel=1e-3)
+
+
+def test_the_made_up_models_show_their_causes():
+    """What tells each from the others, by a wide margin; four options, so guessing gives 0.25."""
+    asked = {cause: in_other_ways(name) for name, (cause, _) in CONTROLLED.items()}
+    words, heart, looks = (
+        asked[cause] for cause in ("answers from the words", "knows the pictures by heart", "looks at the picture")
+    )
+    assert words["as asked"] == words["no picture"] == words["another's picture"] > 0.6 and words["same text"] == 1
+    assert looks["as asked"] > 0.8 > 0.35 > looks["no picture"] and looks["another's picture"] < 0.12
+    assert looks["options reordered"] > 0.8 and looks["same text"] > 0.7 > 0.4 > looks["same letter"]
+    assert heart["as asked"] > 0.8 and heart["another's picture"] < 0.12 and heart["options reordered"] < 0.35
+    assert heart["same letter"] > 0.8 > 0.4 > heart["same text"]
+    letter, guess = asked["prefers a letter"], asked["guesses"]
+    assert min(letter[way] for way in ("as asked", "no picture", "another's picture")) > 0.42
+    assert letter["options reordered"] < 0.35 and all(0.18 < share < 0.32 for share in guess.values())
+    works = {cause: worked(name) for name, (cause, _) in WORKING.items()}
+    flawed = pytest.approx(0.6, abs=0.08)
+    assert {cause: list(own.values()) for cause, own in works.items()} == {
+        "sees it wrong": [1, flawed, flawed, 1],
+        "adds up wrongly": [1, flawed, flawed, flawed],
+        "names another letter": [1, flawed, 1, flawed],
+        "works only after a guess": [1, 1, flawed, flawed],
+        "breaks off": [flawed, flawed, 1, 1],
+    }

@@ -5,7 +5,7 @@ import pytest
 
 from medvlt_lib.course.lesson import NOTEBOOKS
 from tests.notebooks.claims import CLAIMS, REASONED
-from tests.notebooks.test_form import ANSWER, MENDED
+from tests.notebooks.test_form import ANSWER, NAMES
 
 
 def plain(text: str) -> str:
@@ -22,7 +22,7 @@ def test_the_words_stand_in_the_notebook(claim):
     assert plain(text_of(claim.notebook)).count(claim.words) == 1
 
 
-@pytest.mark.parametrize("name", MENDED)
+@pytest.mark.parametrize("name", NAMES)
 def test_every_folded_answer_is_checked_or_follows_from_the_text(name):
     for answer in map(plain, ANSWER.findall(text_of(name))):
         checked = any(claim.notebook == name and claim.words in answer for claim in CLAIMS)

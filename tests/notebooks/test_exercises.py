@@ -14,7 +14,7 @@ from medvlt_lib.course.exercises import exercises_of, write_exercises
 from medvlt_lib.course.lesson import NOTEBOOKS
 from tests.notebooks.test_form import is_of_an_exercise, relative_links
 
-NAMES = ["01_data", "02_filtering", "03_sft", "04_grpo"]
+NAMES = ["01_data", "02_filtering", "03_sft", "04_grpo", "05_eval", "06_analysis"]
 PAGES = NOTEBOOKS / "exercises"
 HEAD = re.compile(r"### Exercise (\d): (.+) \((core|stretch), (\d+) min\)\n\n")
 HINT = re.compile(r"<details><summary>Hint</summary>\n\n(.+?)\n\n</details>$", re.DOTALL)

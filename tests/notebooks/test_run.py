@@ -64,7 +64,7 @@ def whole_course(tmp_path_factory):
     before = os.getcwd()
     os.chdir(tmp_path_factory.mktemp("whole"))
     try:
-        return run_course("tiny", "whole", "00", "05").folder.resolve() / "notebooks"
+        return run_course("tiny", "whole", "00", "06").folder.resolve() / "notebooks"
     finally:
         os.chdir(before)
 

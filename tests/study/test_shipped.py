@@ -1,16 +1,29 @@
 """The shipped results of the studies: every summary follows from the answers, and the texts from the results."""
 
+import json
+from base64 import b64decode
+from io import BytesIO
 from pathlib import Path
 
+import nbformat
+import numpy as np
 import pytest
+from IPython.core.pylabtools import print_figure
+from PIL import Image
 
+from medvlt_lib.core.files import read_json
 from medvlt_lib.core.records import Question
 from medvlt_lib.phantom.questions import make_questions
 from medvlt_lib.study.cells import cell
+from medvlt_lib.study.figures import noise
+from medvlt_lib.study.findings import as_json, judged
+from medvlt_lib.study.noise import GROUPS, noise_points
 from medvlt_lib.study.results import SHIPPED, answers_of, results_in, right_of
+from medvlt_lib.study.sentences import carries_over
 from medvlt_lib.study.tables import findings_markdown, summary_table
 
 README = Path(__file__).parents[2] / "README.md"
+NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "06_analysis.ipynb"
 RESULTS = results_in(SHIPPED)
 
 
@@ -48,4 +61,20 @@ def test_answers_are_to_the_questions_of_their_seed(test_questions):
 
 def test_findings_and_readme_are_made_of_the_results():
     assert (SHIPPED / "findings.md").read_text(encoding="utf-8") == findings_markdown(SHIPPED)
+    assert read_json(SHIPPED / "findings.json") == json.loads(json.dumps(as_json(judged(None, SHIPPED))))
     assert summary_table(SHIPPED) in README.read_text(encoding="utf-8")
+
+
+def test_the_figure_that_notebook_06_keeps_is_that_of_the_results():
+    """Where it differs: run notebook 06, save it, and take its other outputs out with nbstripout."""
+    [cell] = [c for c in nbformat.read(NOTEBOOK, as_version=4).cells if c.source.endswith("studies.noise(noise)")]
+    drawn = print_figure(noise({name: noise_points(group) for name, group in GROUPS.items()}), "png", base64=True)
+    kept, made = (
+        np.asarray(Image.open(BytesIO(b64decode(png))).convert("L"), dtype=float)
+        for png in (cell.outputs[0].data["image/png"], drawn)
+    )
+    assert kept.shape == made.shape and np.abs(kept - made).mean() < 1
+
+
+def test_the_readme_says_of_the_habit_what_its_study_says():
+    assert carries_over() in " ".join(README.read_text(encoding="utf-8").split())

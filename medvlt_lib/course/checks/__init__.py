@@ -4,7 +4,9 @@
 tried on several inputs, among them the ends and the empty cases; how it is written does not matter.
 """
 
+from medvlt_lib.course.checks.analysis import holm, seed_interval, verdict, working
 from medvlt_lib.course.checks.data import boxed_letter, copies, true_accuracy
+from medvlt_lib.course.checks.evaluation import looks, mcnemar_p, paired_interval, wilson
 from medvlt_lib.course.checks.filtering import keep, pass_at_k, smallest_group
 from medvlt_lib.course.checks.grpo import advantages, clipped, curves, grpo_loss, picture_loss
 from medvlt_lib.course.checks.sft import broken, label_mask, qlora_bytes, whole_loss
@@ -17,12 +19,20 @@ __all__ = [
     "copies",
     "curves",
     "grpo_loss",
+    "holm",
     "keep",
     "label_mask",
+    "looks",
+    "mcnemar_p",
+    "paired_interval",
     "pass_at_k",
     "picture_loss",
     "qlora_bytes",
+    "seed_interval",
     "smallest_group",
     "true_accuracy",
+    "verdict",
     "whole_loss",
+    "wilson",
+    "working",
 ]

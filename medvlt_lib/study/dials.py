@@ -1,0 +1,38 @@
+"""The study `noise` as dials that move, where the notebook has a kernel and ipywidgets is installed; `figures.noise`
+shows all of their positions at once. No torch here."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medvlt_lib.study import figures
+from medvlt_lib.study.noise import GROUPS, METHODS, NOISES, SHARES, noise_points, reading
+from medvlt_lib.study.results import SHIPPED
+
+if TYPE_CHECKING:
+    from ipywidgets import interactive
+
+
+def noise_dials(folder: Path = SHIPPED) -> interactive | None:
+    """The dials: method, kind and share of wrong labels, and where accuracy is measured; where they cannot move (no
+    ipywidgets, or a page made of a notebook that ran by itself: MEDVLT_HEADLESS), a printed line that says so."""
+    if find_spec("ipywidgets") is None or "MEDVLT_HEADLESS" in os.environ:
+        print("The dials need a running kernel and ipywidgets; the figure above has all of their positions.")
+        return None
+    from IPython.display import display
+    from ipywidgets import Dropdown, SelectionSlider, ToggleButtons, interactive
+
+    def draw(method: str, kind: str, share: int, group: str) -> None:
+        print(reading(method, kind, share, group, folder))
+        display(figures.noise({group: noise_points(GROUPS[group], folder)}, (METHODS[method], kind, share)))
+
+    return interactive(
+        draw,
+        method=ToggleButtons(options=list(METHODS), description="method"),
+        kind=ToggleButtons(options=[(words, kind) for kind, words in NOISES.items()], description="labels"),
+        share=SelectionSlider(options=SHARES, value=40, description="wrong, %"),
+        group=Dropdown(options=list(GROUPS), description="measured on"),
+    )
