@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from medvlt_lib.core.files import atomic_write, read_json, read_jsonl
 from medvlt_lib.core.images import load_image
-from medvlt_lib.core.plots import BLUE, GREY
+from medvlt_lib.core.plot_style import BLUE, GREY
 from medvlt_lib.core.records import Question, read_questions
 from medvlt_lib.course.lesson import REFERENCE, RESULTS
 from medvlt_lib.course.times import PACE, whole_course

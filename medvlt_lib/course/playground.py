@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 
-from medvlt_lib.core.plots import BLUE, GREEN, GREY, ORANGE, RED
+from medvlt_lib.core.plot_style import BLUE, GREEN, GREY, ORANGE, RED
 from medvlt_lib.core.sections import Grpo
 from medvlt_lib.training import by_hand
 

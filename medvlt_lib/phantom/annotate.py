@@ -87,7 +87,7 @@ def annotated(questions: Sequence[Question]) -> Figure:
     from matplotlib.figure import Figure
     from matplotlib.patches import Circle
 
-    from medvlt_lib.core.plots import BLUE, RED
+    from medvlt_lib.core.plot_style import BLUE, RED
 
     outline = [patheffects.withStroke(linewidth=5, foreground="white")]
     figure = Figure(figsize=(3.4 * len(questions), 4.4), layout="constrained")

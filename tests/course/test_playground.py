@@ -9,7 +9,7 @@ import pytest
 import torch
 from matplotlib.colors import to_hex
 
-from medvlt_lib.core.plots import GREEN, GREY, ORANGE, RED
+from medvlt_lib.core.plot_style import GREEN, GREY, ORANGE, RED
 from medvlt_lib.core.sections import Grpo
 from medvlt_lib.course import playground, playing
 from medvlt_lib.course.playground import Group
