@@ -61,12 +61,15 @@ def findings(
     Writes findings.md and findings.json beside results of your own (--results).
     Example: medvlt findings recipes --results runs/studies/results
     """
-    from medvlt_lib.study.findings import judged
+    from medvlt_lib.study.findings import by_label, judged
     from medvlt_lib.study.results import SHIPPED
-    from medvlt_lib.study.tables import findings_table, write_findings
+    from medvlt_lib.study.tables import cautions, findings_table, write_findings
 
+    runs = by_label(results or SHIPPED)
     for name, verdicts in judged(names, results or SHIPPED).items():
         rows, caption = findings_table(name, verdicts)
         show_table(name, rows, caption=caption)
+        for caution in cautions(name, verdicts, runs):
+            print(f"read with care: {caution}")
     if results:
         print(write_findings(results))

@@ -57,6 +57,23 @@ def arms_table(name: str, results: dict[str, dict[int, dict]], folder: Path) -> 
     return rows
 
 
+def cautions(name: str, verdicts: list[Verdict], results: dict[str, dict[int, dict]]) -> list[str]:
+    """What a reader of a study's verdicts must know: trainings that the rule for checkpoints undid, and claims whose
+    two sides are equal in every seed."""
+    found = []
+    for label in study(name)["arms"]:
+        steps = [r["training"].get("checkpoint_step") for r in results.get(label, {}).values() if r["training"]]
+        if undone := steps.count(0):
+            found.append(
+                f"{label}: in {undone} of {len(steps)} seeds validation fell, and the rule for checkpoints kept the "
+                "weights from before the training; what is compared there is the model that it began with."
+            )
+    for v in verdicts:
+        if v.verdict != NOT_RUN and not any(v.differences):
+            found.append(f'"{v.claim["claim"]}": both sides are equal in every seed, so nothing could differ.')
+    return found
+
+
 def mean_accuracy(label: str, group: str, folder: Path = SHIPPED) -> float | None:
     """The mean accuracy of an arm over seeds on a group of families; None where it was not run."""
     asked = [r for r in by_label(folder).get(label, {}).values() if "greedy" in r["right"]]
@@ -100,7 +117,8 @@ def findings_markdown(folder: Path) -> str:
         papers = ["in the papers", *(v.claim["paper"] for v in verdicts)]
         beside = [(claim, paper, *rest) for (claim, *rest), paper in zip(rows, papers, strict=True)]
         arms = markdown_table(arms_table(name, results, folder))
-        lines += [f"## {name}", "", below, "", arms, "", markdown_table(beside), ""]
+        care = [f"- Read with care: {caution}" for caution in cautions(name, verdicts, results)]
+        lines += [f"## {name}", "", below, "", arms, "", markdown_table(beside), "", *care, *[""] * bool(care)]
     return "\n".join(lines)
 
 

@@ -14,6 +14,7 @@ from medvlt_lib.study.findings import (
     DOES_NOT,
     HOLDS,
     NOT_RUN,
+    Verdict,
     claims_file,
     decide,
     families_of,
@@ -22,7 +23,7 @@ from medvlt_lib.study.findings import (
 )
 from medvlt_lib.study.measures import value
 from medvlt_lib.study.results import right_of, write_result
-from medvlt_lib.study.tables import findings_table
+from medvlt_lib.study.tables import cautions, findings_table
 from tests.study.made_up import made_up_result
 
 
@@ -154,3 +155,17 @@ def test_what_was_not_run_still_counts_in_the_correction(tmp_path):
     assert len(run) == 3
     smallest = min(run, key=lambda v: v.p)
     assert smallest.p_holm == pytest.approx(9 * smallest.p)
+
+
+def test_an_undone_training_and_equal_sides_are_said():
+    claim = {"claim": "SFT does not raise it", "says": "not more"}
+    equal = Verdict(claim, HOLDS, 3, (0.0, 0.0, 0.0), 0.0, 0.0, 0.0)
+    results = {
+        "base": {seed: {"training": {}} for seed in range(3)},
+        "sft_image.mri": {seed: {"training": {"checkpoint_step": step}} for seed, step in enumerate((0, 15, 0))},
+        "rl_image.mri": {0: {"training": {"checkpoint_step": 12}}},
+    }
+    undone, same = cautions("transfer", [equal], results)
+    assert undone.startswith("sft_image.mri: in 2 of 3 seeds") and "SFT does not raise it" in same
+    differ = Verdict(claim, HOLDS, 3, (0.0, 0.01, 0.0), 0.003, -0.01, 0.02)
+    assert cautions("transfer", [differ], {"base": results["base"]}) == []
