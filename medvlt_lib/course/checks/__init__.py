@@ -1,7 +1,7 @@
 """The checks of the exercises, one function each, in a module for each notebook.
 
-`telling.py` says how they look and speak. Each takes what the learner wrote and prints one line. What it must do is tried on several inputs, among them the ends
-and the empty cases; how it is written does not matter.
+`telling.py` says how they look and speak. Each takes what the learner wrote and prints one line. What it must do is
+tried on several inputs, among them the ends and the empty cases; how it is written does not matter.
 """
 
 from medvlt_lib.course.checks.data import boxed_letter, copies, true_accuracy
