@@ -88,7 +88,7 @@ def medvlt(folder: Path, *arguments: str) -> None:
 
 
 def evaluated(folder: Path, questions: Path) -> dict:
-    """Import, serve and evaluate in `folder`; what is recorded of it."""
+    """Import, serve and evaluate in `folder`; returns what was asked, and the seconds."""
     medvlt(folder, "import", str(questions.resolve()), "--out", "pubmedqa", "--licence", "MIT", "--yes")
     model, started = folder / "SmolLM2-135M-Instruct", time.monotonic()
     file = write_model(model)
@@ -98,20 +98,28 @@ def evaluated(folder: Path, questions: Path) -> dict:
         words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
         medvlt(folder, "eval", "--model", str(model), "--benchmarks", "pubmedqa/questions.parquet",
                "--questions", str(ASKED), "--out", "answers", *words)  # fmt: skip
-    ended = time.monotonic()
+    seconds = {"server": round(ready - started, 1), "evaluation": round(time.monotonic() - ready, 1)}
+    return {"model": file, "settings": SETTINGS, "seconds": seconds}
+
+
+def figures(folder: Path) -> dict:
+    """What the answers in `folder` are worth. `by_guessing`: the accuracy of the same letters, dealt out at random."""
     scores = json.loads((folder / "answers" / "scores.json").read_text())
     rows = pq.read_table(folder / "answers" / "answers.parquet").to_pylist()
-    asked = pq.read_table(next(folder.glob("runs/benchmarks/*/questions.parquet"))).to_pylist()
-    keys = Counter(row["answer_label"] for row in asked)
-    shown = ("questions", "macro", "interval", "interval_kind", "truncated", "no_answer", "well_formed", "mean_tokens")
+    [file] = folder.glob("runs/benchmarks/*/questions.parquet")
+    asked = pq.read_table(file).to_pylist()
+    keys, letters = (Counter(found) for found in ((q["answer_label"] for q in asked), (r["letter"] for r in rows)))
+    [own] = scores["datasets"].values()
     return {
-        "model": file,
-        "settings": SETTINGS,
-        "scores": {name: scores[name] for name in shown},
-        "chance": sum(1 / len(json.loads(row["options"])) for row in asked) / len(asked),
-        "most_frequent_key": max(keys.values()) / len(asked),
-        "letters": dict(sorted(Counter(str(row["letter"]) for row in rows).items())),
-        "seconds": {"server": round(ready - started, 1), "evaluation": round(ended - ready, 1)},
+        **own,
+        "chance": round(sum(1 / len(json.loads(q["options"])) for q in asked) / len(asked), 4),
+        "by_guessing": round(sum(letters[key] * keys[key] for key in keys) / len(asked) ** 2, 4),
+        "truncated": scores["truncated"],
+        "no_answer": scores["no_answer"],
+        "in_an_answer_tag": scores["well_formed"],
+        "mean_tokens": scores["mean_tokens"],
+        "letters": {str(letter): letters[letter] for letter in (*sorted(keys), None)},
+        "keys": dict(sorted(keys.items())),
     }
 
 
@@ -123,9 +131,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         work = arguments.work or Path(folder)
         work.mkdir(parents=True, exist_ok=True)
-        figures = evaluated(work, arguments.questions)
+        made_by = evaluated(work, arguments.questions)
+        found = figures(work)
     threads = os.environ.get("OMP_NUM_THREADS", "no number of")
-    save(arguments.out, PACKAGES, f"{threads} threads set, load {os.getloadavg()[0]:.1f} at the end", **figures)
+    hardware = f"{threads} threads set, beside other work (load {os.getloadavg()[0]:.1f} at the end)"
+    save(arguments.out, PACKAGES, hardware, **made_by, scores=found)
 
 
 if __name__ == "__main__":

@@ -65,12 +65,12 @@ def test_an_evaluation_of_real_weights_is_whole(evaluation):
     assert scores["questions"] == len(rows) == 200 and {row["id"] for row in rows} <= set(keys)
     words = {"A": "yes", "B": "no", "C": "maybe", None: None}
     right = [words[row["letter"]] == keys[row["id"]] for row in rows]
-    assert [row["correct"] for row in rows] == right and scores["macro"] == sum(right) / 200
+    assert [row["correct"] for row in rows] == right and scores["accuracy"] == sum(right) / 200
     assert scores["interval"] == pytest.approx(proportion_confint(sum(right), 200, method="wilson"), abs=1e-6)
-    assert record["chance"] == pytest.approx(1 / 3)
+    assert scores["chance"] == pytest.approx(1 / 3, abs=1e-4)
     assert scores["no_answer"] == sum(row["letter"] is None for row in rows) / 200
     assert scores["truncated"] == sum(row["finish_reason"] == "length" for row in rows) / 200
-    assert scores["no_answer"] < 0.5 and len({row["text"] for row in rows}) > 100  # it answers, and not always the same
+    assert scores["no_answer"] < 0.5 and {row["letter"] for row in rows} >= {"A", "B", "C"}  # it reads, and answers
 
 
 @asks
