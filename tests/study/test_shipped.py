@@ -49,3 +49,10 @@ def test_answers_are_to_the_questions_of_their_seed(test_questions):
 def test_findings_and_readme_are_made_of_the_results():
     assert (SHIPPED / "findings.md").read_text(encoding="utf-8") == findings_markdown(SHIPPED)
     assert summary_table(SHIPPED) in README.read_text(encoding="utf-8")
+
+
+def test_a_result_that_a_kill_left_half_written_is_none(tmp_path):
+    key = min(RESULTS)
+    (tmp_path / f"{key}.json").write_bytes((SHIPPED / f"{key}.json").read_bytes())
+    (tmp_path / f".{key}.json.15b00719.json").write_text("")  # as `atomic_write` names it
+    assert results_in(tmp_path) == {key: RESULTS[key]}
