@@ -53,7 +53,7 @@ def killed(stage: str, inputs: dict[str, Path], root: Path) -> dict:
             resumed += any(folder.glob("training/checkpoint-*/trainer_state.json"))
             moment = chance.uniform(0, seconds / 2) if kills < KILLS else None
             code = run_process(stage, folder, VALIDATED, inputs, seconds=moment)
-            assert code in (0, -signal.SIGKILL)
+            assert code in (0, -signal.SIGKILL), (stage, kills, moment, code)
             kills += code != 0
     return {
         "kills": kills,
