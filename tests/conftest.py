@@ -4,6 +4,7 @@ examples in every run; `--hypothesis-profile search` looks for new ones. No test
 import os
 import tempfile
 
+import pytest
 from hypothesis import settings
 
 from medvlt_lib.core.threads import bound_spinning
@@ -13,3 +14,16 @@ settings.register_profile("search", derandomize=False)
 settings.load_profile("fixed")
 bound_spinning()
 os.environ["MEDVLT_LESSON"] = tempfile.mkdtemp(prefix="medvlt-lesson-")
+
+
+@pytest.fixture
+def steady_threads(monkeypatch):
+    """One thread from beginning to end, for tests that compare two trainings bit for bit. Elsewhere torch takes a
+    thread for each core that other work leaves free (core/threads.py): with another number sums round otherwise."""
+    import torch
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # a person's own number: no model looks for free cores
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -51,14 +51,14 @@ def test_what_runs_when():
     }
     assert all(f"make {target}" in commands["ci"] for target in ("lint", "test ", "test-processes"))
     assert "medvlt course" in commands["nightly"] and "make test-all" in commands["weekly"]
-    assert "make test-vllm-all" in commands["weekly"]
+    assert "make test-vllm-all" in commands["weekly"] and "make test-real" in commands["weekly"]
     local = [line.split()[1] for line in (ROOT / ".ci" / "run").read_text().splitlines() if line.startswith("make ")]
     assert local == ["clean", "setup", "lint", "test", "test-processes", "test-vllm", "course"]
 
 
 def test_every_test_runs_in_one_of_the_targets():
     """`make test` and `make test-processes` leave out the slow ones alone, which `make test-all` runs, and `make
-    test-vllm` those of tests/vllm, which `make test-vllm-all` runs."""
+    test-vllm` those of tests/vllm, which `make test-vllm-all` runs; `make test-real` leaves out none of tests/real."""
     makefile = (ROOT / "Makefile").read_text()
     assert re.findall(r'-m "([^"]+)"', makefile) == [
         "not slow and not processes", "processes and not slow", "not slow",

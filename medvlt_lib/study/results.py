@@ -66,8 +66,8 @@ def right_of(rows: list[dict]) -> dict[str, dict[str, list[int]]]:
 
 
 def results_in(folder: Path) -> dict[str, dict[str, Any]]:
-    """The results in a folder by key. Raises UserError as `read_result`."""
-    return {result["key"]: result for result in map(read_result, sorted(folder.glob("*-s*-*.json")))}
+    """The results in a folder by key, without what a kill left half-written. Raises UserError as `read_result`."""
+    return {result["key"]: result for result in map(read_result, sorted(folder.glob("[!.]*-s*-*.json")))}
 
 
 def read_result(path: Path) -> dict[str, Any]:

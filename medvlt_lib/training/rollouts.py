@@ -86,14 +86,19 @@ def _small_jpeg(image: Image) -> str:
 
 def latest_sample(folder: Path) -> dict[str, Any] | None:
     """The group that was kept last while an arm trains into `folder`; None where there is none yet."""
-    files = sorted((folder / "samples").glob("*.json"))
+    files = _sample_files(folder)
     return read_json(files[-1]) if files else None
 
 
 def gather_samples(folder: Path) -> None:
     """One samples.jsonl from the files of the single steps; a kill in the middle of this loses nothing."""
     kept = folder / "samples.jsonl"
-    rows = [*(read_jsonl(kept) if kept.exists() else ()), *map(read_json, (folder / "samples").glob("*.json"))]
+    rows = [*(read_jsonl(kept) if kept.exists() else ()), *map(read_json, _sample_files(folder))]
     by_step = {row["step"]: row for row in rows}
     write_jsonl(kept, [by_step[step] for step in sorted(by_step)])
     shutil.rmtree(folder / "samples", ignore_errors=True)
+
+
+def _sample_files(folder: Path) -> list[Path]:
+    """The whole files of single steps, in order; what begins with a dot is being written, or was when a kill came."""
+    return sorted((folder / "samples").glob("[0-9]*.json"))

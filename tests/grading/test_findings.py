@@ -151,3 +151,25 @@ def test_what_was_found(response, options, letter):
 )
 def test_of_cut_text_nothing_is_guessed(response):
     assert tolerant_answer(response, OPTIONS, "length") == (None, "no answer")
+
+
+DECISIONS = {"A": "yes", "B": "no", "C": "maybe"}
+SAID = [  # every kind of complete answer of SmolLM2-135M-Instruct in benchmarks/real_weights.json, labelled by hand
+    ("C. maybe", "C"),
+    ("B. no", "B"),
+    ("A. yes", "A"),
+    ("A. yes\n\nThe answer is A. yes.", "A"),
+    ("A. yes\n\nThe answer is yes. The answer is yes. The answer is yes.", "A"),
+    ("A. yes\n\nThe answer is:\nA. yes", "A"),
+    ("A. yes\n\nThe answer is: A. yes", "A"),
+    ("B. maybe", None),  # a letter and another option's text
+    ("B. yes", None),
+    ("A. yes\n\nB. no", None),  # the list again
+    ('A. yes\n\nThe answer is yes. The answer is C. "Yes"', None),
+    ("The answer is:", None),
+]
+
+
+@pytest.mark.parametrize(("response", "letter"), SAID)
+def test_what_a_small_real_model_says(response, letter):
+    assert tolerant_answer(response, DECISIONS, "stop")[0] == letter

@@ -53,7 +53,7 @@ def questions(tmp_path_factory):
 
 @pytest.mark.parametrize("name", ["tiny", "tiny-qlora"])
 @pytest.mark.parametrize(("stage", "updates"), [(sft, 1), (grpo, 1), (grpo, 2)])
-def test_a_power_cut_changes_nothing(stage, updates, name, questions, tmp_path):
+def test_a_power_cut_changes_nothing(steady_threads, stage, updates, name, questions, tmp_path):
     profile = load_profile(name, {**SHORT, "grpo.updates": updates, "grpo.micro_batch": 4})
     one, two = tmp_path / "unbroken", tmp_path / "broken"
     for folder in (one, two):
@@ -88,7 +88,7 @@ class StepCounter(TrainerCallback):
 
 @pytest.mark.parametrize("name", ["tiny", "tiny-qlora"])
 @pytest.mark.parametrize("stage", [sft, grpo])
-def test_a_kill_after_the_last_step_trains_no_more(stage, name, questions, tmp_path, monkeypatch):
+def test_a_kill_after_the_last_step_trains_no_more(steady_threads, stage, name, questions, tmp_path, monkeypatch):
     """The last checkpoint is in the middle of an epoch, where transformers would go on training."""
     profile = load_profile(name, {**SHORT, "sft.max_steps": 5, "grpo.max_steps": 5})
     one, two = tmp_path / "unbroken", tmp_path / "broken"

@@ -345,3 +345,16 @@ def test_an_adapter_is_put_on_the_base_that_it_names(tmp_path):
     assert same.profile.model.name == "phantom:small"
     given = other_model(load_profile("tiny"), str(tmp_path / "adapter"), ("model.name",))
     assert given.profile.model.name == "phantom:base"  # loading then says that they do not fit
+
+
+def test_the_readme_has_the_recorded_figures_of_real_weights():
+    root = Path(__file__).parents[2]
+    scores = read_json(root / "benchmarks/real_weights.json")["scores"]
+    readme = " ".join((root / "README.md").read_text().split())
+    share, low, high = (f"{100 * value:.1f}" for value in (scores["accuracy"], *scores["interval"]))
+    asked = f"of {scores['questions']} of PubMedQA's questions, three options each"
+    assert f"{asked}, it answers {share} % [{low}, {high}] rightly" in readme
+    assert f"would be right on {100 * scores['by_guessing']:.1f} %" in readme
+    assert 0.45 < scores["letters"]["C"] / 200 < 0.5 and scores["keys"]["C"] < 30  # "maybe"
+    guessed = sum(scores["letters"][key] * count for key, count in scores["keys"].items()) / 200**2
+    assert scores["by_guessing"] == pytest.approx(guessed, abs=1e-4)

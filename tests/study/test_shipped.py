@@ -78,3 +78,10 @@ def test_the_figure_that_notebook_06_keeps_is_that_of_the_results():
 
 def test_the_readme_says_of_the_habit_what_its_study_says():
     assert carries_over() in " ".join(README.read_text(encoding="utf-8").split())
+
+
+def test_a_result_that_a_kill_left_half_written_is_none(tmp_path):
+    key = min(RESULTS)
+    (tmp_path / f"{key}.json").write_bytes((SHIPPED / f"{key}.json").read_bytes())
+    (tmp_path / f".{key}.json.15b00719.json").write_text("")  # as `atomic_write` names it
+    assert results_in(tmp_path) == {key: RESULTS[key]}

@@ -115,7 +115,7 @@ def test_luck_alone_seldom_moves_the_checkpoint(judged):
 # --- training ---
 
 
-def test_validation_changes_no_weight(files, tmp_path):
+def test_validation_changes_no_weight(steady_threads, files, tmp_path):
     """Bit for bit, with two updates from one sampling and dropout in the adapter, which draws random numbers."""
     lora = {"model.lora": {"rank": 4, "alpha": 8, "dropout": 0.1}, "grpo.updates": 2, "grpo.micro_batch": 4}
     for name, changes in (("full", {}), ("lora", lora)):

@@ -120,7 +120,7 @@ def test_another_picture_is_of_the_same_size_and_not_the_same():
     assert found[3].shape == c.shape
 
 
-def test_watching_leaves_the_weights_byte_for_byte(make_trainer, monkeypatch):
+def test_watching_leaves_the_weights_byte_for_byte(steady_threads, make_trainer, monkeypatch):
     """With dropout, so that a random number drawn would be seen; a look at the pictures at every step."""
     lora = {"rank": 4, "alpha": 8, "dropout": 0.2}
     settings = {"model.lora": lora, "grpo.max_steps": 3, "grpo.learning_rate": 1e-3}
