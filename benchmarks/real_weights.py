@@ -75,6 +75,8 @@ def served(model: str, log: Path) -> Iterator[str]:
                 if process.poll() is not None:
                     sys.exit(f"the server ended: {log.read_text()[-2000:]}")
                 time.sleep(1)
+        else:
+            sys.exit(f"the server did not answer within {SECONDS} seconds: {log.read_text()[-2000:]}")
         yield f"http://127.0.0.1:{port}/v1"
     finally:
         process.kill()

@@ -91,6 +91,15 @@ def interval_marks(
     axis.errorbar(middle, rows, xerr=[below, above], capsize=3, markersize=5, **{"fmt": "o", **look})
 
 
+def nothing_to_draw(why: str) -> Figure:
+    """A figure that only says in one line why there is nothing in it."""
+    figure = Figure(figsize=(REPORT, 0.5))
+    axis = figure.subplots()  # without one Jupyter shows no picture
+    axis.axis("off")
+    axis.text(0, 0.5, why, transform=axis.transAxes)
+    return figure
+
+
 def svg(figure: Figure, name: str) -> str:
     """The figure as an SVG element for a page: no background, its ink in the page's text colour, so that it is right in
     light and dark; letters are drawn as shapes, so that no font is needed. `name` says what it shows, to readers that

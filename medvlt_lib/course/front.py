@@ -33,7 +33,8 @@ def first_screen() -> str:
     better = sum(after[key]["correct"] and not before[key]["correct"] for key in pictures)
     worse = sum(before[key]["correct"] and not after[key]["correct"] for key in pictures)
     rewards = reward_curve()
-    seconds = sum(record["seconds"] for record in read_json(RESULTS / "course-tiny.json")["notebooks"].values())
+    record = read_json(RESULTS / "course-tiny.json")
+    seconds = sum(own["seconds"] for own in record["notebooks"].values())
     reading, exercises = whole_course()
     about = (
         "From the [reference run](medvlt_lib/assets/reference) that ships with the package (profile `tiny`, LoRA). The "
@@ -42,7 +43,7 @@ def first_screen() -> str:
         f"afterwards, and {worse} the other way round. Nobody wrote the model an answer; a rule said right or wrong."
     )
     course = (
-        f"The course runs in {seconds / 60:.0f} minutes on two CPU cores (recorded). To read it takes about "
+        f"The course runs in {seconds / 60:.0f} minutes on {record['hardware']['cores']} CPU cores (recorded). To read it takes about "
         f"{_hours(reading)} hours, its exercises {_hours(exercises)} more (estimates: {PACE} words a minute, and the "
         "minutes that each exercise names). Afterwards you can write GRPO's loss from memory, for a question with a "
         "picture, too; say which questions teach, and why; train with SFT and with GRPO, and read the curves; tell a "

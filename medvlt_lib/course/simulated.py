@@ -6,12 +6,11 @@ CONTROLLED are asked about pictures in other ways (notebook 05), WORKING state a
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from random import Random
 from statistics import fmean
 
 from medvlt_lib.phantom.questions import make_questions
-from medvlt_lib.phantom.true_steps import TrueSteps, true_steps
+from medvlt_lib.phantom.true_steps import true_steps
 
 LOOKS = ("looks at the picture", "answers from the words", "prefers a letter", "knows the pictures by heart", "guesses")
 # Of each model its cause, and where to look when it is taken for another.
@@ -84,15 +83,11 @@ def worked(model: str, questions: int = 200, seed: int = 0) -> dict[str, float]:
         found.append(true_steps(text, letter, letter is not None, q.family, facts, q.options))
         right.append(letter == q.answer_label)
     gradable = [steps for steps in found if steps.first_error != "form"]
-
-    def share(of: Callable[[TrueSteps], bool | None]) -> float:
-        return fmean(bool(of(steps)) for steps in gradable)
-
     return {
         "gradable": len(gradable) / len(found),
         "right": fmean(right),
-        "all steps true": share(lambda steps: steps.all_true),
-        "answer follows": share(lambda steps: steps.follows),
+        "all steps true": fmean(bool(steps.all_true) for steps in gradable),
+        "answer follows": fmean(bool(steps.follows) for steps in gradable),
     }
 
 

@@ -29,15 +29,14 @@ def tell(function: Any, cases: Sequence[Case], right: str, within: float = 1e-6)
 def tell_names(answer: Any, runs: dict[str, tuple[str, str]], names: Sequence[str], right: str) -> None:
     """Print one line about a dictionary {run: name}; `runs` has each run's true name, one of `names`, and where to look
     when it is taken for another."""
-    if isinstance(answer, dict) and all(_empty(value) for value in answer.values()):
-        answer, wrong = None, []
-    elif isinstance(answer, dict):
-        wrong = [
-            _misread(run, answer.get(run), look, names) for run, (name, look) in runs.items() if answer.get(run) != name
-        ]
-    else:
-        wrong = [f"A dictionary is asked for, with a name for each of {', '.join(runs)}."]
-    _say(NOTHING if _empty(answer) else f"Not yet. {wrong[0]}" if wrong else None, right)
+    fault = None
+    if _empty(answer) or (isinstance(answer, dict) and all(map(_empty, answer.values()))):
+        fault = NOTHING
+    elif not isinstance(answer, dict):
+        fault = f"Not yet. A dictionary is asked for, with a name for each of {', '.join(runs)}."
+    elif wrong := [run for run, (name, _) in runs.items() if answer.get(run) != name]:
+        fault = f"Not yet. {_misread(wrong[0], answer.get(wrong[0]), runs[wrong[0]][1], names)}"
+    _say(fault, right)
 
 
 def _misread(run: str, name: Any, look: str, names: Sequence[str]) -> str:

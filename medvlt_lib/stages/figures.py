@@ -17,6 +17,7 @@ from medvlt_lib.phantom.true_steps import FIRST_ERRORS
 
 MODALITIES = {"text": (BLUE, "o", "questions in words"), "image": (ORANGE, "s", "questions on pictures")}
 SHOWN = {"works": "states a working", "all_true": "of these: all steps true", "follows": "of these: answer follows"}
+NO_STEPS = "Nothing to draw: only on questions of the embedded world can steps be checked."
 SMOOTH = 5  # steps of a running mean
 ERROR_COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#56B4E9", GREY)
 
@@ -90,6 +91,8 @@ def lengths(answers: dict[str, Sequence[dict]], width: float = NOTEBOOK) -> Figu
 def stated_steps(stated: Sequence[dict], width: float = NOTEBOOK) -> Figure:
     """The shares of SHOWN by arm with their 95 % intervals, a panel each; beside every mark its number of answers.
     stated: rows of medvlt_lib.stages.steps.arm_steps."""
+    if not stated:
+        return style.nothing_to_draw(NO_STEPS)
     arms = list(dict.fromkeys(row["arm"] for row in stated))
     figure, axes = style.panels_in_rows(len(SHOWN), width, 2.6, 1 + 0.45 * len(arms))
     for axis, (share, title) in zip(axes, SHOWN.items(), strict=True):
@@ -118,6 +121,8 @@ def _numbers(axis: Axes, points: Sequence[tuple], places: Sequence[float], numbe
 def first_errors(stated: Sequence[dict], width: float = NOTEBOOK) -> Figure:
     """Where answers first went wrong, in percent of all answers: a bar for each arm and kind of question."""
     rows = [row for row in stated if row["modality"] in MODALITIES]
+    if not rows:
+        return style.nothing_to_draw(NO_STEPS)
     figure = Figure(figsize=(width, 1.1 + 0.3 * len(rows)), layout="constrained")
     axis = figure.subplots()
     left = np.zeros(len(rows))

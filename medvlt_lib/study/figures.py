@@ -125,9 +125,4 @@ def claims(verdicts: Sequence[Verdict], width: float = REPORT) -> Figure:
 
 
 def _not_run(what: str, study: str) -> Figure:
-    """A figure that says that there is nothing to draw."""
-    figure = Figure(figsize=(REPORT, 0.5))
-    axis = figure.subplots()  # without one Jupyter shows no picture
-    axis.axis("off")
-    axis.text(0, 0.5, f"Not run: {what} (medvlt study {study}).", transform=axis.transAxes)
-    return figure
+    return style.nothing_to_draw(f"Not run: {what} (medvlt study {study}).")

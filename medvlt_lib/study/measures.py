@@ -6,7 +6,7 @@ Every figure is the unweighted mean over families. No torch here.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,12 @@ def value(
     if name == "pass":
         return _by_family(_pass_at(rows, int(k)), families)
     return _by_family(_steps(rows, measure, _questions(result)), families)
+
+
+def accuracies(folder: Path, results: Iterable[dict[str, Any]], families: Sequence[str]) -> list[float]:
+    """The accuracy of each of some cells that was asked the test questions."""
+    found = (value(folder, result, families) for result in results)
+    return [share for share in found if share is not None]
 
 
 @lru_cache(maxsize=8)

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 
 from medvlt_lib.study.findings import by_label, families_of
-from medvlt_lib.study.measures import value
+from medvlt_lib.study.measures import accuracies
 from medvlt_lib.study.results import SHIPPED
 
 METHODS = {"RL on pictures": "rl_image", "SFT on pictures": "sft_image"}
@@ -26,16 +26,15 @@ def noise_points(group: str, folder: Path = SHIPPED) -> tuple[Points, dict[str, 
     accuracy of base and rl_text, which saw no wrong label). `group`: one of the values of GROUPS."""
     results, families = by_label(folder), families_of(group)
 
-    def accuracies(label: str) -> list[float]:
-        found = (value(folder, result, families) for result in results.get(label, {}).values())
-        return [share for share in found if share is not None]
+    def of(label: str) -> list[float]:
+        return accuracies(folder, results.get(label, {}).values(), families)
 
     points: Points = {}
     for method in METHODS.values():
         for kind in NOISES:
             labels = {share: f"{method}.{kind}{share}" if share else method for share in SHARES}
-            points[method, kind] = {share: own for share, label in labels.items() if (own := accuracies(label))}
-    return points, {label: fmean(own) for label in ("base", "rl_text") if (own := accuracies(label))}
+            points[method, kind] = {share: own for share, label in labels.items() if (own := of(label))}
+    return points, {label: fmean(own) for label in ("base", "rl_text") if (own := of(label))}
 
 
 def reading(method: str, kind: str, share: int, group: str, folder: Path = SHIPPED) -> str:

@@ -23,7 +23,7 @@ from medvlt_lib.study.findings import (
     families_of,
     judged,
 )
-from medvlt_lib.study.measures import value
+from medvlt_lib.study.measures import accuracies
 from medvlt_lib.study.results import SHIPPED
 
 GROUPS = ("text.trained", "text.other", "image.trained", "image.other")
@@ -49,11 +49,9 @@ def arms_table(name: str, results: dict[str, dict[int, dict]], folder: Path) -> 
     """The arms of a study: mean accuracy over seeds by group of families, in per cent, and the seeds that were run."""
     rows: Rows = [("arm", *(f"{group}, %" for group in GROUPS), "seeds")]
     for label in study(name)["arms"]:
-        asked = [r for r in results.get(label, {}).values() if "greedy" in r["right"]]
-        cells = [
-            percent(fmean(value(folder, r, families_of(g)) or 0.0 for r in asked)) if asked else "" for g in GROUPS
-        ]
-        rows.append((label, *cells, str(len(asked)) if asked else "not run"))
+        own = [accuracies(folder, results.get(label, {}).values(), families_of(group)) for group in GROUPS]
+        cells = [percent(fmean(shares)) if shares else "" for shares in own]
+        rows.append((label, *cells, str(len(own[0])) if own[0] else "not run"))
     return rows
 
 
@@ -76,8 +74,8 @@ def cautions(name: str, verdicts: list[Verdict], results: dict[str, dict[int, di
 
 def mean_accuracy(label: str, group: str, folder: Path = SHIPPED) -> float | None:
     """The mean accuracy of an arm over seeds on a group of families; None where it was not run."""
-    asked = [r for r in by_label(folder).get(label, {}).values() if "greedy" in r["right"]]
-    return fmean(value(folder, r, families_of(group)) or 0.0 for r in asked) if asked else None
+    found = accuracies(folder, by_label(folder).get(label, {}).values(), families_of(group))
+    return fmean(found) if found else None
 
 
 def summary_table(folder: Path) -> str:

@@ -50,6 +50,12 @@ def test_a_home_elsewhere_is_refused(notebook):
         badges.with_badges(notebook, "https://example.org/owner/name")
 
 
+def test_outside_a_checkout_a_sentence_says_so(monkeypatch, tmp_path):
+    monkeypatch.setattr(badges, "PROJECT", tmp_path / "pyproject.toml")
+    with pytest.raises(UserError, match="in a checkout"):
+        badges.put_badges()
+
+
 def test_it_installs_what_setup_installs(notebook):
     """The same requirements, without torch where it is there, and then the project without its dependencies."""
     cell, makefile = code(badges.with_badges(notebook, URL)), (ROOT / "Makefile").read_text()

@@ -53,6 +53,12 @@ def test_steps_have_a_mark_for_each_kind_of_question():
     assert {text.get_text() for text in true.texts} == {"20"}
 
 
+def test_where_no_steps_can_be_checked_the_figures_say_so():
+    """Real questions hold no facts that a working could be checked against."""
+    for figure in (figures.stated_steps([]), figures.first_errors([])):
+        assert [text.get_text() for text in figure.axes[0].texts] == [figures.NO_STEPS]
+
+
 def test_errors_are_stacked_in_percent_of_all_answers():
     [axis] = figures.first_errors(ROWS).axes
     ends = [

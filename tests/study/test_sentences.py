@@ -1,5 +1,6 @@
 """Sentences made from verdicts: they turn round with the verdicts, and say what was not run."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -43,6 +44,15 @@ def test_the_sentence_turns_round_with_the_verdict(tmp_path):
     assert "with LoRA it rises by 4.0 points (95 % interval +3.0 to +5.0, 3 seeds), so these runs cannot tell" in lora
     nothing = habit(tmp_path, rl_text_lora=changed("rl_text.lora", NOT_RUN))
     assert "with LoRA it was not measured (medvlt study habit)." in nothing
+
+
+@pytest.mark.parametrize(("share", "words"), [(0.2, "20.0 points more than"), (-0.2, "20.0 points less than")])
+def test_rl_is_set_beside_sft_with_the_right_sign(tmp_path, share, words):
+    verdicts = kept_verdicts(SHIPPED)["habit"]
+    [place] = [i for i, v in enumerate(verdicts) if v.claim["b"]["arm"] == "sft_text"]
+    verdicts[place] = replace(changed("rl_text", HOLDS, share), claim=verdicts[place].claim)
+    write_json(tmp_path / "findings.json", as_json({"habit": verdicts}))
+    assert f"With all weights, RL changes it by {words} SFT on text does" in carries_over(tmp_path)
 
 
 def test_a_verdict_as_a_line():

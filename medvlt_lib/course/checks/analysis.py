@@ -64,4 +64,4 @@ def seed_interval(function: Any) -> None:
 
 def working(answer: Any) -> None:
     """working(answer): {model: cause} for the five models of WORKING in `simulated.py`."""
-    tell_names(answer, WORKING, STEPS, "Equal accuracies, five causes: the steps tell them apart.")
+    tell_names(answer, WORKING, STEPS, "Four equal accuracies, five causes: the steps tell them apart.")
