@@ -191,16 +191,20 @@ app.command()(ask)
 
 @app.command()
 def report(profile: ProfileName = None, run: RunName = None, set_: Settings = None, redo: Redo = None) -> None:
-    """06: tables, figures and a page that compares the evaluated arms.
+    """06: one page that says what the run found and how sure that is, and a model card of the same content.
 
-    Needs 05. Writes report.html, model_card.md, figures and tables to runs/RUN/06_analysis, again each time.
+    Writes report.html (one file, for a browser, a phone or a printer), model_card.md in the Hub's form, figures and
+    tables to runs/RUN/06_analysis, again each time. Reads the run's files alone: what was not run is named, and the
+    rest is shown.
+    Example: medvlt report --run tiny
     """
     from medvlt_lib.stages import report as stage
 
-    opened = open_named(profile, run, set_, redo)
+    opened = open_named(profile, run, set_, redo, make=False)
     stage.run(opened)
     rows = stage.results(opened, stage.evaluated_arms(opened))
-    show_table(f"{opened.folder}/06_analysis", stage.table(rows), caption=stage.notes(rows))
+    if rows:
+        show_table(f"{opened.folder}/06_analysis", stage.table(rows), caption=stage.notes(rows))
     print(f"report: {opened.folder}/06_analysis/report.html")
 
 
