@@ -24,7 +24,7 @@ from medvlt_lib.core.terminal import (
 )
 from medvlt_lib.course.commands import course, exercises, reference, table
 from medvlt_lib.stages.commands import ask, eval_
-from medvlt_lib.stages.control_commands import controls
+from medvlt_lib.stages.control_commands import compare_app, controls
 from medvlt_lib.study.commands import findings, study
 from medvlt_lib.tiny.commands import app as phantom
 from medvlt_lib.tools.answer_commands import compare, published, scores
@@ -201,15 +201,15 @@ def report(profile: ProfileName = None, run: RunName = None, set_: Settings = No
     from medvlt_lib.stages import report as stage
 
     opened = open_named(profile, run, set_, redo, make=False)
-    stage.run(opened)
-    rows = stage.results(opened, stage.evaluated_arms(opened))
-    if rows:
+    if arms := stage.run(opened)["arms"]:
+        rows = stage.results(opened, arms)
         show_table(f"{opened.folder}/06_analysis", stage.table(rows), caption=stage.notes(rows))
     print(f"report: {opened.folder}/06_analysis/report.html")
 
 
 app.command()(compare)
 app.command()(controls)
+app.command("compare-app")(compare_app)
 app.command()(course)
 app.command()(doctor)
 app.command()(export)

@@ -35,7 +35,7 @@ def run(run_: Run) -> dict:
     model_card.md. Raises UserError for a folder that is no run."""
     if not (run_.folder / "manifest.json").exists():
         raise UserError(f"{run_.folder} is no run, so there is nothing to report; name one with --run.")
-    arms, base = evaluated_arms(run_), run_.folder / STAGES["05"]
+    arms, base = _evaluated(run_), run_.folder / STAGES["05"]
     inputs = {f"{a}.{n}": base / a / n for a in arms for n in ("scores.json", "answers.parquet")}
     controlled = [a for a in arms if a in finished_in(run_.folder / STAGES["05b"])]
     inputs |= {f"{a}.controls.json": run_.folder / STAGES["05b"] / a / "controls.json" for a in controlled}
@@ -65,7 +65,14 @@ def run(run_: Run) -> dict:
 
 
 def evaluated_arms(run_: Run) -> list[str]:
-    """Arms with finished evaluations, the papers' arms first."""
+    """Arms with finished evaluations, the papers' arms first. Raises UserError when there is none."""
+    found = _evaluated(run_)
+    if not found:
+        raise UserError(f"{run_.folder} has no evaluated arm; run `medvlt eval --run {run_.folder.name}` first.")
+    return found
+
+
+def _evaluated(run_: Run) -> list[str]:
     found = finished_in(run_.folder / STAGES["05"])
     return [a for a in ARMS if a in found] + [a for a in found if a not in ARMS]
 
@@ -101,7 +108,12 @@ def content(run_: Run, rows: list[dict], stated: list[dict]) -> dict[str, Any]:
 
 def page(told: dict[str, Any]) -> str:
     """The content as one HTML file. Text of data and models is escaped by the template's autoescape."""
-    house = jinja2.Environment(
+    return templates().get_template("page.html.jinja").render(told, figures=_figures(told), drawn=_drawn)
+
+
+def templates() -> jinja2.Environment:
+    """The HTML templates of assets/report: every expression is escaped, and nothing in it acts unseen."""
+    return jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
@@ -109,7 +121,6 @@ def page(told: dict[str, Any]) -> str:
         lstrip_blocks=True,
         finalize=lambda value: value if isinstance(value, Markup) else visible(value),
     )
-    return house.get_template("page.html.jinja").render(told, figures=_figures(told), drawn=_drawn)
 
 
 def card(told: dict[str, Any], run_: Run) -> str:
