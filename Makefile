@@ -5,10 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROFILE ?= tiny
 WORKERS ?= 2
+RUN ?= $(PROFILE)
 VLLM := .venv-vllm
 ON_VLLM := OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/tests/vllm/site $(VLLM)/bin/python -m pytest -q tests/vllm
 
-.PHONY: setup course lab test test-processes test-all test-vllm test-vllm-all lint clean
+.PHONY: setup course lab site test test-browser test-processes test-all test-vllm test-vllm-all lint clean
 
 setup: $(VENV)/.ready
 
@@ -26,6 +27,14 @@ course: setup
 
 lab: setup
 	$(BIN)/jupyter lab --notebook-dir=.
+
+# The executed notebooks, README, findings and reports of a run (RUN=NAME) as a static site in site/.
+site: $(VENV)/.ready-site
+	$(BIN)/medvlt site --run $(RUN)
+
+$(VENV)/.ready-site: $(VENV)/.ready requirements/site.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements/site.txt
+	touch $@
 
 test: setup
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow and not processes" $(PYTEST_ARGS)
@@ -50,6 +59,10 @@ test-vllm: $(VLLM)/.ready
 
 test-vllm-all: $(VLLM)/.ready
 	$(ON_VLLM) $(PYTEST_ARGS)
+
+# JupyterLab, the report, the comparison and the site in a headless Chromium, which must be installed.
+test-browser: $(VENV)/.ready-site
+	MEDVLT_BROWSER=1 $(BIN)/python -m pytest -q tests/browser $(PYTEST_ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

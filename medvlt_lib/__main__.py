@@ -22,7 +22,7 @@ from medvlt_lib.core.terminal import (
     open_named,
     show_table,
 )
-from medvlt_lib.course.commands import course, exercises, reference, table
+from medvlt_lib.course.commands import course, exercises, reference, site, table
 from medvlt_lib.stages.commands import ask, eval_
 from medvlt_lib.stages.control_commands import compare_app, controls
 from medvlt_lib.study.commands import findings, study
@@ -219,6 +219,7 @@ app.command("import", help=IMPORT_HELP)(import_)
 app.command()(plan)
 app.command()(published)
 app.command()(scores)
+app.command()(site)
 app.command()(study)
 app.command()(findings)
 app.command()(table)
