@@ -54,6 +54,7 @@ def compare(run: Run, arms: list[str] | None = None, live: bool | None = None) -
         else:
             draw()
 
+    value.observe(redraw, "value")
     question.observe(choose, "value")
     picture.observe(draw, "value")
     samples.observe(draw, "value")

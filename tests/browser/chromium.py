@@ -124,7 +124,7 @@ def browser() -> Iterator[Tab]:
             port = where.read_text().split()[0]
             with urlopen(Request(f"http://127.0.0.1:{port}/json/new?about:blank", method="PUT"), timeout=30) as reply:
                 address = json.load(reply)["webSocketDebuggerUrl"]
-            socket = create_connection(address, timeout=60)
+            socket = create_connection(address, timeout=180)
             yield Tab(socket)
             socket.close()
         finally:

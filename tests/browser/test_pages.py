@@ -59,6 +59,7 @@ def test_the_printed_report_has_what_is_folded_on_the_screen(tab, run, pictures)
 def test_moving_the_slider_draws_the_heart_anew_and_asks_again(tab, run, pictures):
     comparison = open_comparison(run)
     question = next(q for q in comparison.questions.values() if q.family == "cardiothoracic_ratio")
+    comparison.view(question.id)  # loads the models, which takes its time
     server = compare_app.server(comparison, 0)
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
