@@ -82,8 +82,8 @@ def lab(tmp_path_factory, run):
 def open_and_run(tab, lab, name: str, seconds: float) -> None:
     """Open a notebook, run all of it, and wait until its last cell has run."""
     tab.open(f"{lab}/lab/tree/{name}.ipynb?reset", 1280, 900)
-    tab.wait("window.jupyterapp && window.jupyterapp.shell.currentWidget?.content?.widgets?.length", 120)
-    tab.wait("window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.status === 'idle'", 120)
+    tab.wait("window.jupyterapp && window.jupyterapp.shell.currentWidget?.content?.widgets?.length", 300)
+    tab.wait("window.jupyterapp.shell.currentWidget.sessionContext.session?.kernel?.status === 'idle'", 300)
     tab.run("void window.jupyterapp.commands.execute('notebook:run-all-cells')")
     code = f"{CELLS}.filter(c => c.model.type === 'code' && c.model.sharedModel.source.trim())"
     tab.wait(f"{code}.every(c => c.model.executionCount) || {errors()}.length", seconds)

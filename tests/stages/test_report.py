@@ -87,7 +87,7 @@ def test_the_page_begins_with_what_was_found_and_holds_everything(whole):
     first = verdict.headline(rows)[0]
     assert page.text.index(first) < page.text.index("Results")
     assert (
-        "ot for clinical use" in page.text and "controls of base (medvlt controls --arm base --run copied)" in page.text
+        "for clinical use" in page.text and "controls of base (medvlt controls --arm base --run copied)" in page.text
     )
     assert len([a for t, a in page.tags if t == "article"]) == 3
     assert len([a for t, a in page.tags if t == "div" and a.get("class") == "answer right"]) >= 1
