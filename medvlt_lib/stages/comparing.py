@@ -151,9 +151,7 @@ def open_comparison(run_: Run, arms: Sequence[str] | None = None, live: bool | N
         if arm not in ("base", *finished):
             raise UserError(f"the arm {arm} is not finished in {run_.folder}; choose from base, {', '.join(finished)}.")
     test = QuestionFiles([run_.require("01") / "test.parquet"])
-    chosen = set(_spread(test))
-    questions = {q.id: q for q in test if q.id in chosen}
-    return Comparison(run_, list(arms), questions, live)
+    return Comparison(run_, list(arms), test.named(set(_spread(test))), live)
 
 
 def votes(rows: Sequence[dict], question: Question) -> list[tuple[str | None, str | None, float, bool]]:

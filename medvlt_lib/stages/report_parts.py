@@ -13,12 +13,14 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from medvlt_lib.core import control_rows, plots
+from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.files import read_json, read_jsonl
 from medvlt_lib.core.question_files import QuestionFiles
+from medvlt_lib.core.records import Question
 from medvlt_lib.core.runs import STAGES, Run
 from medvlt_lib.core.stage import finished_in, is_finished
 from medvlt_lib.data.card import leakage_rows, leakage_sentence, overview_rows
-from medvlt_lib.stages.answer_view import picture_url, shown_answer
+from medvlt_lib.stages.answer_view import ShownAnswer, picture_url, shown_answer
 from medvlt_lib.training.monitor import alarms, grpo_panels
 
 SETS = ("train_text", "train_image", "validation", "test")
@@ -56,18 +58,25 @@ def examples(run_: Run, rows: Sequence[dict]) -> dict[str, Any] | None:
     for name in sorted(before, key=lambda name: before[name]["modality"] != "image"):  # stable: pictures first
         kinds[before[name]["correct"], after[name]["correct"]].append(name)
     chosen = [own[0] for own in kinds.values() if own][:3]
-    found = {question.id: question for question in QuestionFiles([test]) if question.id in chosen}
+    found = QuestionFiles([test]).named(chosen)
     shown = []
     for name in chosen:
         question = found[name]
         answers = {a: _answer(own[name], question) for a, own in (("base", before), (arm, after))}
         kind = KINDS[before[name]["correct"], after[name]["correct"]]
-        pictures = [picture_url(image) for image in question.images]
-        shown.append({"kind": kind, "question": question, "pictures": pictures, "answers": answers})
+        shown.append({"kind": kind, "question": question, "pictures": _pictures(question), "answers": answers})
     return {"arm": arm, "choice": CHOICE, "counts": [(KINDS[k], len(own)) for k, own in kinds.items()], "shown": shown}
 
 
-def _answer(row: dict, question: Any) -> Any:
+def _pictures(question: Question) -> list[str]:
+    """A question's pictures as addresses; none where they lie elsewhere and cannot be read."""
+    try:
+        return [picture_url(image) for image in question.images]
+    except UserError:
+        return []
+
+
+def _answer(row: dict, question: Question) -> ShownAnswer:
     return shown_answer(row["text"], row["letter"], row["correct"], question, row["well_formed"])
 
 

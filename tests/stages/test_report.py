@@ -20,6 +20,7 @@ from medvlt_lib.core.results import paired
 from medvlt_lib.core.runs import Run, open_run
 from medvlt_lib.core.tables import plain_markdown, visible
 from medvlt_lib.stages import report, verdict
+from medvlt_lib.stages import report_parts as parts
 from medvlt_lib.stages.answer_view import FALSE, TRUE, parted, shown_answer
 
 REFERENCE = Path(report.__file__).parents[1] / "assets" / "reference"
@@ -86,9 +87,7 @@ def test_the_page_begins_with_what_was_found_and_holds_everything(whole):
     rows = json.loads(read(whole, "tables/results.json"))
     first = verdict.headline(rows)[0]
     assert page.text.index(first) < page.text.index("Results")
-    assert (
-        "for clinical use" in page.text and "controls of base (medvlt controls --arm base --run copied)" in page.text
-    )
+    assert "for clinical use" in page.text and "controls of base (medvlt controls --arm base --run copied)" in page.text
     assert len([a for t, a in page.tags if t == "article"]) == 3
     assert len([a for t, a in page.tags if t == "div" and a.get("class") == "answer right"]) >= 1
 
@@ -175,6 +174,14 @@ def test_what_is_missing_is_named_and_the_rest_is_shown(tmp_path, without, said)
     report.run(run)
     assert said in Page(read(run, "report.html")).text
     assert plain_markdown(said)[:30] in read(run, "model_card.md")
+
+
+def test_an_example_whose_picture_is_gone_is_shown_without_it(tmp_path):
+    run = copied(tmp_path)
+    test = run.folder / "01_data" / "test.parquet"
+    write_questions([replace(q, images=["gone.png"] * len(q.images)) for q in read_questions(test)], test)
+    shown = parts.examples(run, [row("base"), row("rl_text")])["shown"]
+    assert len(shown) == 3 and any(own["question"].images and not own["pictures"] for own in shown)
 
 
 def test_a_folder_that_is_no_run_gets_no_report(tmp_path, monkeypatch):
