@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from medvlt_lib.core import plot_style as style
 from medvlt_lib.core.plot_drawings import gallery as gallery
@@ -52,7 +53,7 @@ def pass_counts(
         each = figure.get_figwidth() / len(counts) if width > PHONE else width
         axis.set_title(style.wrapped(f"{name} (n = {len(values)} questions)", each - 0.8))
         axis.set(xlabel=f"right answers of {samples}", ylabel="questions")
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     style.legend_above(figure, axes[0])
     return figure
 

@@ -162,7 +162,7 @@ def _figures(told: dict[str, Any]) -> dict[str, list[Markup]]:
         kinds = [row["control"] for row in asked[0]["rows"]]
         by_arm = {own["arm"]: {row["control"]: row for row in own["rows"]} for own in asked}
         shared = [kind for kind in kinds if all(kind in own for own in by_arm.values())]
-        shares = {kind: [own[kind]["macro"] for own in by_arm.values()] for kind in shared}
+        shares: dict[str, Sequence[float]] = {kind: [own[kind]["macro"] for own in by_arm.values()] for kind in shared}
         below = {(k, a) for a, own in by_arm.items() for k in shared if own[k]["explanation"]}
         chance = asked[0]["rows"][0]["chance"]
         found["controls"] = [
