@@ -60,7 +60,7 @@ test-vllm: $(VLLM)/.ready
 test-vllm-all: $(VLLM)/.ready
 	$(ON_VLLM) $(PYTEST_ARGS)
 
-# JupyterLab, the report, the comparison and the site in a headless Chromium, which must be installed.
+# The report, the comparison page and the site in a headless Chromium, which must be installed.
 test-browser: $(VENV)/.ready-site
 	MEDVLT_BROWSER=1 $(BIN)/python -m pytest -q tests/browser $(PYTEST_ARGS)
 

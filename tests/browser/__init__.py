@@ -1,1 +1,1 @@
-"""Pages and notebooks in a real browser; run by `make test-browser`, outside the default suite."""
+"""Pages in a real browser; run by `make test-browser`, outside the default suite."""

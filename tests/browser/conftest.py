@@ -3,7 +3,6 @@
 import functools
 import os
 import shutil
-import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -43,12 +42,6 @@ def run(tmp_path_factory) -> Run:
     opened = open_run(None, "copied", root=root)
     report.run(opened)
     return opened
-
-
-def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return one.getsockname()[1]
 
 
 @contextmanager
