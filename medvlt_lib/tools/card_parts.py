@@ -33,9 +33,9 @@ def limits(p: Profile) -> list[str]:
     """What a reader must know before using anything that was made with this profile."""
     lines = [
         "not for clinical use: it was made for research and teaching, and no clinician has looked at its answers",
-        f"trained and tested on multiple-choice questions in English, asked in the form shown above (prompt style "
+        f"trained and tested on multiple-choice questions in English, asked in one form (prompt style "
         f"{p.model.prompt_style}); other uses were not tested",
-        "the reasoning that it writes was not graded, and a right answer does not make it right",
+        "accuracy grades answers alone; a right answer does not make the reasoning before it right",
         "results hold for the test questions named above; questions that leak into them are counted under Leakage",
     ]
     if p.model.name.startswith("phantom:"):
