@@ -59,8 +59,8 @@ def test_what_runs_when():
 
 def test_every_test_runs_in_one_of_the_targets():
     """`make test` and `make test-processes` leave out the slow ones alone, which `make test-all` runs, and `make
-    test-vllm` those of tests/vllm, which `make test-vllm-all` runs; `make test-real` leaves out none of tests/real. Those
-    of tests/browser need MEDVLT_BROWSER."""
+    test-vllm` those of tests/vllm, which `make test-vllm-all` runs; `make test-real` leaves out none of tests/real.
+    Those of tests/browser need MEDVLT_BROWSER."""
     makefile = (ROOT / "Makefile").read_text()
     assert re.findall(r'-m "([^"]+)"', makefile) == [
         "not slow and not processes", "processes and not slow", "not slow",
