@@ -5,11 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROFILE ?= tiny
 WORKERS ?= 2
+RUN ?= $(PROFILE)
 VLLM := .venv-vllm
 REAL := .venv-real
 ON_VLLM := OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/tests/vllm/site $(VLLM)/bin/python -m pytest -q tests/vllm
 
-.PHONY: setup course lab test test-processes test-all test-vllm test-vllm-all test-real lint clean
+.PHONY: setup course lab site test test-browser test-processes test-all test-vllm test-vllm-all test-real lint clean
 
 setup: $(VENV)/.ready
 
@@ -27,6 +28,14 @@ course: setup
 
 lab: setup
 	$(BIN)/jupyter lab --notebook-dir=.
+
+# The executed notebooks, README, findings and reports of a run (RUN=NAME) as a static site in site/.
+site: $(VENV)/.ready-site
+	$(BIN)/medvlt site --run $(RUN)
+
+$(VENV)/.ready-site: $(VENV)/.ready requirements/site.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -q -r requirements/site.txt
+	touch $@
 
 test: setup
 	$(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "not slow and not processes" $(PYTEST_ARGS)
@@ -61,6 +70,10 @@ $(REAL)/.ready: $(VENV)/.ready requirements/real.txt
 
 test-real: $(REAL)/.ready
 	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR) $(REAL)/bin/python -m pytest -q -rs tests/real $(PYTEST_ARGS)
+
+# The report, the comparison page and the site in a headless Chromium, which must be installed.
+test-browser: $(VENV)/.ready-site
+	MEDVLT_BROWSER=1 $(BIN)/python -m pytest -q tests/browser $(PYTEST_ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

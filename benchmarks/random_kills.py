@@ -4,8 +4,8 @@
 
 The trainings and the way they are killed (kill -9, in processes of one thread) are those of
 tests/pipeline/test_resume.py: six steps on text and image questions, a checkpoint and a validation every second step,
-two updates from one sampling in GRPO. A moment lies anywhere in the first half of the time that the unbroken training
-took; where a training ends all the same, it is compared, and another one is begun.
+two updates from one sampling in GRPO. A moment lies anywhere in the time that the unbroken training took; where a
+training ends all the same, it is compared, and another one is begun.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def killed(stage: str, inputs: dict[str, Path], root: Path) -> dict:
         folder.mkdir()
         while not (folder / "metrics.json").exists():
             resumed += any(folder.glob("training/checkpoint-*/trainer_state.json"))
-            moment = chance.uniform(0, seconds / 2) if kills < KILLS else None
+            moment = chance.uniform(0, seconds) if kills < KILLS else None
             code = run_process(stage, folder, VALIDATED, inputs, seconds=moment)
             assert code in (0, -signal.SIGKILL), (stage, kills, moment, code)
             kills += code != 0

@@ -22,9 +22,9 @@ from medvlt_lib.core.terminal import (
     open_named,
     show_table,
 )
-from medvlt_lib.course.commands import course, exercises, lesson, reference, table
+from medvlt_lib.course.commands import course, exercises, lesson, reference, site, table
 from medvlt_lib.stages.commands import ask, eval_
-from medvlt_lib.stages.control_commands import controls
+from medvlt_lib.stages.control_commands import compare_app, controls
 from medvlt_lib.study.commands import findings, study
 from medvlt_lib.tiny.commands import app as phantom
 from medvlt_lib.tools.answer_commands import compare, published, scores
@@ -191,21 +191,25 @@ app.command()(ask)
 
 @app.command()
 def report(profile: ProfileName = None, run: RunName = None, set_: Settings = None, redo: Redo = None) -> None:
-    """06: tables, figures and a page that compares the evaluated arms.
+    """06: one page that says what the run found and how sure that is, and a model card of the same content.
 
-    Needs 05. Writes report.html, model_card.md, figures and tables to runs/RUN/06_analysis, again each time.
+    Writes report.html (one file, for a browser, a phone or a printer), model_card.md in the Hub's form, figures and
+    tables to runs/RUN/06_analysis, again each time. Reads the run's files alone: what was not run is named, and the
+    rest is shown.
+    Example: medvlt report --run tiny
     """
     from medvlt_lib.stages import report as stage
 
-    opened = open_named(profile, run, set_, redo)
-    stage.run(opened)
-    rows = stage.results(opened, stage.evaluated_arms(opened))
-    show_table(f"{opened.folder}/06_analysis", stage.table(rows), caption=stage.notes(rows))
+    opened = open_named(profile, run, set_, redo, make=False)
+    if arms := stage.run(opened)["arms"]:
+        rows = stage.results(opened, arms)
+        show_table(f"{opened.folder}/06_analysis", stage.table(rows), caption=stage.notes(rows))
     print(f"report: {opened.folder}/06_analysis/report.html")
 
 
 app.command()(compare)
 app.command()(controls)
+app.command("compare-app")(compare_app)
 app.command()(course)
 app.command()(doctor)
 app.command()(export)
@@ -215,6 +219,7 @@ app.command("import", help=IMPORT_HELP)(import_)
 app.command()(plan)
 app.command()(published)
 app.command()(scores)
+app.command()(site)
 app.command()(study)
 app.command()(findings)
 app.command()(table)

@@ -42,7 +42,7 @@ def test_a_lane_that_does_not_run_is_a_failure(path):
 
 
 def test_what_runs_when():
-    ci, nightly, weekly = (yaml.safe_load(path.read_text()) for path in WORKFLOWS)
+    ci, nightly, pages, weekly = (yaml.safe_load(path.read_text()) for path in WORKFLOWS)
     assert {"pull_request", "push"} <= set(triggers(ci)) and "schedule" not in triggers(ci)
     assert [s["cron"].split()[4] for w in (nightly, weekly) for s in triggers(w)["schedule"]] == ["*", "6"]
     commands = {
@@ -51,18 +51,21 @@ def test_what_runs_when():
     }
     assert all(f"make {target}" in commands["ci"] for target in ("lint", "test ", "test-processes"))
     assert "medvlt course" in commands["nightly"] and "make test-all" in commands["weekly"]
-    assert "make test-vllm-all" in commands["weekly"] and "make test-real" in commands["weekly"]
+    assert all(f"make test-{lane}" in commands["weekly"] for lane in ("vllm-all", "real", "browser"))
+    assert [step["run"].split()[1] for step in pages["jobs"]["pages"]["steps"] if "run" in step] == ["course", "site"]
     local = [line.split()[1] for line in (ROOT / ".ci" / "run").read_text().splitlines() if line.startswith("make ")]
     assert local == ["clean", "setup", "lint", "test", "test-processes", "test-vllm", "course"]
 
 
 def test_every_test_runs_in_one_of_the_targets():
     """`make test` and `make test-processes` leave out the slow ones alone, which `make test-all` runs, and `make
-    test-vllm` those of tests/vllm, which `make test-vllm-all` runs; `make test-real` leaves out none of tests/real."""
+    test-vllm` those of tests/vllm, which `make test-vllm-all` runs; `make test-real` leaves out none of tests/real.
+    Those of tests/browser need MEDVLT_BROWSER."""
     makefile = (ROOT / "Makefile").read_text()
     assert re.findall(r'-m "([^"]+)"', makefile) == [
         "not slow and not processes", "processes and not slow", "not slow",
     ]  # fmt: skip
+    assert "MEDVLT_BROWSER=1 $(BIN)/python -m pytest -q tests/browser $(PYTEST_ARGS)" in makefile
     options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
     assert [marker.split(":")[0] for marker in options["markers"]] == ["slow", "processes"]
 

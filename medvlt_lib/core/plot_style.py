@@ -6,6 +6,7 @@ Colours are Okabe and Ito's, safe for colour-blind readers; where several lines 
 
 from __future__ import annotations
 
+import hashlib
 import io
 import re
 import textwrap
@@ -15,6 +16,8 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from medvlt_lib.core.tables import visible
 
 BLUE, ORANGE, GREEN, RED, GREY, INK = "#0072B2", "#E69F00", "#009E73", "#D55E00", "#8A8A8A", "#222222"
 COLOURS = (BLUE, ORANGE, GREEN, RED, "#CC79A7", "#56B4E9", GREY)
@@ -33,7 +36,8 @@ styled = mpl.rc_context({
 def wrapped(text: object, inches: float) -> str:
     """A label in lines that fit so many inches at 9 points; a long word is broken. What it holds is shown as it is:
     a `$` begins no formula."""
-    lines = textwrap.wrap(str(text), max(6, int(inches / LETTER))) or [""]
+    text = visible(text).replace("n = ", "n\u00a0=\u00a0").replace(" %", "\u00a0%")  # these stay together
+    lines = textwrap.wrap(text, max(6, int(inches / LETTER))) or [""]
     return "\n".join(lines).replace("$", r"\$")
 
 
@@ -111,6 +115,8 @@ def svg(figure: Figure, name: str) -> str:
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     drawn = buffer.getvalue()
     drawn = drawn[drawn.index("<svg") :].replace(INK.lower(), "currentColor")
-    drawn = re.sub(r"<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
+    drawn = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>", "", drawn, flags=re.DOTALL)
+    own = hashlib.sha256(drawn.encode()).hexdigest()[:8]  # so that the figures of a page do not share names
+    drawn = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>f{own}-", drawn)
     head = f'<svg role="img" aria-label={quoteattr(name)}'
     return drawn.replace("<svg", head, 1).replace("<defs>", f"<title>{escape(name)}</title><defs>", 1)

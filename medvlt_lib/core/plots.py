@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import MaxNLocator
 
 from medvlt_lib.core import plot_style as style
 from medvlt_lib.core.plot_drawings import gallery as gallery
@@ -51,7 +53,7 @@ def pass_counts(
         each = figure.get_figwidth() / len(counts) if width > PHONE else width
         axis.set_title(style.wrapped(f"{name} (n = {len(values)} questions)", each - 0.8))
         axis.set(xlabel=f"right answers of {samples}", ylabel="questions")
-        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     style.legend_above(figure, axes[0])
     return figure
 
@@ -125,12 +127,24 @@ def loss_and_accuracy(
     rows = [row for row in log if "loss" in row]
     left.plot([row["step"] for row in rows], [float(row["loss"]) for row in rows], color=BLUE)
     left.set(xlabel="step", ylabel="training loss, nats a token", ylim=(0, None))
-    steps, shares_, low, high = zip(*points, strict=True)
-    below = [share - end for share, end in zip(shares_, low, strict=True)]
-    above = [end - share for share, end in zip(shares_, high, strict=True)]
-    right.errorbar(steps, shares_, [below, above], fmt="o-", capsize=4, color=BLUE)
-    right.set(xlabel="step", ylabel="validation accuracy\n(95 % interval)", ylim=(0, 1))
+    _validated(right, points)
     return figure
+
+
+@style.styled
+def validation(points: Sequence[tuple[int, float, float, float]], width: float = PHONE) -> Figure:
+    """Validation accuracy over steps, with its interval: (step, accuracy, low, high) each."""
+    figure, [axis] = style.panels_in_rows(1, width, 2.2, 2.4)
+    _validated(axis, points)
+    return figure
+
+
+def _validated(axis: Axes, points: Sequence[tuple[int, float, float, float]]) -> None:
+    steps, shares_, low, high = zip(*points, strict=True)
+    below = [max(0.0, share - end) for share, end in zip(shares_, low, strict=True)]
+    above = [max(0.0, end - share) for share, end in zip(shares_, high, strict=True)]
+    axis.errorbar(steps, shares_, [below, above], fmt="o-", capsize=4, color=BLUE)
+    axis.set(xlabel="step", ylabel="validation accuracy\n(95 % interval)", ylim=(0, 1.02))
 
 
 @style.styled
@@ -147,8 +161,7 @@ def accuracy(rows: Sequence[dict], width: float = NOTEBOOK) -> Figure:
         1 + len(names) * (0.1 + max(0.15 * lines[1], 0.13 * len(arms))),
     ]
     figure = Figure(figsize=(width, max(heights) if beside else sum(heights)), layout="constrained")
-    shape = {"width_ratios": [1, 1]} if beside else {"height_ratios": heights}
-    one, two = figure.subplots(*((1, 2) if beside else (2, 1)), **shape)
+    one, two = figure.subplots(1, 2) if beside else figure.subplots(2, 1, height_ratios=heights)
     for i, row in enumerate(rows):
         look = {"color": COLOURS[i % len(COLOURS)], "fmt": MARKS[i % len(MARKS)]}
         style.interval_marks(one, [_in_percent(row["macro"], row["interval"])], [i], **look)

@@ -12,7 +12,7 @@ from pathlib import Path
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.files import read_json
 from medvlt_lib.core.runs import STAGES, Run, trained_in
-from medvlt_lib.core.stats import macro, macro_interval
+from medvlt_lib.core.stats import clustered_error, detectable, macro, macro_interval, two_sided_p
 from medvlt_lib.core.tables import markdown_table, percent
 
 NOTICE = "Research and teaching material; synthetic or public data. Not for clinical use."
@@ -50,13 +50,18 @@ def results(run_: Run, arms: list[str]) -> list[dict]:
 
 
 def paired(before: list[dict], after: list[dict]) -> dict:
-    """The macro difference of two arms with its paired interval. Raises UserError if they answered other questions."""
+    """The macro difference of two arms with its paired interval, the p-value of no difference, and the smallest true
+    difference that such a test finds four times in five. Raises UserError if they answered other questions."""
     if [(r["id"], r["sample"]) for r in before] != [(r["id"], r["sample"]) for r in after]:
         raise UserError("the two arms answered different questions; evaluate both on the same test set.")
     difference = [int(a["correct"]) - int(b["correct"]) for a, b in zip(after, before, strict=True)]
     strata, clusters = [r["dataset"] for r in after], [r["cluster"] for r in after]
     low, high, kind = macro_interval(difference, strata, clusters, bounds=(-1, 1))
-    return {"difference": macro(difference, strata), "interval": (low, high), "interval_kind": kind}
+    value, (error, freedom) = macro(difference, strata), clustered_error(difference, strata, clusters)
+    return {
+        "difference": value, "interval": (low, high), "interval_kind": kind,
+        "p": two_sided_p(value, error, freedom), "detectable": detectable(error),
+    }  # fmt: skip
 
 
 def table(rows: list[dict]) -> list[tuple[str, ...]]:

@@ -1,7 +1,8 @@
-"""`medvlt course`, `lesson`, `table`, `exercises` and `reference`: the commands about the course as a whole."""
+"""`medvlt course`, `lesson`, `site`, `table`, `exercises` and `reference`: the commands about the course as a whole."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -46,6 +47,22 @@ def course(
         show_table(f"{opened.folder}/05_eval", report.table(rows), caption=report.notes(rows))
     page = opened.folder / "06_analysis" / "report.html"
     print(f"report: {page}" if page.exists() else f"executed notebooks: {opened.folder}/notebooks")
+
+
+def site(
+    run: Annotated[list[str], typer.Option(help="folder under runs/, may be repeated; notebooks are of the first")],
+    out: Annotated[Path, typer.Option(help="folder of the site; an earlier site there is replaced")] = Path("site"),
+) -> None:
+    """The executed notebooks, README, findings and the runs' reports as a static site, which can be searched.
+
+    Runs nothing: `medvlt course` made the notebooks. No page asks another machine for anything.
+    Example: medvlt site --run tiny, then python -m http.server --directory site
+    """
+    from medvlt_lib.core.runs import open_run
+    from medvlt_lib.course.site import build_site
+
+    made = build_site([open_run(None, name, make=False).folder for name in run], out)
+    print(f"{out}: {made['pages']} pages, {made['files']} files, {made['bytes'] / 1e6:.1f} MB")
 
 
 def table() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medvlt_lib.core import plots
+from medvlt_lib.training.monitor import grpo_panels
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -63,20 +64,6 @@ def _redrawing(draw: Any) -> TrainerCallback:
             self.places = (*self.places, *new)
 
     return Redrawing()
-
-
-def grpo_panels(log: list[dict]) -> dict[str, dict[str, str]]:
-    """The panels of GRPO's curves for `plots.panels`; the reward's parts have lines where there are several."""
-    parts = [key for key in log[0] if key.startswith("rewards/") and key.endswith("/mean")] if log else []
-    reward = {"reward": "reward"}
-    if len(parts) > 1:
-        reward = {"reward": "weighted sum", **{key: key.split("/")[1] for key in parts}}
-    return {
-        "mean reward": reward,
-        "groups without signal": {"frac_reward_zero_std": "share"},
-        "tokens a completion": {"completions/mean_length": "mean"},
-        "entropy, nats a token": {"entropy": "mean"},
-    }
 
 
 def sample_html(sample: dict[str, Any]) -> str:

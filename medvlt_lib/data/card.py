@@ -135,7 +135,7 @@ def _markdown(card: dict, sets: list[str], run_: Run) -> str:
     parts = [
         f"# Data card: run {run_.folder.name}, profile {run_.profile.profile}",
         f"**{NOTICE}**",
-        _overview(card, sets),
+        markdown_table(overview_rows(card, sets)),
         *([f"{card['tokens_note']}."] if card["tokens_note"] else []),
         _picture_rules(card, sets),
         *_cleaning(card["sources"]),
@@ -147,7 +147,8 @@ def _markdown(card: dict, sets: list[str], run_: Run) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _overview(card: dict, sets: list[str]) -> str:
+def overview_rows(card: dict, sets: list[str]) -> list[list]:
+    """What each set holds, as rows of a table, its head first."""
     rows = [["", *sets]]
     for key in ("questions", "images", "with_reasoning", "noisy_labels", "noisy_traces"):
         rows.append([key.replace("_", " "), *(card[name][key] for name in sets)])
@@ -155,7 +156,7 @@ def _overview(card: dict, sets: list[str]) -> str:
         rows.append([key.replace("_", " "), *(_counts(card[name][key]) for name in sets)])
     for key, label in SPREADS.items():
         rows.append([f"{label}: median (5 to 95 %)", *(_spread_text(card[name][key]) for name in sets)])
-    return markdown_table(rows)
+    return rows
 
 
 def _counts(counts: dict) -> str:
@@ -195,11 +196,19 @@ def _cleaning(sources: dict) -> list[str]:
 
 def leakage_paragraphs(leakage: dict) -> list[str]:
     """Which training questions equal validation or test questions: a sentence and a table, for a card."""
+    return [leakage_sentence(leakage), markdown_table(leakage_rows(leakage))]
+
+
+def leakage_rows(leakage: dict) -> list[list]:
+    """The counts of `leakage_paragraphs`, as rows of a table, its head first."""
+    return [[key.replace("_", " ") for key in leakage["pairs"][0]], *(list(row.values()) for row in leakage["pairs"])]
+
+
+def leakage_sentence(leakage: dict) -> str:
+    """What the counts of `leakage_rows` are, and whether such questions were dropped."""
     done = "were dropped from training" if leakage["dropped_from_training"] else "were left in"
     setting = str(leakage["dropped_from_training"]).lower()
-    pairs = leakage["pairs"]
-    return [
+    return (
         "Training questions that equal a validation or a test question; ids in leaks.jsonl. "
-        f"They {done} (data.drop_leaks is {setting}).",
-        markdown_table([[key.replace("_", " ") for key in pairs[0]], *(row.values() for row in pairs)]),
-    ]
+        f"They {done} (data.drop_leaks is {setting})."
+    )

@@ -18,6 +18,7 @@ from medvlt_lib.data.rows import Refused
 from medvlt_lib.grading.grade import grade_response
 from medvlt_lib.rollout.build import build_engine
 from medvlt_lib.rollout.engine import Prompt, Sampling
+from medvlt_lib.stages.answer_view import parted
 from medvlt_lib.stages.evaluate import finished_arms
 from medvlt_lib.stages.evaluate_any import arm_of
 
@@ -82,13 +83,3 @@ def letter_of(text: str, options: dict[str, str], profile: Profile, finish_reaso
         return None
     style, grader = profile.model.prompt_style, profile.eval.grader
     return grade_response(text, options, "A", grader, style, finish_reason).letter
-
-
-def parted(text: str) -> tuple[str, str]:
-    """(thinking, answer) of a response; thinking that is never closed has no answer after it."""
-    before, closed, after = text.partition("</think>")
-    if not closed:
-        thinking, answer = (text, "") if text.lstrip().startswith("<think>") else ("", text)
-    else:
-        thinking, answer = before, after
-    return thinking.replace("<think>", "").strip(), re.sub(r"</?answer>", "", answer).strip()

@@ -1,4 +1,4 @@
-"""`medvlt controls`: image questions asked otherwise."""
+"""`medvlt controls` (image questions asked otherwise) and `medvlt compare-app` (arms beside one another)."""
 
 from __future__ import annotations
 
@@ -32,3 +32,28 @@ def controls(
     opened = open_named(profile, run, set_, redo, inputs)
     for name, rows in stage.run(opened, arm, all_, ray).items():
         show_table(f"{opened.folder}/05b_controls/{name}", table(rows), caption=notes(rows))
+
+
+def compare_app(
+    profile: ProfileName = None,
+    run: RunName = None,
+    arm: Annotated[
+        list[str] | None, typer.Option(help="may be repeated (default: base, the first SFT and the first GRPO arm)")
+    ] = None,
+    saved: Annotated[bool, typer.Option("--saved", help="show the run's answers; do not ask the models")] = False,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="of the page, on this machine; 0 takes a free one")
+    ] = 8765,
+) -> None:
+    """A page, for this machine alone, that shows a question beside the answers of a run's arms.
+
+    The picture can be taken away, swapped, or drawn with another value: does the answer follow? Steps are marked true
+    or false, several samples are counted as votes. Models of the shipped sizes answer live; of larger ones the answers
+    of 05 and 05b are shown.
+    Example: medvlt compare-app --run tiny
+    """
+    from medvlt_lib.stages.compare_app import serve
+    from medvlt_lib.stages.comparing import open_comparison
+
+    opened = open_named(profile, run, None, make=False)
+    serve(open_comparison(opened, arm or None, False if saved else None), port)

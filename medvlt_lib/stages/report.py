@@ -1,118 +1,178 @@
-"""Stage 06: one page with the arms' scores, their paired differences from the base, the steps that their answers state,
-figures, controls, and what was not run."""
+"""Stage 06: one page and one model card that say what a run found, how sure that is, and what was not run.
+
+Both are written from the run's manifest and files alone (stages/report_parts.py) with the templates in assets/report.
+The page holds its figures, fetches nothing and runs no script.
+"""
 
 from __future__ import annotations
 
-import html
-import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-from medvlt_lib.core import control_rows, plots
+import jinja2
+from markupsafe import Markup
+
+from medvlt_lib.core import plots
 from medvlt_lib.core.errors import UserError
-from medvlt_lib.core.files import atomic_write, read_json, write_json, write_text
-from medvlt_lib.core.results import NOTICE, as_markdown, check_alike, checkpoints, notes, results, table
+from medvlt_lib.core.files import atomic_write, write_json, write_text
+from medvlt_lib.core.plot_style import svg
+from medvlt_lib.core.results import NOTICE, check_alike, checkpoints, notes, results, table
 from medvlt_lib.core.runs import STAGES, Run
 from medvlt_lib.core.stage import finished_in
-from medvlt_lib.stages import steps
+from medvlt_lib.core.tables import markdown_table, plain_markdown, visible
+from medvlt_lib.stages import report_parts as parts
+from medvlt_lib.stages import steps, verdict
 from medvlt_lib.stages.arms import ARMS
+from medvlt_lib.tools.card_parts import hub_metadata, limits
+from medvlt_lib.training.monitor import ALARMS
+
+TEMPLATES = Path(__file__).parents[1] / "assets" / "report"
 
 
 def run(run_: Run) -> dict:
     """Writes 06_analysis: tables/results.json and tables/steps.json, figures/accuracy.png, report.html and
-    model_card.md."""
-    arms = evaluated_arms(run_)
-    base = run_.folder / STAGES["05"]
+    model_card.md. Raises UserError for a folder that is no run."""
+    if not (run_.folder / "manifest.json").exists():
+        raise UserError(f"{run_.folder} is no run, so there is nothing to report; name one with --run.")
+    arms, base = _evaluated(run_), run_.folder / STAGES["05"]
     inputs = {f"{a}.{n}": base / a / n for a in arms for n in ("scores.json", "answers.parquet")}
-    controlled = {
-        a: run_.folder / STAGES["05b"] / a / "controls.json" for a in finished_in(run_.folder / STAGES["05b"])
-    }
-    inputs |= {f"{arm}.controls.json": path for arm, path in controlled.items()}
-    inputs["test"] = run_.require("01") / "test.parquet"
-    check_alike(base, arms)
-    run_.redo.add("06")  # it takes a second, and arms may have been added
+    controlled = [a for a in arms if a in finished_in(run_.folder / STAGES["05b"])]
+    inputs |= {f"{a}.controls.json": run_.folder / STAGES["05b"] / a / "controls.json" for a in controlled}
+    test = run_.stage_folder("01") / "test.parquet"
+    inputs |= {"test": test} if test.exists() else {}
+    if arms:
+        check_alike(base, arms)
+    run_.redo.add("06")  # it takes seconds, and arms may have been added
     with run_.stage("06", {}, inputs) as stage:
-        folder = stage.folder
         # Step 1: the figures of every arm, and their differences from the base.
         rows = results(run_, arms)
-        write_json(folder / "tables" / "results.json", rows)
-        stated = steps.arm_steps(run_, arms)
-        write_json(folder / "tables" / "steps.json", stated)
-        atomic_write(
-            folder / "figures" / "accuracy.png", lambda tmp: plots.accuracy(rows).savefig(tmp, format="png", dpi=130)
-        )
-        # Step 2: the page and the model card.
+        stated = steps.arm_steps(run_, arms) if test.exists() else []
+        write_json(stage.folder / "tables" / "results.json", rows)
+        write_json(stage.folder / "tables" / "steps.json", stated)
+        if rows:
+            drawn = plots.accuracy(rows)
+            atomic_write(
+                stage.folder / "figures" / "accuracy.png", lambda tmp: drawn.savefig(tmp, format="png", dpi=130)
+            )
+        # Step 2: the page and the model card, of the same content.
+        told = content(run_, rows, stated)
+        write_text(stage.folder / "report.html", page(told))
+        write_text(stage.folder / "model_card.md", card(told, run_))
         not_run = [a for a in ARMS if a not in arms]
-        asked = {arm: read_json(path) for arm, path in controlled.items()}
-        write_text(folder / "report.html", _page(run_, rows, asked, stated, not_run))
-        write_text(folder / "model_card.md", _card(run_, rows, not_run))
         stage.metrics = {"arms": arms, "not_run": not_run, "macro": {r["arm"]: r["macro"] for r in rows}}
         return stage.metrics
 
 
 def evaluated_arms(run_: Run) -> list[str]:
     """Arms with finished evaluations, the papers' arms first. Raises UserError when there is none."""
-    found = finished_in(run_.folder / STAGES["05"])
+    found = _evaluated(run_)
     if not found:
         raise UserError(f"{run_.folder} has no evaluated arm; run `medvlt eval --run {run_.folder.name}` first.")
+    return found
+
+
+def _evaluated(run_: Run) -> list[str]:
+    found = finished_in(run_.folder / STAGES["05"])
     return [a for a in ARMS if a in found] + [a for a in found if a not in ARMS]
 
 
-def _html_table(cells: list[tuple[str, ...]]) -> str:
-    """A table of text cells, header first."""
-    return "<table>{}</table>".format(
-        "".join(
-            "<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in row) + "</tr>"
-            for tag, row in [("th", cells[0]), *(("td", r) for r in cells[1:])]
-        )
+def content(run_: Run, rows: list[dict], stated: list[dict]) -> dict[str, Any]:
+    """Everything that the page and the card tell, as plain data and figures."""
+    arms = [row["arm"] for row in rows]
+    gains = verdict.differences(rows)
+    return {
+        "name": run_.folder.name,
+        "profile": run_.profile.profile,
+        "model": run_.profile.model.name,
+        "notice": NOTICE,
+        "headline": verdict.headline(rows),
+        "rows": rows,
+        "results": table(rows) if rows else [],
+        "notes": notes(rows) if rows else "",
+        "checkpoints": checkpoints(run_, arms),
+        "gains": gains,
+        "differences": verdict.differences_table(gains) if gains else [],
+        "controls": parts.controls(run_, arms),
+        "steps": [steps.table(stated), steps.error_table(stated)] if stated else [],
+        "steps_notes": steps.NOTES,
+        "examples": parts.examples(run_, rows),
+        "trainings": parts.trainings(run_),
+        "alarm_names": list(ALARMS),
+        "data": parts.data(run_),
+        "recipe": parts.recipe(run_),
+        "not_run": verdict.not_run(run_, arms),
+        "limits": limits(run_.profile),
+    }
+
+
+def page(told: dict[str, Any]) -> str:
+    """The content as one HTML file. Text of data and models is escaped by the template's autoescape."""
+    return templates().get_template("page.html.jinja").render(told, figures=_figures(told), drawn=_drawn)
+
+
+def templates() -> jinja2.Environment:
+    """The HTML templates of assets/report: every expression is escaped, and nothing in it acts unseen."""
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: value if isinstance(value, Markup) else visible(value),
     )
 
 
-def _controls(controls: dict[str, list[dict]]) -> str:
-    """The arms' controls (05b), each with its table and what explains it."""
-    return "".join(
-        f"<h2>Controls of {html.escape(arm)}</h2>{_html_table(control_rows.table(rows))}"
-        f"<p>{html.escape(control_rows.notes(rows))}.</p>"
-        for arm, rows in controls.items()
+def card(told: dict[str, Any], run_: Run) -> str:
+    """The content as a model card in the Hub's form. Every expression is escaped but those marked as safe."""
+
+    def safe_table(cells: Sequence[Sequence[object]]) -> Markup:
+        return Markup(markdown_table([plain_markdown(cell) for cell in row] for row in cells))
+
+    house = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: value if isinstance(value, Markup) else plain_markdown(value),
     )
+    adapter = run_.profile.model.lora is not None
+    trained = [training["arm"] for training in told["trainings"]]
+    metadata = hub_metadata(run_.profile, trained, adapter, run_.manifest.get("sources", {}))
+    return house.get_template("card.md.jinja").render(told, metadata=Markup(metadata), table=safe_table)
 
 
-def _steps(stated: list[dict]) -> str:
-    """The section on the steps that answers state; nothing where no question has facts to check them against."""
-    if not stated:
-        return ""
-    return f"""<h2>Steps that the answers state</h2>
-{_html_table(steps.table(stated))}
-<p>{html.escape(steps.NOTES)}</p>
-<p>Where answers first went wrong, in percent of all answers:</p>
-{_html_table(steps.error_table(stated))}
-"""
+def _figures(told: dict[str, Any]) -> dict[str, list[Markup]]:
+    """The page's figures, each drawn for a wide page and for a phone."""
+    rows, gains, asked = told["rows"], told["gains"], told["controls"]
+    found: dict[str, list[Markup]] = {}
+    if rows:
+        found["accuracy"] = [
+            _drawn(plots.accuracy(rows, width), "Accuracy of each arm, and by data set, with 95 % intervals")
+            for width in (plots.REPORT, plots.PHONE)
+        ]
+    if gains:
+        spans = [(100 * g["difference"], *(100 * end for end in g["interval"])) for g in gains]
+        label = f"difference from the base, points (95 % paired interval), n = {rows[0]['questions']} questions"
+        found["differences"] = [
+            _drawn(plots.differences({"": spans}, [g["arm"] for g in gains], label, width), label)
+            for width in (plots.REPORT, plots.PHONE)
+        ]
+    if asked:
+        kinds = [row["control"] for row in asked[0]["rows"]]
+        by_arm = {own["arm"]: {row["control"]: row for row in own["rows"]} for own in asked}
+        shared = [kind for kind in kinds if all(kind in own for own in by_arm.values())]
+        shares: dict[str, Sequence[float]] = {kind: [own[kind]["macro"] for own in by_arm.values()] for kind in shared}
+        below = {(k, a) for a, own in by_arm.items() for k in shared if own[k]["explanation"]}
+        chance = asked[0]["rows"][0]["chance"]
+        found["controls"] = [
+            _drawn(
+                plots.heat_map(shares, list(by_arm), chance, below, width), "Accuracy of each arm in each control, %"
+            )
+            for width in (plots.REPORT, plots.PHONE)
+        ]
+    return found
 
 
-def _page(run_: Run, rows: list[dict], controls: dict[str, list[dict]], stated: list[dict], not_run: list[str]) -> str:
-    settings = html.escape(json.dumps(run_.profile.model_dump(), indent=1))
-    return f"""<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(run_.folder.name)}</title>
-<style>body{{font:15px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}}table{{border-collapse:collapse}}
-td,th{{border:1px solid #ccc;padding:.3em .6em;text-align:right}}td:first-child{{text-align:left}}img{{max-width:100%}}
-.notice{{color:#a00}}</style>
-<h1>Run {html.escape(run_.folder.name)}, profile {html.escape(run_.profile.profile)}</h1>
-<p class="notice">{NOTICE}</p>
-{_html_table(table(rows))}
-<p>{html.escape(notes(rows))}</p>
-<p>{html.escape(checkpoints(run_, [row["arm"] for row in rows]))}</p>
-<p>Not run: {", ".join(not_run) or "nothing"}.</p>
-<img src="figures/accuracy.png" alt="Accuracy by arm and by data set">
-{_controls(controls)}
-{_steps(stated)}<details><summary>Settings</summary><pre>{settings}</pre></details></html>
-"""
-
-
-def _card(run_: Run, rows: list[dict], not_run: list[str]) -> str:
-    return f"""# Model card: run {run_.folder.name}
-
-**{NOTICE}**
-
-Trained from `{run_.profile.model.name}` with profile `{run_.profile.profile}`.
-
-{as_markdown(run_, rows)}
-
-Not run: {", ".join(not_run) or "nothing"}.
-"""
+def _drawn(figure: Any, what: str) -> Markup:
+    return Markup(svg(figure, what))

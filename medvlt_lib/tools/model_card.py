@@ -15,7 +15,7 @@ from medvlt_lib.core.runs import COMMANDS, STAGES, Run
 from medvlt_lib.core.stage import finished_in, is_finished
 from medvlt_lib.core.tables import markdown_table
 from medvlt_lib.data.card import leakage_paragraphs
-from medvlt_lib.data.published import SOURCES
+from medvlt_lib.tools.card_parts import hub_metadata, limits
 from medvlt_lib.tools.changed_answers import in_words
 from medvlt_lib.tools.loading_examples import loading_examples
 
@@ -28,7 +28,7 @@ def model_card(run_: Run, stage: str, arm: str, provenance: dict[str, Any], lora
     base = provenance["base"]["name"]
     made = "A LoRA adapter for" if provenance["form"] == "adapter" else "Trained from"
     parts = [
-        f"---\n{_metadata(run_, arm, provenance)}\n---",
+        _metadata(run_, arm, provenance),
         f"# {arm} of run {run_.folder.name}",
         f"**{NOTICE}**",
         f"{made} `{base}`, made by `medvlt {COMMANDS[stage]} --arm {arm}`, profile `{run_.profile.profile}`. "
@@ -44,26 +44,14 @@ def model_card(run_: Run, stage: str, arm: str, provenance: dict[str, Any], lora
         "## What the export changed",
         _change(provenance),
         "## Limits",
-        _limits(run_),
+        "\n".join(f"- {line}" for line in limits(run_.profile)),
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def _metadata(run_: Run, arm: str, provenance: dict[str, Any]) -> str:
-    """The Hub's metadata, as YAML without its fences. Only a Hub name can stand as the base model."""
-    from huggingface_hub import ModelCardData
-
-    name, adapter = run_.profile.model.name, provenance["form"] == "adapter"
-    on_hub = not name.startswith("phantom:") and not Path(name).exists()
-    data = ModelCardData(
-        base_model=name if on_hub else None,
-        datasets=[source for source in provenance["sources"] if source in SOURCES] or None,
-        library_name="peft" if adapter else "transformers",
-        pipeline_tag="image-text-to-text",
-        tags=["medical", "visual-question-answering", "medvlt", arm, *(["lora"] if adapter else [])],
-        base_model_relation=("adapter" if adapter else "finetune") if on_hub else None,
-    )
-    return data.to_yaml()
+    adapter = provenance["form"] == "adapter"
+    return hub_metadata(run_.profile, [arm, *(["lora"] if adapter else [])], adapter, provenance["sources"])
 
 
 def _precision(provenance: dict[str, Any], lora: bool) -> str:
@@ -150,17 +138,3 @@ def _change(provenance: dict[str, Any]) -> str:
     if provenance["form"] == "adapter":
         return "Nothing: loaded on the base as shown above, the weights are those of the training."
     return "Nothing: the arm was evaluated in bfloat16, too, and these are the same numbers."
-
-
-def _limits(run_: Run) -> str:
-    p = run_.profile
-    lines = [
-        "not for clinical use: it was made for research and teaching, and no clinician has looked at its answers",
-        f"trained and tested on multiple-choice questions in English, asked in the form shown above (prompt style "
-        f"{p.model.prompt_style}); other uses were not tested",
-        "the reasoning that it writes was not graded, and a right answer does not make it right",
-        "results hold for the test questions named above; questions that leak into them are counted under Leakage",
-    ]
-    if p.model.name.startswith("phantom:"):
-        lines.append("the base knows nothing but a synthetic world of scores and drawn test objects: no medicine")
-    return "\n".join(f"- {line}" for line in lines)

@@ -51,6 +51,20 @@ def alarm_bell() -> TrainerCallback:
     return AlarmBell()
 
 
+def grpo_panels(log: Log) -> dict[str, dict[str, str]]:
+    """The panels of GRPO's curves for `plots.panels`; the reward's parts have lines where there are several."""
+    parts = [key for key in log[0] if key.startswith("rewards/") and key.endswith("/mean")] if log else []
+    reward = {"reward": "reward"}
+    if len(parts) > 1:
+        reward = {"reward": "weighted sum", **{key: key.split("/")[1] for key in parts}}
+    return {
+        "mean reward": reward,
+        "groups without signal": {"frac_reward_zero_std": "share"},
+        "tokens a completion": {"completions/mean_length": "mean"},
+        "entropy, nats a token": {"entropy": "mean"},
+    }
+
+
 def column(rows: Log, name: str) -> list[float]:
     """The figures called `name`, of the rows that have one."""
     return [float(row[name]) for row in rows if row.get(name) is not None]

@@ -87,8 +87,8 @@ def test_an_interval_is_drawn_where_it_lies():
     left, right = plots.accuracy(rows).axes
     ends = [bar for c in (*left.containers, *right.containers) for bar in c.lines[2][0].get_segments()]
     assert [(round(a[0]), round(b[0])) for a, b in ends] == [(40, 61)] * 2 + [(52, 70)] * 4
-    assert "n = 40000" in left.get_xlabel().replace("\n", " ")
-    assert "n = 4000" in right.get_yticklabels()[0].get_text().replace("\n", " ")
+    assert "n = 40000" in left.get_xlabel().translate({10: " ", 160: " "})
+    assert "n = 4000" in right.get_yticklabels()[0].get_text().translate({10: " ", 160: " "})
 
 
 def test_svg_takes_the_colour_of_the_page_and_escapes_its_name():

@@ -17,6 +17,7 @@ from medvlt_lib.phantom.questions import make_questions
 from medvlt_lib.rollout.engine import Sampling, prompts_of
 from medvlt_lib.rollout.transformers_engine import TransformersEngine
 from medvlt_lib.stages import ask as work
+from medvlt_lib.stages.answer_view import parted
 
 SMALL = ["--set", "model.name=phantom:small"]
 
@@ -41,7 +42,7 @@ def test_the_answer_is_that_of_an_evaluation(family):
         Path("picture.png").write_bytes(question.images[0])
         words = ["picture.png", *words]
     shown = CliRunner().invoke(app, ["ask", *words]).output
-    thinking, answer = work.parted(expected.text)
+    thinking, answer = parted(expected.text)
     assert f"base\n  thinking: {thinking or '(none)'}\n  answer: {answer}" in shown
     letter = grade(expected.text, question).letter
     assert f"option: {letter}, {question.options[letter]}" in shown
@@ -120,4 +121,4 @@ def test_mistakes_are_one_sentence_before_a_model_is_loaded(words, sentence, mon
     ],
 )
 def test_thinking_and_answer_come_apart(text, parts):
-    assert work.parted(text) == parts
+    assert parted(text) == parts

@@ -159,4 +159,4 @@ def test_the_command_shows_the_table_and_the_report_has_it(run, rows, monkeypatc
     assert done.exit_code == 0 and "no picture" in shown and "40 image questions" in shown
     done = CliRunner().invoke(app, ["report", "--run", "controlled"])
     page = (run.folder / "06_analysis" / "report.html").read_text()
-    assert done.exit_code == 0 and "Controls of base" in page and "another&#x27;s picture" in page
+    assert done.exit_code == 0 and "Controls of <bdi>base</bdi>" in page and "another&#39;s picture" in page
