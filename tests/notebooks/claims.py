@@ -598,8 +598,8 @@ CLAIMS = [
     ),
     Claim(
         "06_analysis",
-        "In the study every arm of the first column ends above the base, and best is SFT on text in the model's own "
-        "style, followed by RL on pictures.",
+        "In the study every arm of the first column ends above the base, and best are both in turn: SFT on text in the "
+        "model's own style, then RL on pictures.",
         lambda m: (
             lowest(m["recipes"]["study, own style"]) == "base"
             and highest(m["recipes"]["study, own style"]) == "sft_text-rl_image"
