@@ -55,6 +55,7 @@ def killed(stage: str, inputs: dict[str, Path], root: Path) -> dict:
             code = run_process(stage, folder, VALIDATED, inputs, seconds=moment)
             assert code in (0, -signal.SIGKILL), (stage, kills, moment, code)
             kills += code != 0
+    assert resumed >= KILLS / 4, f"{stage}: only {resumed} starts were from a checkpoint; the kills came too early"
     return {
         "kills": kills,
         "trainings_that_ended": len(ended),

@@ -25,13 +25,13 @@ from importlib.util import find_spec
 if find_spec("medvlt_lib") is None:  # opened alone, as on Colab: bring the rest
     !git clone --depth 1 {url} medvlt
     %cd medvlt
-    !grep -vE '^torch==' requirements/cpu.txt > rest.txt  # the torch that is there stays
+    !grep -vE '^torch==' requirements/cpu.txt > rest.txt  # keep torch
     %pip install --disable-pip-version-check -q -r rest.txt
     %pip install --disable-pip-version-check -q --no-deps -e ."""
 
 
 def repository() -> str | None:
-    """The project's home, where pyproject.toml names one. Raises UserError outside a checkout, which has no such file."""
+    """The project's home, where pyproject.toml names one. Raises UserError outside a checkout, where that is missing."""
     if not PROJECT.is_file():
         raise UserError(f"there is no file {PROJECT}; run this in a checkout of the project.")
     return tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"].get("urls", {}).get("Repository")

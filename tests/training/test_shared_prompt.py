@@ -10,8 +10,8 @@ from medvlt_lib.training.shared_prompt import Layout, attention
 @pytest.mark.parametrize("bucket", [1, 2, 32])
 @pytest.mark.parametrize("key_heads", [4, 2, 1])
 def test_two_parts_equal_whole_sequences(key_heads, bucket, monkeypatch):
-    """Two prompts of 5 and 3 tokens; three completions of 4, 2 and 3 tokens, the first two of the first prompt; attended
-    one by one, two and one, and all together."""
+    """Two prompts of 5 and 3 tokens; three completions of 4, 2 and 3 tokens, the first two of the first prompt;
+    attended one by one, two and one, and all together."""
     monkeypatch.setattr("medvlt_lib.training.shared_prompt.BUCKET", bucket)
     prompts, completions, prompt_of = [5, 3], [4, 2, 3], [0, 0, 1]
     torch.manual_seed(0)
