@@ -31,7 +31,7 @@ if find_spec("medvlt_lib") is None:  # opened alone, as on Colab: bring the rest
 
 
 def repository() -> str | None:
-    """The project's home, where pyproject.toml names one. Raises UserError outside a checkout, where that is missing."""
+    """The project's home, where pyproject.toml names one. Raises UserError outside a checkout, where it is missing."""
     if not PROJECT.is_file():
         raise UserError(f"there is no file {PROJECT}; run this in a checkout of the project.")
     return tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"].get("urls", {}).get("Repository")

@@ -34,13 +34,13 @@ def tell_names(answer: Any, runs: dict[str, tuple[str, str]], names: Sequence[st
         fault = NOTHING
     elif not isinstance(answer, dict):
         fault = f"Not yet. A dictionary is asked for, with a name for each of {', '.join(runs)}."
-    elif wrong := [run for run, (name, _) in runs.items() if answer.get(run) != name]:
+    elif wrong := [run for run, (name, _) in runs.items() if not same(answer.get(run), name, 0)]:
         fault = f"Not yet. {_misread(wrong[0], answer.get(wrong[0]), runs[wrong[0]][1], names)}"
     _say(fault, right)
 
 
 def _misread(run: str, name: Any, look: str, names: Sequence[str]) -> str:
-    if name not in names:
+    if not isinstance(name, str) or name not in names:
         return f"{run}: {name!r} is none of the names; they are {', '.join(names)}."
     return f"{run} is not {name!r}: {look}"
 

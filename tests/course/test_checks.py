@@ -624,6 +624,7 @@ ANSWERS = {
             (WORKING_CAUSE | {"B": "adds up wrongly"}, "can be false alone"),
             (WORKING_CAUSE | {"C": "names another letter"}, "far more often"),
             (WORKING_CAUSE | {"D": "glances"}, "none of the names"),
+            (WORKING_CAUSE | {"D": np.array(["breaks off", "guesses"])}, "none of the names"),
             (WORKING_CAUSE | {"E": "adds up wrongly"}, "are true"),
             ("sees it wrong", "dictionary"),
         ],
