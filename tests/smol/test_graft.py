@@ -1,0 +1,75 @@
+"""The real language model in Qwen2.5-VL's text tower: it computes what the original does."""
+
+import pytest
+import torch
+from transformers import AutoModelForImageTextToText
+
+from medvlt_lib.models import smol
+from medvlt_lib.models.processor import load_processor
+from tests.smol.prompts import prompts
+
+
+@pytest.fixture(scope="module")
+def theirs():
+    """The original, read again here, and its tokenizer."""
+    return smol.original(smol.checked_package())
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The untrained graft: what is trained later changes the language model on purpose."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEDVLT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(smol, "TRAINED", tmp_path_factory.mktemp("none") / "absent")
+        yield smol.smol_folder()
+
+
+@pytest.fixture(scope="module")
+def ours(folder):
+    return AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval(), load_processor(folder)
+
+
+def test_shapes_are_the_published_ones(ours):
+    text = ours[0].config.text_config
+    assert (text.hidden_size, text.num_hidden_layers, text.vocab_size) == (576, 30, 49_152)
+    assert (text.num_attention_heads, text.num_key_value_heads) == (9, 3)
+    assert text.rope_parameters["rope_theta"] == 100_000 and text.rope_parameters["mrope_section"] == [8, 12, 12]
+    assert sum(p.numel() for p in ours[0].model.language_model.parameters()) - 134_515_008 == 30 * (576 + 2 * 192)
+
+
+def test_text_is_read_as_the_original_reads_it(theirs, ours):
+    tokenizer = ours[1].tokenizer
+    for text in prompts():
+        ids = tokenizer(text).input_ids
+        assert ids == theirs[1](text).input_ids and tokenizer.decode(ids) == text
+
+
+def test_logits_of_200_prompts_are_the_original_s(theirs, ours):
+    far = 0.0
+    with torch.no_grad():
+        for text in prompts():
+            ids = torch.tensor([ours[1].tokenizer(text).input_ids])
+            far = max(far, (ours[0](input_ids=ids).logits - theirs[0](input_ids=ids).logits).abs().max().item())
+    assert far <= 1e-5
+
+
+def test_greedy_continuations_are_the_original_s(theirs, ours):
+    options = {"do_sample": False, "max_new_tokens": 24, "eos_token_id": 2, "pad_token_id": 0}
+    for text in prompts()[::10]:
+        ids = torch.tensor([ours[1].tokenizer(text).input_ids])
+        one, other = (model.generate(ids, torch.ones_like(ids), **options) for model in (ours[0], theirs[0]))
+        assert one.tolist() == other.tolist()
+
+
+def test_it_speaks(ours):
+    """A sentence that any English model can end: the weights are the ones that were trained, in their places."""
+    tokenizer = ours[1].tokenizer
+    ids = torch.tensor([tokenizer("The capital of France is").input_ids])
+    with torch.no_grad():
+        best = ours[0](input_ids=ids).logits[0, -1].argmax()
+    assert tokenizer.decode(best) == " Paris"
+
+
+def test_the_original_is_not_quantized_again(folder):
+    """The folder holds plain float32 weights, whatever the package stored."""
+    assert not hasattr(AutoModelForImageTextToText.from_pretrained(folder).config, "quantization_config")
