@@ -65,18 +65,16 @@ class Lessons:
         """The step's rows in one or two parts: questions, and pictures to describe, which are shorter."""
         cycle, rng = self.recipe.cycle_at(step)[0], Random(f"smol:{self.recipe.seed}:{step}")
         seed = 1_000_000 * (self.recipe.seed + 1) + step
-        style, parts = {"trace_style": "plain", "wording": "plain"}, []
+        plain, parts = {"trace_style": "plain", "wording": "plain"}, []
         questions = []
         if cycle.text_questions:
-            questions += make_questions(cycle.text_families, "train", cycle.text_questions, seed, **style)
+            questions += make_questions(cycle.text_families, "train", cycle.text_questions, seed, **plain)
         if cycle.image_questions:
-            questions += make_questions(cycle.image_families, "train", cycle.image_questions, seed, **style)
+            questions += make_questions(cycle.image_families, "train", cycle.image_questions, seed, **plain)
         if questions:
-            lessons = [lesson(q, rng) for q in questions]
-            prompts = [
-                chat_prompt(self.processor, messages(q, s)) for q, (s, _) in zip(questions, lessons, strict=True)
-            ]
-            parts.append(self._part(prompts, [answer for _, answer in lessons], questions))
+            lessons = [(q, *lesson(q, rng)) for q in questions]
+            prompts = [chat_prompt(self.processor, messages(q, style)) for q, style, _ in lessons]
+            parts.append(self._part(prompts, [answer for _, _, answer in lessons], questions))
         if cycle.captions:
             shown = described(cycle.captions, seed + 500_000)
             prompts = [chat_prompt(self.processor, DESCRIBE)] * len(shown)
