@@ -20,8 +20,8 @@ from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.files import atomic_write, write_json
 from medvlt_lib.core.sections import Lora
 from medvlt_lib.core.threads import watch_cores
+from medvlt_lib.models import smol
 from medvlt_lib.models.adapters import lora_config
-from medvlt_lib.models.smol import checked_package, untrained
 from medvlt_lib.smol.lessons import RECIPE, Lessons
 from medvlt_lib.tiny.lessons import Recipe
 from medvlt_lib.tiny.pretrain import embed_patches_by_matrix, learning_rate
@@ -44,7 +44,7 @@ def train(out: str | Path, recipe: Recipe = RECIPE) -> Path:
     # Stage 1: the model, and where an interrupted run stopped.
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    grafted, processor = untrained(checked_package())
+    grafted, processor = smol.untrained(smol.checked_package())
     model, lessons = learner(grafted, recipe.seed), Lessons(processor, recipe)
     trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     optimizer = torch.optim.AdamW(trained.values(), lr=0.0, betas=(0.9, 0.98), weight_decay=0.01)
@@ -133,7 +133,7 @@ def answer_loss(model: PeftModel, part: dict[str, torch.Tensor]) -> torch.Tensor
 
 def estimate(recipe: Recipe = RECIPE) -> float:
     """Seconds that `train` would take here, from MEASURED steps of each cycle after one that is not counted."""
-    grafted, processor = untrained(checked_package())
+    grafted, processor = smol.untrained(smol.checked_package())
     model, lessons = learner(grafted, recipe.seed), Lessons(processor, recipe)
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer, seconds, begin = torch.optim.AdamW(weights, lr=0.0), 0.0, 0

@@ -10,9 +10,7 @@ from importlib import metadata
 import pytest
 import torch
 from safetensors.torch import save_file
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForImageTextToText, AutoTokenizer, LlamaConfig, LlamaForCausalLM
-from transformers import PreTrainedTokenizerFast as Fast
+from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 from medvlt_lib.__main__ import main
 from medvlt_lib.core.errors import UserError
@@ -24,37 +22,7 @@ from medvlt_lib.models.shipped import shipped
 from medvlt_lib.phantom.questions import make_questions
 from medvlt_lib.rollout.engine import Sampling, prompts_of
 from medvlt_lib.rollout.transformers_engine import TransformersEngine
-
-SPARE = [f"<code_{k}>" for k in range(14)]
-
-
-def stand_in_tokenizer(spare=SPARE):
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *spare]
-    pieces = [*special, *sorted(pre_tokenizers.ByteLevel.alphabet()), "th", "the"]
-    core = Tokenizer(models.BPE({piece: i for i, piece in enumerate(pieces)}, [("t", "h"), ("th", "e")]))
-    core.pre_tokenizer, core.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
-    core.add_special_tokens(special)
-    return Fast(tokenizer_object=core)
-
-
-@pytest.fixture(scope="module")
-def language():
-    torch.manual_seed(3)
-    config = LlamaConfig(
-        vocab_size=320, hidden_size=192, intermediate_size=256, num_hidden_layers=3, num_attention_heads=3,
-        num_key_value_heads=1, head_dim=64, max_position_embeddings=4096, tie_word_embeddings=True, rms_norm_eps=1e-5,
-        rope_parameters={"rope_type": "default", "rope_theta": 100_000.0}, initializer_range=0.2,
-    )  # fmt: skip
-    return LlamaForCausalLM(config).eval()
-
-
-@pytest.fixture
-def stand_in(language, monkeypatch, tmp_path):
-    """The package's place taken by the stand-ins, and a cache of its own."""
-    monkeypatch.setenv("MEDVLT_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(smol, "TRAINED", tmp_path / "none")
-    monkeypatch.setattr(smol, "checked_package", lambda: tmp_path / "model.gguf")
-    monkeypatch.setattr(smol, "original", lambda path: (language, stand_in_tokenizer()))
+from tests.models.smol_stand_ins import SPARE, stand_in_tokenizer
 
 
 def qwens_tokens():
