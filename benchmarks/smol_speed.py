@@ -5,8 +5,8 @@
 The model has SmolLM2-135M's 30 layers and its vocabulary of 49,152; its package must be installed. The ways take turns,
 so that a noisy machine troubles all alike. Sampling: 8 completions a question of at most 32 tokens, at temperature 1;
 `generate(num_return_sequences=8)` one question at a time and all at once, of which the best is taken. The update is the
-loss of one GRPO step (2 questions x 8 completions), forward and backward, with LoRA in float32: "stock" is TRL's trainer
-with its fused output layer, "shared" reads each prompt once; advantages are nowhere 0.
+loss of one GRPO step (2 questions x 8 completions), forward and backward, with LoRA in float32: "stock" is TRL's own
+path with its fused output layer, "shared" reads each prompt once; advantages are nowhere 0.
 """
 
 from __future__ import annotations

@@ -81,6 +81,14 @@ def remove_smol() -> Path | None:
     return target
 
 
+def obtainable() -> bool:
+    """Whether the folder is there, or its package, so that it can be built."""
+    try:
+        return cached_at().exists() or distribution(PACKAGE).version == VERSION
+    except PackageNotFoundError:
+        return False
+
+
 def _origin(trained: Path | None) -> dict:
     """What a folder is made of: two folders with the same origin hold the same model."""
     origin = {"build": BUILD, "package": PACKAGE, "version": VERSION, "sha256": SHA256}
