@@ -32,7 +32,7 @@ RECIPE = Recipe(
     ),
     lookup_steps=0,
     warmup=40,
-    save_every=50,
+    save_every=10,
 )
 
 
