@@ -80,7 +80,8 @@ def learner(model: PreTrainedModel, seed: int) -> PeftModel:
 
     embed_patches_by_matrix(model)
     if in_bf16():
-        model.model.language_model.to(torch.bfloat16)
+        for weight in model.model.language_model.parameters():  # not the buffers: rotary frequencies stay in float32
+            weight.data = weight.data.bfloat16()
     torch.manual_seed(seed)
     model = get_peft_model(model, lora_config(LORA))
     for name, weight in model.named_parameters():

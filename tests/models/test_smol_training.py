@@ -94,6 +94,15 @@ def test_the_loss_falls_on_a_batch_seen_again(short):
     assert losses[-1] < 0.8 * losses[0]
 
 
+def test_in_bf16_only_frozen_weights_are_cast(stand_in, monkeypatch):
+    """Rotary frequencies in bf16 would turn positions by tenths of a radian."""
+    monkeypatch.setattr(train, "in_bf16", lambda: True)
+    learner = train.learner(smol.untrained(None)[0], 0)
+    for name, weight in learner.named_parameters():
+        assert weight.dtype == (torch.float32 if weight.requires_grad else torch.bfloat16), name
+    assert {buffer.dtype for name, buffer in learner.named_buffers() if "inv_freq" in name} == {torch.float32}
+
+
 def test_the_loss_is_the_mean_over_the_answers_tokens(short):
     """Beside cross-entropy on whole logits, in two parts."""
     model, processor = smol.untrained(None)
