@@ -10,7 +10,8 @@ The attention is registered with transformers as "medvlt_grouped"; without a lay
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -20,6 +21,21 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import sdpa_mask
 
 NAME = "medvlt_grouped"
+BUCKET = 32  # completions whose attention is computed together
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """Completions that lie beside each other in a flat row: r of them, of at most t tokens.
+
+    `tokens`: how many in all. `mask` (r, t): True where there is a token. `prompt_of` (r,): their prompts. `seen`
+    (r, 1, t, L + t): True where a completion's token sees a token of its prompt, or of its own before it.
+    """
+
+    tokens: int
+    mask: torch.Tensor
+    prompt_of: torch.Tensor
+    seen: torch.Tensor
 
 
 @dataclass(frozen=True)
@@ -27,22 +43,39 @@ class Layout:
     """Where the tokens of a flat row (1, N) stand: P padded prompts of at most L tokens, R completions of at most T.
 
     `prompt_mask` (P, L) and `completion_mask` (R, T) are True where there is a token (on the left of each row);
-    `prompt_of` (R,) names each completion's prompt; `scored` completions start at token `start` of the flat row.
+    `prompt_of` (R,) names each completion's prompt; completions start at token `start` of the flat row.
     """
 
     prompt_mask: torch.Tensor
     completion_mask: torch.Tensor
     prompt_of: torch.Tensor
 
-    @property
+    @cached_property
     def start(self) -> int:
         return int(self.prompt_mask.sum())
 
-    def padded(self, flat: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """(H, n, D) tokens in order to (rows, H, width, D) with zeros where `mask` (rows, width) is False."""
-        out = flat.new_zeros(*mask.shape, flat.shape[0], flat.shape[2])
-        out[mask] = flat.transpose(0, 1)
-        return out.transpose(1, 2)
+    @cached_property
+    def buckets(self) -> list[Bucket]:
+        """The completions in runs of at most `BUCKET`; little is padded where neighbours are of like length."""
+        made = []
+        lengths = self.completion_mask.sum(1).tolist()
+        for first in range(0, len(lengths), BUCKET):
+            rows = slice(first, first + BUCKET)
+            width = max(lengths[rows])
+            prompt_of = self.prompt_of[rows]
+            mask = self.completion_mask[rows, :width]
+            prompt = self.prompt_mask[prompt_of][:, None].expand(-1, width, -1)
+            causal = torch.ones(width, width, dtype=torch.bool, device=mask.device).tril().expand(len(mask), -1, -1)
+            seen = torch.cat([prompt, causal], dim=-1)[:, None]
+            made.append(Bucket(sum(lengths[rows]), mask, prompt_of, seen))
+        return made
+
+
+def padded(flat: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """(H, n, D) tokens in order to (rows, H, width, D) with zeros where `mask` (rows, width) is False."""
+    out = flat.new_zeros(*mask.shape, flat.shape[0], flat.shape[2])
+    out[mask] = flat.transpose(0, 1)
+    return out.transpose(1, 2)
 
 
 def attention(
@@ -58,31 +91,26 @@ def attention(
     """Two-part attention over a flat row. query (1, H, N, D); key and value (1, K, N, D), K key heads of H shared."""
     if layout is None:
         return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
-    start, shared = layout.start, query.shape[1] != key.shape[1]
-    parts = [(x[0, :, :start], x[0, :, start:]) for x in (query, key, value)]
-    prompt_q, prompt_k, prompt_v = (layout.padded(first, layout.prompt_mask) for first, _ in parts)
-    own_q, own_k, own_v = (layout.padded(second, layout.completion_mask) for _, second in parts)
+    shared = query.shape[1] != key.shape[1]
     dropout = kwargs.get("dropout", 0.0)
     options = {"dropout_p": dropout if module.training else 0.0, "scale": scaling}
-    prompts = scaled_dot_product_attention(  # (P, H, L, D)
-        prompt_q, prompt_k, prompt_v, is_causal=True, enable_gqa=shared, **options
-    )
-    # index_select: the gradients of a prompt's copies are summed in order; [...] sums them in any order, in parallel.
-    keys = torch.cat([prompt_k.index_select(0, layout.prompt_of), own_k], dim=2)  # (R, K, L + T, D)
-    values = torch.cat([prompt_v.index_select(0, layout.prompt_of), own_v], dim=2)
-    if shared:  # with a mask, no fused kernel takes shared key heads, and the plain product keeps every score
-        keys, values = (repeat_kv(x, query.shape[1] // key.shape[1]) for x in (keys, values))
-    completions = scaled_dot_product_attention(own_q, keys, values, attn_mask=_own_mask(layout), **options)
-    flat = [prompts.transpose(1, 2)[layout.prompt_mask], completions.transpose(1, 2)[layout.completion_mask]]
+    sizes = [layout.start, *(bucket.tokens for bucket in layout.buckets)]
+    first, *rest = zip(*(x[0].split(sizes, dim=1) for x in (query, key, value)), strict=True)
+    prompts = [padded(x, layout.prompt_mask) for x in first]  # (P, H or K, L, D)
+    attended = scaled_dot_product_attention(*prompts, is_causal=True, enable_gqa=shared, **options)
+    flat = [attended.transpose(1, 2)[layout.prompt_mask]]
+    for bucket, part in zip(layout.buckets, rest, strict=True):
+        own = [padded(x, bucket.mask) for x in part]  # (r, H or K, t, D)
+        # index_select: a prompt's copies' gradients are summed in order; [...] sums them in any order, in parallel.
+        keys, values = (  # (r, K, L + t, D)
+            torch.cat([prompt.index_select(0, bucket.prompt_of), completion], dim=2)
+            for prompt, completion in zip(prompts[1:], own[1:], strict=True)
+        )
+        if shared:  # with a mask, no fused kernel takes shared key heads, and the plain product keeps every score
+            keys, values = (repeat_kv(x, query.shape[1] // key.shape[1]) for x in (keys, values))
+        attended = scaled_dot_product_attention(own[0], keys, values, attn_mask=bucket.seen, **options)
+        flat.append(attended.transpose(1, 2)[bucket.mask])
     return torch.cat(flat)[None], None  # (1, N, H, D)
-
-
-def _own_mask(layout: Layout) -> torch.Tensor:
-    """(R, 1, T, L + T): a completion token sees its prompt and what came before it in its own completion."""
-    rows, width = layout.completion_mask.shape
-    prompt = layout.prompt_mask[layout.prompt_of][:, None, None].expand(rows, 1, width, -1)
-    causal = torch.ones(width, width, dtype=torch.bool, device=prompt.device).tril()
-    return torch.cat([prompt, causal.expand(rows, 1, -1, -1)], dim=-1)
 
 
 @dataclass(frozen=True)
@@ -117,14 +145,24 @@ def _keep_scored(module, args, kwargs, output):
 def completion_logprobs(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Log-probabilities and entropies (None where TRL's head does not compute them) of the completion tokens, (R, T);
     0 where a completion is padded. `model` is the trainer's, wrapped or not, with TRL's fused head."""
-    inputs, shift_labels = flat_inputs(model, batch)
+    order = batch.completion_mask.sum(1).argsort(stable=True)  # neighbours of like length: see Layout.buckets
+    in_order = replace(
+        batch,
+        completion_ids=batch.completion_ids[order],
+        completion_mask=batch.completion_mask[order],
+        prompt_of=batch.prompt_of[order],
+    )
+    inputs, shift_labels = flat_inputs(model, in_order)
     outputs = model(**inputs, shift_labels=shift_labels, fused_lm_head=True)
     return tuple(
-        None
-        if flat is None
-        else flat.new_zeros(batch.completion_mask.shape).masked_scatter(batch.completion_mask, flat)
+        None if flat is None else _rows(flat, in_order.completion_mask).index_select(0, order.argsort())
         for flat in (outputs.log_probs, outputs.entropy)
     )
+
+
+def _rows(flat: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Values of tokens in order as rows like `mask` (R, T), 0 where it is False."""
+    return flat.new_zeros(mask.shape).masked_scatter(mask, flat)
 
 
 def flat_inputs(model: torch.nn.Module, batch: Batch) -> tuple[dict[str, Any], torch.Tensor]:

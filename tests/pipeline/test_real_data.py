@@ -48,7 +48,7 @@ def pubmedqa() -> list[dict]:
             "dataset": "pubmedqa_long",
             "question": " ".join([*r["CONTEXTS"], r["QUESTION"]]),
             "options": options,
-            "answer": r["final_decision"],
+            "answer": {text: letter for letter, text in options.items()}[r["final_decision"]],
             "reasoning": r["LONG_ANSWER"],
         }
         for k, r in rows.items()
@@ -88,7 +88,7 @@ def smears() -> list[dict]:
                 "dataset": "bccd",
                 "question": "How many white blood cells are marked?",
                 "options": ["none", "one", "two", "more"],
-                "answer": ["none", "one", "two", "more"][count],
+                "answer": "ABCD"[count],
                 "image": str(image),
             }
         )
