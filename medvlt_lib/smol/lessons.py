@@ -28,7 +28,7 @@ DESCRIBE = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "te
 RECIPE = Recipe(
     (
         Cycle(400, captions=32, text_questions=0, image_questions=0, learning_rate=1e-3),
-        Cycle(360, captions=8, text_questions=10, image_questions=14, learning_rate=5e-4),
+        Cycle(320, captions=8, text_questions=10, image_questions=14, learning_rate=5e-4),
     ),
     lookup_steps=0,
     warmup=40,
