@@ -57,7 +57,10 @@ def test_greedy_continuations_are_the_original_s(theirs, ours):
     options = {"do_sample": False, "max_new_tokens": 24, "eos_token_id": 2, "pad_token_id": 0}
     for text in prompts()[::10]:
         ids = torch.tensor([ours[1].tokenizer(text).input_ids])
-        one, other = (model.generate(ids, torch.ones_like(ids), **options) for model in (ours[0], theirs[0]))
+        one, other = (
+            model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), **options)
+            for model in (ours[0], theirs[0])
+        )
         assert one.tolist() == other.tolist()
 
 
