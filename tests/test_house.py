@@ -19,6 +19,7 @@ FLOORS = [
     "tools",
     "training",
     "data",
+    "smol",
     "tiny",
     "rollout",
     "models",

@@ -80,7 +80,8 @@ class Data(Section):
     with a wrong label, or with a wrong step; `noise_kind`: whether wrong labels are random or the same mistake wherever
     it is made; `given_away`: the share that can be answered without the picture (medvlt_lib/phantom/flaws.py).
     `trace_style`: how the phantom teacher writes its chains of thought
-    (medvlt_lib/phantom/teacher.py). `mirror`: a folder of copies of Hub sets, each in a folder named like it.
+    (medvlt_lib/phantom/teacher.py); `wording`: phantom questions in short notes or in plain sentences
+    (medvlt_lib/phantom/plain.py). `mirror`: a folder of copies of Hub sets, each in a folder named like it.
     `drop_leaks`: drop training questions that equal validation or test questions. `endpoint`: an OpenAI-compatible
     server that lists options of closed questions, with prices and a cap of its own, as in EngineSettings."""
 
@@ -98,7 +99,8 @@ class Data(Section):
     trace_noise: float = Field(0.0, ge=0, le=1)
     noise_kind: Literal["random", "systematic"] = "random"
     given_away: float = Field(0.0, ge=0, le=1)
-    trace_style: Literal["own", "foreign", "terse"] = "own"
+    trace_style: Literal["own", "foreign", "terse", "plain"] = "own"
+    wording: Literal["short", "plain"] = "short"
     drop_leaks: bool = False
     mirror: str | None = None
     endpoint: str | None = None

@@ -47,7 +47,7 @@ def load_set_with_pictures(name: str, data: Data, tallies: list[Tally]) -> Itera
     if kind == "phantom":
         noisy = name == "train_image"  # machine-written image data is the noisy kind in the papers
         flaws = {key: getattr(data, key) for key in ("label_noise", "trace_noise", "given_away")} if noisy else {}
-        style = {"trace_style": data.trace_style, "noise_kind": data.noise_kind}
+        style = {"trace_style": data.trace_style, "noise_kind": data.noise_kind, "wording": data.wording}
         yield from map(decoded, make_questions(rest, SPLITS[name], size, data.seed, **style, **flaws))
     elif kind == "hub":
         # Published training pictures were shrunk to 1024 pixels; those of the test sets were not.

@@ -14,6 +14,9 @@ from medvlt_lib.core.stage import first_process
 from medvlt_lib.core.threads import watch_cores
 from medvlt_lib.models.adapters import lora_config, lora_to_float32
 from medvlt_lib.models.processor import load_processor
+from medvlt_lib.models.shipped import shipped
+from medvlt_lib.models.smol import NAME as SMOL
+from medvlt_lib.models.smol import smol_folder
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -23,19 +26,12 @@ if TYPE_CHECKING:
 
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # on a CPU it misses an optional package each time
 
-WEIGHTS = Path(__file__).parents[1] / "tiny" / "weights"  # the shipped tiny models
-
-
-def shipped(size: str) -> Path:
-    """The folder of a shipped tiny model. Raises UserError for an unknown size."""
-    sizes = sorted(p.name for p in WEIGHTS.iterdir())
-    if size not in sizes:
-        raise UserError(f"unknown model size '{size}'; choose one of {', '.join(sizes)}.")
-    return WEIGHTS / size
-
 
 def resolve(name: str) -> str:
-    """A profile's model name as a folder or Hub name (phantom:base is the shipped larger tiny model)."""
+    """A profile's model name as a folder or Hub name: phantom:base is the shipped larger tiny model; phantom:smol is
+    built on first use (medvlt_lib/models/smol.py)."""
+    if name == SMOL:
+        return str(smol_folder())
     return str(shipped(name.removeprefix("phantom:"))) if name.startswith("phantom:") else name
 
 

@@ -24,12 +24,14 @@ from medvlt_lib.core.images import pixel_id
 from medvlt_lib.core.records import LETTERS, Question
 from medvlt_lib.phantom import flaws
 from medvlt_lib.phantom.image_families import IMAGE_FAMILIES, ImageFamily, Scene, SceneKind
+from medvlt_lib.phantom.plain import plain_question
 from medvlt_lib.phantom.teacher import write_trace
 from medvlt_lib.phantom.text_families import TEXT_FAMILIES
 from medvlt_lib.phantom.text_family import TextFamily
 
 FAMILIES: dict[str, TextFamily | ImageFamily] = {family.name: family for family in (*TEXT_FAMILIES, *IMAGE_FAMILIES)}
 SPLITS = ("train", "validation", "test")
+WORDINGS = ("short", "plain")
 OPTION_COUNTS = {2: 1, 3: 2, 4: 4, 5: 3}  # number of options: weight
 TRIES = 100_000  # draws without a new question until a family counts as used up; a few seconds
 
@@ -59,6 +61,7 @@ def make_questions(
     trace_style: str = "own",
     noise_kind: str = "random",
     given_away: float = 0.0,
+    wording: str = "short",
 ) -> list[Question]:
     """`n` questions spread evenly over `families`; the first k are the same for every n >= k without noise.
 
@@ -66,8 +69,9 @@ def make_questions(
     label (their trace argues for it), or a wrong step in the trace (their label stays); each is recorded in `noise`.
     `noise_kind`: how labels go wrong; `given_away` (a share, training only): questions that the options alone answer
     (both: medvlt_lib/phantom/flaws.py). `trace_style`: how the teacher writes (medvlt_lib/phantom/teacher.py).
-    Raises UserError for an unknown family, split, style or kind of noise, an impossible size, a share outside [0, 1],
-    more label noise than questions have a systematic mistake, or a family that has no more questions.
+    `wording`: short, or plain sentences (medvlt_lib/phantom/plain.py).
+    Raises UserError for an unknown family, split, style, wording or kind of noise, an impossible size, a share outside
+    [0, 1], more label noise than questions have a systematic mistake, or a family that has no more questions.
     """
     names = family_names(families)
     if split not in SPLITS:
@@ -76,6 +80,8 @@ def make_questions(
         raise UserError(f"n is {n} for the {split} split; ask for at least 1 question.")
     if noise_kind not in flaws.NOISE_KINDS:
         raise UserError(f"unknown kind of noise '{noise_kind}'; choose one of {', '.join(flaws.NOISE_KINDS)}.")
+    if wording not in WORDINGS:
+        raise UserError(f"unknown wording '{wording}'; choose one of {', '.join(WORDINGS)}.")
     for key, share in (("label_noise", label_noise), ("trace_noise", trace_noise), ("given_away", given_away)):
         if not 0 <= share <= 1:
             raise UserError(f"{key} is {share}; it is a share and must lie in [0, 1].")
@@ -100,6 +106,8 @@ def make_questions(
         questions[index] = flaws.wrong_step(questions[index], Random(f"noise:trace:{seed}:{index}"))
     for question in questions:
         question.reasoning = write_trace(question, trace_style)
+        if wording == "plain":
+            question.question = plain_question(question.question)
     return questions
 
 

@@ -19,9 +19,10 @@ from typing import Any, Literal
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.records import Question
 from medvlt_lib.grading import rewards
+from medvlt_lib.phantom.plain import PART
 from medvlt_lib.phantom.questions import FAMILIES
 from medvlt_lib.phantom.step_kinds import NOT_ADDING_UP, Claim, Reader
-from medvlt_lib.phantom.teacher import PART, as_own, said_again
+from medvlt_lib.phantom.teacher import as_own, said_again
 
 SENTENCE_END = re.compile(r"(?<!\b[A-J])\.(?:\s+|$)|\n")  # the full stop of "B. 4 yes" ends nothing
 LOOK = re.compile(r"([A-J])\. (.+) (yes|no)")

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 from medvlt_lib.phantom.image_families import BleedType, CardiothoracicRatio, CupToDiscRatio, ImageFamily
-from medvlt_lib.phantom.teacher import PART, said_again
+from medvlt_lib.phantom.plain import PART
+from medvlt_lib.phantom.teacher import said_again
 from medvlt_lib.phantom.text_family import TextFamily
 from medvlt_lib.phantom.text_formulas import Formula, calculate
 from medvlt_lib.phantom.text_scores import Score

@@ -1,9 +1,10 @@
-"""The phantom teacher: a question's working written down as a chain of thought, in one of three styles.
+"""The phantom teacher: a question's working written down as a chain of thought, in one of four styles.
 
 `own` is the style that the tiny models were raised on. `foreign` says the same in another order and wording, longer,
-with what was found said again: what DeepSeek-R1 is to Qwen. `terse` names the answer alone. All of them tell what the
-question's `extra["steps"]` tell, which noise may have changed, and no new facts. `foreign` uses words that the tiny
-models' tokenizer knows; a free rewording would be spelled letter by letter. No torch here.
+with what was found said again: what DeepSeek-R1 is to Qwen. `terse` names the answer alone. `plain` says it in the
+sentences of medvlt_lib/phantom/plain.py. All of them tell what the question's `extra["steps"]` tell, which noise may
+have changed, and no new facts. `foreign` uses words that the tiny models' tokenizer knows; a free rewording would be
+spelled letter by letter. No torch here.
 """
 
 from __future__ import annotations
@@ -12,11 +13,9 @@ import re
 
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.records import Question
+from medvlt_lib.phantom.plain import PART, TWO_WORDS, as_note, plain_trace, without_denial
 
-STYLES = ("own", "foreign", "terse")
-PART = re.compile(r"(.+) (-?\d{1,9}), total (-?\d{1,9})")  # a finding, its points, the total so far
-TWO_WORDS = ("bright", "left lung", "right lung")  # what a statement is about, where that takes two words
-
+STYLES = ("own", "foreign", "terse", "plain")
 _FOREIGN_PART = re.compile(r"(-?\d{1,9}) \+ (-?\d{1,9}) is (-?\d{1,9}) with (.+)")
 _FOREIGN_SUM = re.compile(r"in total (-?\d{1,9}(?: \+ -?\d{1,9})*) is (-?\d{1,9})")
 _FOREIGN_LOOK = re.compile(r"([A-J]) is (.+), (good|off)")
@@ -39,6 +38,8 @@ def write_trace(question: Question, style: str) -> str:
         return own_trace(steps, question.options, question.answer)
     if style == "terse":
         return f"{question.answer_label}. {question.answer}."
+    if style == "plain":
+        return plain_trace(steps, question.options, question.answer)
     return _foreign(question.question, steps, question.options, question.answer)
 
 
@@ -88,24 +89,20 @@ def _reworded(step: str) -> str:
     if step.startswith("a tenth of "):
         tenth, _, value = step.rpartition(" is ")
         return f"{value} is {tenth}"
-    denied, bare = _without_denial(step)
+    denied, bare = without_denial(step)
     words, about = bare.split(), 1 + bare.startswith(TWO_WORDS)
     if words[0] == "no":
         return f"{denied}{bare} is on the picture"
     return f"{denied}the {' '.join(words[:about])} is {' '.join(words[about:])}".rstrip()
 
 
-def _without_denial(sentence: str) -> tuple[str, str]:
-    """("not " or "", the rest) of a sentence."""
-    bare = sentence.removeprefix("not ")
-    return sentence[: len(sentence) - len(bare)], bare
-
-
 def as_own(sentence: str) -> str:
-    """A sentence in the foreign wording as the teacher's own style has it; any other sentence as it is.
+    """A sentence in the foreign or the plain wording as the teacher's own style has it; any other one as it is.
 
     A sum of points that is said again comes back as it is, see `said_again`.
     """
+    if (note := as_note(sentence)) is not None:
+        return note
     sentence = sentence.removeprefix("in other words, ")
     if part := _FOREIGN_PART.fullmatch(sentence):
         before, points, total, name = part.groups()
@@ -116,7 +113,7 @@ def as_own(sentence: str) -> str:
         return f"a tenth of {tenth[2]} is {tenth[1]}"
     if calculation := _FOREIGN_CALCULATION.fullmatch(sentence):
         return f"{calculation[2]} = {calculation[1]}"
-    denied, bare = _without_denial(sentence)
+    denied, bare = without_denial(sentence)
     if bare.startswith("no ") and bare.endswith(" is on the picture"):
         return denied + bare.removesuffix(" is on the picture")
     if bare.startswith("the ") and (" is " in bare or bare.endswith(" is")):

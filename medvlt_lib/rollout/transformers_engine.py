@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from transformers import PreTrainedModel, ProcessorMixin
 
+AT_ONCE = 2**20  # logits whose float32 copies are in memory at once
+
 
 @dataclass(frozen=True)
 class _Job:
@@ -209,7 +211,16 @@ class TransformersEngine:
     def _choose(
         self, logits: torch.Tensor, uniform: torch.Tensor, temperature: float
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """One token a sample and its log-probability: greedy, or by inverting the distribution at `uniform` (B,)."""
+        """One token a sample and its log-probability: greedy, or by inverting the distribution at `uniform` (B,). With
+        a large vocabulary some samples at a time, since it takes several float32 copies of their logits."""
+        rows = max(1, AT_ONCE // logits.shape[1])
+        parts = zip(logits.split(rows), uniform.split(rows), strict=True)
+        chosen, logprobs = zip(*(self._choose_rows(own, draws, temperature) for own, draws in parts), strict=True)
+        return torch.cat(chosen), torch.cat(logprobs)
+
+    def _choose_rows(
+        self, logits: torch.Tensor, uniform: torch.Tensor, temperature: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         logits = logits.float()
         logits[:, self.suppressed] = -torch.inf
         logprobs = torch.log_softmax(logits / (temperature or 1.0), dim=-1)

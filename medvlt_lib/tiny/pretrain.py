@@ -54,7 +54,7 @@ def pretrain(size: str, out: str | Path, recipe: Recipe | None = None) -> None:
     torch.manual_seed(recipe.seed)
     processor = build_tiny_processor()
     model = Qwen2_5_VLForConditionalGeneration(tiny_config(size, processor.tokenizer))
-    _embed_patches_by_matrix(model)
+    embed_patches_by_matrix(model)
     watch_cores(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=0.05)
     step, log = _resume(out, recipe, model, optimizer)
@@ -81,7 +81,7 @@ def pretrain(size: str, out: str | Path, recipe: Recipe | None = None) -> None:
     (out / "training.pt").unlink(missing_ok=True)
 
 
-def _embed_patches_by_matrix(model: PreTrainedModel) -> None:
+def embed_patches_by_matrix(model: PreTrainedModel) -> None:
     """The convolution that embeds patches is one matrix product, and on a CPU quicker as such."""
     patches = model.model.visual.patch_embed
 

@@ -18,6 +18,7 @@ from medvlt_lib.core.config import Profile, load_profile, profile_names
 from medvlt_lib.core.errors import first_line
 from medvlt_lib.core.files import read_json
 from medvlt_lib.core.threads import PERSONAL, set_by_a_person
+from medvlt_lib.models import smol
 from medvlt_lib.tools.installed import (
     GIB,
     Finding,
@@ -130,7 +131,9 @@ def runnable_profiles(gpu: Gpu | None, fits: Callable[[Profile, Gpu], bool] = pl
     runs, not_here = [], []
     for profile in map(load_profile, profile_names()):
         devices = profile.launch.devices
-        if profile.model.device == "cpu":
+        if profile.model.name == smol.NAME and not smol.obtainable():
+            not_here.append(f"{profile.profile} (package {smol.PACKAGE})")
+        elif profile.model.device == "cpu":
             runs.append(profile.profile)
         elif gpu is None or gpu.count < devices:
             not_here.append(f"{profile.profile} ({devices} GPU{'s' * (devices > 1)})")

@@ -54,10 +54,9 @@ def shape_of(name: str, processor: ProcessorMixin) -> Shape:
     """
     from transformers import AutoConfig, Qwen2_5_VLConfig, Qwen2VLConfig
 
-    folder = Path(resolve(name))
-    if (folder / "config.json").is_file():
-        return Shape(AutoConfig.from_pretrained(folder), confirmed=True)
     rows = yaml.safe_load(FACTS.read_text(encoding="utf-8"))
+    if name not in rows and (Path(resolve(name)) / "config.json").is_file():
+        return Shape(AutoConfig.from_pretrained(resolve(name)), confirmed=True)
     if name not in rows:
         raise UserError(
             f"the shape of {name} is not known; set model.name to a folder with its config.json, or to one of "
@@ -65,7 +64,7 @@ def shape_of(name: str, processor: ProcessorMixin) -> Shape:
         )
     row, token = rows[name], processor.tokenizer.convert_tokens_to_ids
     kind = {"2.5": Qwen2_5_VLConfig, "2": Qwen2VLConfig}[row["family"]]
-    rope = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}
+    rope = row.get("rope") or {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [16, 24, 24]}
     config = kind(
         text_config={**row["text"], "rope_parameters": rope, "max_position_embeddings": 128_000},
         vision_config=row["vision"],

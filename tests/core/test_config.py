@@ -12,6 +12,8 @@ from medvlt_lib.core.errors import UserError
 NAMES = {
     "tiny",
     "tiny-qlora",
+    "smol",
+    "smol-qlora",
     "qlora-3b",
     "qlora-7b",
     "lora-3b",
@@ -165,7 +167,7 @@ def test_another_model_leaves_the_profiles_revision():
 
 
 def test_every_gpu_profile_names_a_commit():
-    for name in NAMES - {"tiny", "tiny-qlora"}:
+    for name in NAMES - {"tiny", "tiny-qlora", "smol", "smol-qlora"}:
         assert re.fullmatch("[0-9a-f]{40}", load_profile(name).model.revision), name
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from medvlt_lib.phantom.plain import PART
 from medvlt_lib.phantom.questions import FAMILIES, make_questions
 from medvlt_lib.phantom.rationale import grounded, judge
-from medvlt_lib.phantom.teacher import PART, own_trace, write_trace
+from medvlt_lib.phantom.teacher import own_trace, write_trace
 from medvlt_lib.phantom.true_steps import FIRST_ERRORS, TrueSteps, true_steps
 from medvlt_lib.training.rewarding import reward_columns
 

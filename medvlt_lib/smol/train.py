@@ -1,0 +1,192 @@
+"""Teaching phantom:smol to see and to answer in form: vision tower and merger, and a LoRA on the language model.
+
+A plain training loop on the lessons of smol/lessons.py. Only what is trained is saved: in training.pt, from which an
+interrupted run continues, and at the end in trained.safetensors, in bf16, which `medvlt smol build` puts into the model
+(models/smol.py says how its weights are named).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch.utils.checkpoint import checkpoint
+from tqdm import tqdm
+
+from medvlt_lib.core.errors import UserError
+from medvlt_lib.core.files import atomic_write, write_json
+from medvlt_lib.core.sections import Lora
+from medvlt_lib.core.threads import watch_cores
+from medvlt_lib.models import smol
+from medvlt_lib.models.adapters import lora_config
+from medvlt_lib.smol.lessons import RECIPE, Lessons
+from medvlt_lib.tiny.lessons import Recipe
+from medvlt_lib.tiny.pretrain import embed_patches_by_matrix, learning_rate
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+LORA = Lora(rank=12, alpha=24)
+ROWS = 256  # answer tokens whose logits are in memory at once
+MEASURED = 3  # steps of each cycle that an estimate of the time is made from
+
+
+def train(out: str | Path, recipe: Recipe = RECIPE) -> Path:
+    """Train, and write `out`/trained.safetensors; continues from `out`/training.pt when that is there.
+
+    Starts from the untrained model, whatever weights are shipped. Returns the file. Raises UserError as
+    `checked_package`, and for a training.pt that is torn or of another recipe.
+    """
+    # Stage 1: the model, and where an interrupted run stopped.
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    grafted, processor = smol.untrained(smol.checked_package())
+    model, lessons = learner(grafted, recipe.seed), Lessons(processor, recipe)
+    trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    optimizer = torch.optim.AdamW(trained.values(), lr=0.0, betas=(0.9, 0.98), weight_decay=0.01)
+    step, log = _resume(out, recipe, trained, optimizer)
+
+    # Stage 2: lessons. A step's time is said, and what is left with it.
+    bar = tqdm(total=recipe.steps, initial=step, desc=f"smol ({sum(w.numel() for w in trained.values()):,} weights)")
+    started = time.monotonic() - (log[-1]["seconds"] if log else 0)
+    while step < recipe.steps:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(recipe, step)
+        loss = train_step(model, optimizer, list(trained.values()), lessons.batch(step))
+        step += 1
+        bar.update()
+        bar.set_postfix(loss=f"{loss:.3f}")
+        log.append({"step": step, "loss": round(loss, 4), "seconds": round(time.monotonic() - started, 1)})
+        if step % recipe.save_every == 0 and step < recipe.steps:
+            _save(out, recipe, trained, optimizer, step, log)
+
+    # Stage 3: what ships.
+    file = write_trained(out / "trained.safetensors", trained)
+    write_json(out / "training_log.json", log[recipe.save_every - 1 :: recipe.save_every])
+    (out / "training.pt").unlink(missing_ok=True)
+    return file
+
+
+def learner(model: PreTrainedModel, seed: int) -> PeftModel:
+    """The model with a new LoRA, of which LoRA, vision tower and merger are trained, in float32.
+
+    The rest is in bf16 where the CPU multiplies that in tiles: autocast would cast it again at every use.
+    """
+    from peft import get_peft_model
+
+    embed_patches_by_matrix(model)
+    if in_bf16():
+        for weight in model.model.language_model.parameters():  # not the buffers: rotary frequencies stay in float32
+            weight.data = weight.data.bfloat16()
+    torch.manual_seed(seed)
+    model = get_peft_model(model, lora_config(LORA))
+    for name, weight in model.named_parameters():
+        if "lora_" in name:
+            weight.data = weight.data.float()
+        weight.requires_grad_("lora_" in name or ".visual." in name)
+    watch_cores(model)
+    return model.train()
+
+
+def in_bf16() -> bool:
+    """Whether bf16 is quicker than float32 here."""
+    return torch.cpu._is_amx_tile_supported()
+
+
+def train_step(
+    model: PeftModel,
+    optimizer: torch.optim.Optimizer,
+    weights: list[torch.Tensor],
+    parts: list[dict[str, torch.Tensor]],
+) -> float:
+    """One update on a batch in parts. Returns its loss, the mean over the answers' tokens."""
+    total, loss = sum((part["labels"] != -100).sum() for part in parts), 0.0
+    optimizer.zero_grad(set_to_none=True)
+    for part in parts:
+        with torch.autocast("cpu", torch.bfloat16, enabled=in_bf16()):
+            part_loss = answer_loss(model, part) / total
+        part_loss.backward()
+        loss += part_loss.item()
+    torch.nn.utils.clip_grad_norm_(weights, 1.0)
+    optimizer.step()
+    return loss
+
+
+def answer_loss(model: PeftModel, part: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The cross-entropy of the answers' tokens, summed. Only they reach the output layer, ROWS at a time, each with its
+    logits made again for the backward pass: tokens x 49,152 numbers are never in memory together."""
+    inner = model.get_base_model()
+    inputs = {name: value for name, value in part.items() if name != "labels"}
+    hidden = inner.model(**inputs, use_cache=False).last_hidden_state[:, :-1]  # (B, T - 1, H)
+    labels = part["labels"][:, 1:]
+    wanted = labels != -100
+
+    def loss_of(rows: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(inner.lm_head(rows).float(), targets, reduction="sum")
+
+    pairs = zip(hidden[wanted].split(ROWS), labels[wanted].split(ROWS), strict=True)
+    return torch.stack([checkpoint(loss_of, rows, targets, use_reentrant=False) for rows, targets in pairs]).sum()
+
+
+def estimate(recipe: Recipe = RECIPE) -> float:
+    """Seconds that `train` would take here, from MEASURED steps of each cycle after one that is not counted."""
+    grafted, processor = smol.untrained(smol.checked_package())
+    model, lessons = learner(grafted, recipe.seed), Lessons(processor, recipe)
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer, seconds, begin = torch.optim.AdamW(weights, lr=0.0), 0.0, 0
+    for cycle in recipe.cycles:
+        train_step(model, optimizer, weights, lessons.batch(begin))
+        started = time.monotonic()
+        for step in range(begin + 1, begin + 1 + MEASURED):
+            train_step(model, optimizer, weights, lessons.batch(step))
+        seconds += (time.monotonic() - started) / MEASURED * cycle.steps
+        begin += cycle.steps
+    return seconds
+
+
+def write_trained(file: Path, trained: dict[str, torch.nn.Parameter]) -> Path:
+    """The trained weights in bf16, under the names that models/smol.py reads."""
+    from safetensors.torch import save_file
+
+    tensors = {
+        name.removeprefix("base_model.model.").removesuffix(".default.weight"): weight.detach().bfloat16().contiguous()
+        for name, weight in trained.items()
+    }
+    atomic_write(file, lambda temporary: save_file(tensors, temporary, {"scale": str(LORA.alpha / LORA.rank)}))
+    return file
+
+
+def _save(
+    out: Path, recipe: Recipe, trained: dict, optimizer: torch.optim.Optimizer, step: int, log: list[dict]
+) -> None:
+    weights = {name: weight.detach() for name, weight in trained.items()}
+    state = {
+        "recipe": asdict(recipe),
+        "weights": weights,
+        "optimizer": optimizer.state_dict(),
+        "step": step,
+        "log": log,
+    }
+    atomic_write(out / "training.pt", lambda temporary: torch.save(state, temporary))
+
+
+def _resume(out: Path, recipe: Recipe, trained: dict, optimizer: torch.optim.Optimizer) -> tuple[int, list[dict]]:
+    """Load `out`/training.pt where it is there. Returns the steps done and their log."""
+    path = out / "training.pt"
+    if not path.exists():
+        return 0, []
+    try:
+        state = torch.load(path, weights_only=True)
+    except Exception as error:
+        raise UserError(f"{path} cannot be read; delete it to start again.") from error
+    if state["recipe"] != asdict(recipe):
+        raise UserError(f"{path} belongs to another recipe; delete it or choose another --out.")
+    with torch.no_grad():
+        for name, weight in trained.items():
+            weight.copy_(state["weights"][name])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["step"], state["log"]
