@@ -45,9 +45,9 @@ def first_screen() -> str:
     course = (
         f"The course runs in {seconds / 60:.0f} minutes on {record['hardware']['cores']} CPU cores (recorded). To read "
         f"it takes about {_hours(reading)} hours, its exercises {_hours(exercises)} more (estimates: {PACE} words a "
-        "minute, and the minutes that each exercise names). Afterwards you can write GRPO's loss from memory, for a question with a "
-        "picture, too; say which questions teach, and why; train with SFT and with GRPO, and read the curves; tell a "
-        "gain from luck; and check whether a model looks at its pictures."
+        "minute, and the minutes that each exercise names). Afterwards you can write GRPO's loss from memory, for a "
+        "question with a picture, too; say which questions teach, and why; train with SFT and with GRPO, and read the "
+        "curves; tell a gain from luck; and check whether a model looks at its pictures."
     )
     return f"""![A drawn chest film](results/{QUESTION})
 
