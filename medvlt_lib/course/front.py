@@ -37,10 +37,12 @@ def first_screen() -> str:
     seconds = sum(own["seconds"] for own in record["notebooks"].values())
     reading, exercises = whole_course()
     about = (
-        "From the [reference run](medvlt_lib/assets/reference) that ships with the package (profile `tiny`, LoRA). The "
-        f"mean reward of five steps goes from {sum(rewards[:5]) / 5:.2f} to {sum(rewards[-5:]) / 5:.2f}. The question "
-        f"is chosen: of the run's {len(pictures)} test questions with a picture {better} were wrong before and right "
-        f"afterwards, and {worse} the other way round. Nobody wrote the model an answer; a rule said right or wrong."
+        "From the [reference run](medvlt_lib/assets/reference) that ships with the package (profile `tiny`, LoRA). "
+        "Asked is the width of the heart over that of the chest. "
+        f"The mean reward of five steps goes from {sum(rewards[:5]) / 5:.2f} to {sum(rewards[-5:]) / 5:.2f}. "
+        f"The question is chosen: of the run's {len(pictures)} test questions with a picture {better} were wrong "
+        f"before and right afterwards, and {worse} the other way round. Nobody wrote the model an answer; a rule said "
+        "right or wrong."
     )
     course = (
         f"The course runs in {seconds / 60:.0f} minutes on {record['hardware']['cores']} CPU cores (recorded). To read "

@@ -69,6 +69,22 @@ def steps_of(m: dict, arm: str, kind: str) -> dict:
     return row
 
 
+def lost_to_noise(m: dict, kind: str, percent: str) -> float:
+    """What a share of wrong labels costs an arm on the pictures that it was trained on."""
+    return m["noise"][kind]["0"] - m["noise"][kind][percent]
+
+
+def tested(m: dict) -> list[str]:
+    """The verdicts on the papers' findings that were run here."""
+    return [verdict for _, verdict in m["of_papers"].values() if verdict != "not run"]
+
+
+def judged(m: dict, claim: str) -> list[str]:
+    """The difference, as the table shows it, and the verdict of a finding of the papers, by how it begins."""
+    [own] = [row for words, row in m["of_papers"].items() if words.startswith(claim)]
+    return own
+
+
 def errors_of(row: dict, *kinds: str) -> float:
     """The share of some first errors among all of a row."""
     return sum(row["first_errors"][kind] for kind in kinds) / max(1, sum(row["first_errors"].values()))
@@ -598,8 +614,8 @@ CLAIMS = [
     ),
     Claim(
         "06_analysis",
-        "In the study every arm of the first column ends above the base, and best are both in turn: SFT on text in the "
-        "model's own style, then RL on pictures.",
+        'In the study every arm of the column "own style" ends above the base, and best is the chain: SFT on text, '
+        "then RL on pictures.",
         lambda m: (
             lowest(m["recipes"]["study, own style"]) == "base"
             and highest(m["recipes"]["study, own style"]) == "sft_text-rl_image"
@@ -612,6 +628,11 @@ CLAIMS = [
             m["recipes"]["study, foreign style"][arm] < m["recipes"]["study, own style"]["base"]
             for arm in ("sft_text", "sft_image")
         ),
+    ),
+    Claim(
+        "06_analysis",
+        "three seeds cannot tell whether a foreign teacher's text leaves the model worse",
+        lambda m: judged(m, "SFT on the foreign teacher's text leaves the model worse")[1] == "cannot tell",
     ),
     Claim(
         "06_analysis",
@@ -676,6 +697,31 @@ CLAIMS = [
         "06_analysis",
         "the same mistake made always can, and there SFT ends below, too",
         lambda m: m["noise"]["sft_image systematic"]["40"] < m["base_on_pictures"],
+    ),
+    Claim(
+        "06_analysis",
+        "With wrong labels at random RL loses more points than SFT, by the means",
+        lambda m: all(
+            lost_to_noise(m, "rl_image random", share) > lost_to_noise(m, "sft_image random", share)
+            for share in ("40", "60")
+        ),
+    ),
+    Claim(
+        "06_analysis",
+        'None. Most end as "cannot tell", and one does not hold',
+        lambda m: (
+            tested(m).count("cannot tell") > len(tested(m)) / 2
+            and tested(m).count("does not hold here") == 1
+            and "holds here" not in tested(m)
+        ),
+    ),
+    Claim(
+        "06_analysis",
+        "on pictures RL on text does not beat RL on pictures, which is ahead by some points",
+        lambda m: (
+            judged(m, "RL on text beats RL on pictures, on pictures")[1] == "does not hold here"
+            and float(judged(m, "RL on text beats RL on pictures, on pictures")[0].split()[0]) < -2
+        ),
     ),
     Claim(
         "06_analysis",
