@@ -38,7 +38,7 @@ def first_screen() -> str:
     reading, exercises = whole_course()
     about = (
         "From the [reference run](medvlt_lib/assets/reference) that ships with the package (profile `tiny`, LoRA). "
-        "Asked is the width of the heart over that of the chest. "
+        "The question asks for the width of the heart over that of the chest. "
         f"The mean reward of five steps goes from {sum(rewards[:5]) / 5:.2f} to {sum(rewards[-5:]) / 5:.2f}. "
         f"The question is chosen: of the run's {len(pictures)} test questions with a picture {better} were wrong "
         f"before and right afterwards, and {worse} the other way round. Nobody wrote the model an answer; a rule said "
