@@ -80,7 +80,9 @@ def test_a_picture_is_decoded_once(tmp_path, monkeypatch, decodings):
         "data.mirror": "mirror",
         "data.drop_leaks": True,
     }
-    monkeypatch.setattr("medvlt_lib.core.plot_drawings.load_image", lambda image: Image.new("RGB", (9, 9)))  # the sample sheet
+    monkeypatch.setattr(
+        "medvlt_lib.core.plot_drawings.load_image", lambda image: Image.new("RGB", (9, 9))
+    )  # the sample sheet
     counts = stage.run(open_run("tiny", "once", settings))
     assert counts["validation"] == 4 and counts["train_image"] < 17  # the test set is a part of the training set
     assert len(decodings) == 21 + 4
