@@ -65,5 +65,5 @@ def test_errors_are_stacked_in_percent_of_all_answers():
         max(bar.get_x() + bar.get_width() for bar in axis.patches if round(bar.get_y() + 0.35) == row) for row in (0, 1)
     ]
     assert ends == pytest.approx([60, 25])  # 24 and 10 of 40
-    names = [label.get_text().replace("\xa0", " ") for label in axis.get_yticklabels()]
-    assert names == ["base, text (n = 40)", "base, image (n = 40)"]
+    labels = [label.get_text().replace("\xa0", " ") for label in axis.get_yticklabels()]  # no break within "n = 40"
+    assert labels == ["base, text (n = 40)", "base, image (n = 40)"]
