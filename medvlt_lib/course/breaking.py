@@ -30,7 +30,7 @@ RUNS = {
     "A": ("label noise", "at first, does its loss lie on the form or on what is said? And does it lose the form?"),
     "B": ("rate too high", "before the first step it equals the healthy one. What does the first step do?"),
     "C": ("images expanded twice", "how many places for pictures are there, and how many features to put there?"),
-    "D": ("healthy", "which run starts lowest, falls, and answers best?"),
+    "D": ("healthy", "which run has the lowest loss at the start, and at the end, too?"),
     "E": ("no chat template", "which tokens surprise the model before the first step, and not any more at the end?"),
 }
 FAMILY, RATE, BATCH, STEPS, ASKED = "nodule_count", 3e-4, 16, 12, 200

@@ -69,7 +69,7 @@ def findings(
     for name, verdicts in judged(names, results or SHIPPED).items():
         rows, caption = findings_table(name, verdicts)
         show_table(name, rows, caption=caption)
-        for caution in cautions(name, verdicts, runs):
+        for caution in cautions(name, verdicts, runs, results or SHIPPED):
             print(f"read with care: {caution}")
     if results:
         print(write_findings(results))

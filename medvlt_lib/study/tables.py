@@ -24,9 +24,10 @@ from medvlt_lib.study.findings import (
     judged,
 )
 from medvlt_lib.study.measures import accuracies
-from medvlt_lib.study.results import SHIPPED
+from medvlt_lib.study.results import SHIPPED, answers_of
 
 GROUPS = ("text.trained", "text.other", "image.trained", "image.other")
+ONE_LETTER = 0.6  # a share of answers; no letter is right half as often
 Rows = list[tuple[str, ...]]
 
 
@@ -55,21 +56,34 @@ def arms_table(name: str, results: dict[str, dict[int, dict]], folder: Path) -> 
     return rows
 
 
-def cautions(name: str, verdicts: list[Verdict], results: dict[str, dict[int, dict]]) -> list[str]:
-    """What a reader of a study's verdicts must know: trainings that the rule for checkpoints undid, and claims whose
-    two sides are equal in every seed."""
+def cautions(name: str, verdicts: list[Verdict], results: dict[str, dict[int, dict]], folder: Path) -> list[str]:
+    """What a reader of a study's verdicts must know: trainings that the rule for checkpoints undid, models that give
+    most pictures the same letter, and claims whose two sides are equal in every seed."""
     found = []
     for label in study(name)["arms"]:
-        steps = [r["training"].get("checkpoint_step") for r in results.get(label, {}).values() if r["training"]]
+        trained = [result for result in results.get(label, {}).values() if result["training"]]
+        steps = [result["training"].get("checkpoint_step") for result in trained]
         if undone := steps.count(0):
             found.append(
                 f"{label}: in {undone} of {len(steps)} seeds validation fell, and the rule for checkpoints kept the "
                 "weights from before the training; what is compared there is the model that it began with."
             )
+        if spoilt := sum(_most_given(answers_of(folder, result)) > ONE_LETTER for result in trained):
+            found.append(
+                f"{label}: in {spoilt} of {len(trained)} seeds the model gives one letter to more than "
+                f"{100 * ONE_LETTER:.0f} % of the questions on pictures; what is compared there is a model that "
+                "training spoilt."
+            )
     for v in verdicts:
         if v.verdict != NOT_RUN and not any(v.differences):
             found.append(f'"{v.claim["claim"]}": both sides are equal in every seed, so nothing could differ.')
     return found
+
+
+def _most_given(rows: list[dict]) -> float:
+    """The share of the letter that is given most often to questions on pictures, each asked once; 0 without any."""
+    given = Counter(row["letter"] for row in rows if row["look"] == "greedy" and row["modality"] == "image")
+    return max(given.values()) / given.total() if given else 0.0
 
 
 def mean_accuracy(label: str, group: str, folder: Path = SHIPPED) -> float | None:
@@ -115,7 +129,7 @@ def findings_markdown(folder: Path) -> str:
         papers = ["in the papers", *(v.claim["paper"] for v in verdicts)]
         beside = [(claim, paper, *rest) for (claim, *rest), paper in zip(rows, papers, strict=True)]
         arms = markdown_table(arms_table(name, results, folder))
-        care = [f"- Read with care: {caution}" for caution in cautions(name, verdicts, results)]
+        care = [f"- Read with care: {caution}" for caution in cautions(name, verdicts, results, folder)]
         lines += [f"## {name}", "", below, "", arms, "", markdown_table(beside), "", *care, *[""] * bool(care)]
     return "\n".join(lines)
 

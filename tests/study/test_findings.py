@@ -157,7 +157,19 @@ def test_what_was_not_run_still_counts_in_the_correction(tmp_path):
     assert smallest.p_holm == pytest.approx(9 * smallest.p)
 
 
-def test_an_undone_training_and_equal_sides_are_said():
+def test_a_model_that_gives_one_letter_to_most_pictures_is_said(tmp_path):
+    """Six of ten answers are not most; seven are. Text does not count, nor does a model that was not trained."""
+    for label, seed, same in (("rl_image.mri", 0, 7), ("rl_image.mri", 1, 6), ("base", 0, 10)):
+        result, rows = made_up_result(label, seed, 0.5)
+        for i, row in enumerate(rows):
+            row["letter"] = "A" if row["modality"] == "text" or i % 10 < same else "BCDE"[i % 4]
+        write_result(tmp_path, result | {"training": {} if label == "base" else {"checkpoint_step": 12}}, rows)
+    [said] = cautions("transfer", [], findings.by_label(tmp_path), tmp_path)
+    assert said.startswith("rl_image.mri: in 1 of 2 seeds the model gives one letter to more than 60 %")
+
+
+def test_an_undone_training_and_equal_sides_are_said(tmp_path, monkeypatch):
+    monkeypatch.setattr("medvlt_lib.study.tables.answers_of", lambda folder, result: [])
     claim = {"claim": "SFT does not raise it", "says": "not more"}
     equal = Verdict(claim, HOLDS, 3, (0.0, 0.0, 0.0), 0.0, 0.0, 0.0)
     results = {
@@ -165,7 +177,7 @@ def test_an_undone_training_and_equal_sides_are_said():
         "sft_image.mri": {seed: {"training": {"checkpoint_step": step}} for seed, step in enumerate((0, 15, 0))},
         "rl_image.mri": {0: {"training": {"checkpoint_step": 12}}},
     }
-    undone, same = cautions("transfer", [equal], results)
+    undone, same = cautions("transfer", [equal], results, tmp_path)
     assert undone.startswith("sft_image.mri: in 2 of 3 seeds") and "SFT does not raise it" in same
     differ = Verdict(claim, HOLDS, 3, (0.0, 0.01, 0.0), 0.003, -0.01, 0.02)
-    assert cautions("transfer", [differ], {"base": results["base"]}) == []
+    assert cautions("transfer", [differ], {"base": results["base"]}, tmp_path) == []
