@@ -117,7 +117,7 @@ def findings_markdown(folder: Path) -> str:
     lines = [
         "# What the studies found", "", NOTICE, "",
         f"{len(runs)} runs, {trained} of them with training, {hours:.1f} hours of machine time. The claims were "
-        "written before the runs (`medvlt_lib/assets/studies/claims.yaml`). Differences are points of the mean over "
+        "written before their runs (`medvlt_lib/assets/studies/claims.yaml`). Differences are points of the mean over "
         "families, with a 95 % t-interval over seeds; `detectable` is the difference that as many seeds would have "
         "found with a power of 80 %.", "", f"The rule: {RULE}.", "",
         f"The smallest difference that matters is {100 * claims_file()['matters']:.0f} points.", "",
