@@ -676,10 +676,10 @@ CLAIMS = [
     ),
     Claim(
         "06_analysis",
-        "what is left is mostly a wrong rule, a thing seen wrong or a wrong letter; the sums are right",
+        "what is left is mostly a wrong rule, a thing seen wrong or a wrong letter; a sum is seldom wrong",
         lambda m: all(
             errors_of(steps_of(m, arm, "text"), "rule", "perception", "conclusion") > 0.8
-            and errors_of(steps_of(m, arm, "text"), "arithmetic") < 0.1
+            and errors_of(steps_of(m, arm, "text"), "arithmetic") < 0.2
             for arm in m["arms"][1:]
         ),
     ),
