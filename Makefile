@@ -76,7 +76,7 @@ test-smol: $(REAL)/.ready
 	PYTHONPATH=$(CURDIR) $(REAL)/bin/python -m pytest -q tests/smol $(PYTEST_ARGS)
 	test ! -e $(VLLM)/.ready || OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/tests/vllm/site:$$($(REAL)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') $(VLLM)/bin/python -m pytest -q tests/smol/test_vllm.py $(PYTEST_ARGS)
 
-# The report, the comparison page and the site in a headless Chromium, which must be installed.
+# Report, comparison page, site, and notebooks 04 and 06 in JupyterLab, in a headless Chromium, which must be installed.
 test-browser: $(VENV)/.ready-site
 	MEDVLT_BROWSER=1 $(BIN)/python -m pytest -q tests/browser $(PYTEST_ARGS)
 

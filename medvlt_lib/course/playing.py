@@ -31,7 +31,7 @@ def play_with_a_group(p: float = 0.25, size: int = 8) -> None:
         number = widgets.IntSlider(size, min=2, max=16, description="G", continuous_update=False)
         again = widgets.Button(description="another group")
         seed, picks, shown = [0], widgets.ToggleButtons(), widgets.VBox()
-        picks.style.button_width = "2.6em"
+        picks.style.button_width = "3.2em"
 
         def draw(_: Any = None) -> None:
             group = playground.drawn(share.value, number.value, seed[0])
@@ -87,7 +87,7 @@ def play_with_completions(group: playground.Group, epsilon: float = 0.2) -> None
         picks.observe(pick, "value")
         paid.observe(pay, "value")
         width.observe(lambda _: draw(), "value")
-        picks.style.button_width = "2.6em"
+        picks.style.button_width = "3.2em"
         pick()
         return widgets.VBox([widgets.HBox([width, paid]), picks, shown])
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 from importlib.util import find_spec
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 from medvlt_lib.study import figures
@@ -26,13 +27,14 @@ def noise_dials(folder: Path = SHIPPED) -> interactive | None:
     from ipywidgets import Dropdown, SelectionSlider, ToggleButtons, interactive
 
     def draw(method: str, kind: str, share: int, group: str) -> None:
-        print(reading(method, kind, share, group, folder))
+        print(fill(reading(method, kind, share, group, folder), 88))
         display(figures.noise({group: noise_points(GROUPS[group], folder)}, (METHODS[method], kind, share)))
 
+    wide, whole = {"button_width": "auto"}, {"description_width": "initial"}  # no word is cut
     return interactive(
         draw,
-        method=ToggleButtons(options=list(METHODS), description="method"),
-        kind=ToggleButtons(options=[(words, kind) for kind, words in NOISES.items()], description="labels"),
+        method=ToggleButtons(options=list(METHODS), description="method", style=wide),
+        kind=ToggleButtons(options=[(words, kind) for kind, words in NOISES.items()], description="labels", style=wide),
         share=SelectionSlider(options=SHARES, value=40, description="wrong, %"),
-        group=Dropdown(options=list(GROUPS), description="measured on"),
+        group=Dropdown(options=list(GROUPS), description="measured on", style=whole),
     )

@@ -83,6 +83,20 @@ class Tab:
             assert time.monotonic() < end, f"in {seconds} s there was no {condition}; errors: {self.errors[-3:]}"
             time.sleep(0.2)
 
+    def click(self, element: str) -> None:
+        """Click with the mouse on the middle of an element, a JavaScript expression; it is scrolled to."""
+        self.wait(element)
+        self.run(f"{element}.scrollIntoView({{block: 'center'}})")
+        box = self.run(f"{element}.getBoundingClientRect().toJSON()")
+        at = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, **at, button="left", clickCount=1)
+
+    def press(self, key: str) -> None:
+        """Press and release a key, named as in JavaScript, where the focus is."""
+        for kind in ("keyDown", "keyUp"):
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key)
+
     def picture(self, path: Path, whole: bool = True) -> None:
         """A PNG of the window, or of the whole page."""
         data = self.call(

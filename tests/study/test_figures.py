@@ -60,7 +60,8 @@ def test_the_dials_follow_their_widgets(monkeypatch, capsys):
     assert by_name["wrong, %"].value == 40
     box.update()
     by_name["wrong, %"].value, by_name["labels"].value = 60, "systematic"
-    assert reading("RL on pictures", "systematic", 60, "pictures, trained on") in capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
+    assert reading("RL on pictures", "systematic", 60, "pictures, trained on") in printed
 
 
 def test_without_ipywidgets_the_dials_say_so(monkeypatch, capsys):
