@@ -46,8 +46,8 @@ def lab(tmp_path_factory):
     options = ["--no-browser", "--allow-root", "--expose-app-in-browser", "--IdentityProvider.token=", f"--port={port}",
                "--ServerApp.port_retries=0", f"--ServerApp.root_dir={folder}",
                "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate"]  # fmt: skip
-    own = ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR", "IPYTHONDIR")
-    settings = {name: str(tmp_path_factory.mktemp(name.lower())) for name in own}  # not those of whoever runs the test
+    folders = "JUPYTER_CONFIG_DIR JUPYTER_DATA_DIR JUPYTERLAB_SETTINGS_DIR JUPYTERLAB_WORKSPACES_DIR IPYTHONDIR"
+    settings = {key: str(tmp_path_factory.mktemp(key.lower())) for key in folders.split()}  # not the tester's own
     environment = {**os.environ, **settings, "PYTHONPATH": str(Path(__file__).parents[2])}
     with open(folder / "lab.log", "w") as log:
         process = subprocess.Popen(
