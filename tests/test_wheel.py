@@ -18,7 +18,7 @@ from pathlib import Path
 import medvlt_lib
 from medvlt_lib.core.config import PROFILES
 from medvlt_lib.course.lesson import NOTEBOOKS, REFERENCE, RESULTS
-from medvlt_lib.models.loading import WEIGHTS
+from medvlt_lib.models.shipped import WEIGHTS
 from medvlt_lib.tools.installed import REQUIREMENTS
 from medvlt_lib.training.launch import LAUNCH
 
