@@ -6,12 +6,14 @@ conversion; of colour with 16 bits a channel it keeps the upper 8.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import struct
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import ExifTags, Image, ImageOps
 
@@ -61,6 +63,18 @@ def open_picture(image: str | Path | bytes | Image.Image) -> Picture:
 def load_image(image: str | Path | bytes | Image.Image) -> Image.Image:
     """The pixels of a path, of encoded bytes or of a PIL image, in 8-bit RGB. Raises UserError as `open_picture`."""
     return open_picture(image).pixels
+
+
+def png(image: Image.Image, **options: Any) -> bytes:
+    """A picture as the bytes of a PNG file; `options`: Pillow's for that format."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", **options)
+    return buffer.getvalue()
+
+
+def png_address(image: Image.Image, **options: Any) -> str:
+    """A picture as an address that holds it, a PNG in base64."""
+    return f"data:image/png;base64,{base64.b64encode(png(image, **options)).decode()}"
 
 
 def pixel_id(image: Image.Image) -> str:

@@ -11,6 +11,7 @@ import io
 import re
 import textwrap
 from collections.abc import Sequence
+from statistics import fmean
 from typing import Any
 
 import matplotlib as mpl
@@ -89,10 +90,29 @@ def interval_marks(
     axis: Axes, points: Sequence[tuple[float, float, float]], rows: Sequence[float], **look: Any
 ) -> None:
     """A mark and its interval at each height of `rows`. points: (value, low, high) each."""
+    middle, reach = _reach(points)
+    axis.errorbar(middle, rows, xerr=reach, capsize=3, markersize=5, **{"fmt": "o", **look})
+
+
+def upright_marks(
+    axis: Axes, points: Sequence[tuple[float, float, float]], places: Sequence[float], **look: Any
+) -> None:
+    """A mark and its interval above each place of `places`. points: (value, low, high) each."""
+    middle, reach = _reach(points)
+    axis.errorbar(places, middle, yerr=reach, **{"fmt": "o-", "capsize": 4, **look})
+
+
+def _reach(points: Sequence[tuple[float, float, float]]) -> tuple[tuple[float, ...], list[list[float]]]:
+    """The values, and how far their intervals reach to each side."""
     middle, low, high = zip(*points, strict=True)
     below = [max(0.0, m - end) for m, end in zip(middle, low, strict=True)]
     above = [max(0.0, end - m) for m, end in zip(middle, high, strict=True)]
-    axis.errorbar(middle, rows, xerr=[below, above], capsize=3, markersize=5, **{"fmt": "o", **look})
+    return middle, [below, above]
+
+
+def running_mean(values: Sequence[float], over: int = 5) -> list[float]:
+    """The mean of each value and those before it, `over` at most."""
+    return [fmean(values[max(0, i - over + 1) : i + 1]) for i in range(len(values))]
 
 
 def nothing_to_draw(why: str) -> Figure:

@@ -81,10 +81,9 @@ def panels(
             own = [row for row in log if key in row]
             values = [float(row[key]) for row in own]
             steps = [row.get("step", i + 1) for i, row in enumerate(own)]
-            running = [sum(values[max(0, i - smooth + 1) : i + 1]) / min(i + 1, smooth) for i in range(len(values))]
             if len(lines) == 1:
                 axis.plot(steps, values, color=GREY, linewidth=0.8, alpha=0.8, label="each step")
-            axis.plot(steps, running, color=colour, linewidth=2, label=name)
+            axis.plot(steps, style.running_mean(values, smooth), color=colour, linewidth=2, label=name)
         style.legend_inside(axis, 2.2)
         axis.set(xlabel="step", ylabel=style.wrapped(label, 1.6))
         if total:
@@ -140,10 +139,7 @@ def validation(points: Sequence[tuple[int, float, float, float]], width: float =
 
 
 def _validated(axis: Axes, points: Sequence[tuple[int, float, float, float]]) -> None:
-    steps, shares_, low, high = zip(*points, strict=True)
-    below = [max(0.0, share - end) for share, end in zip(shares_, low, strict=True)]
-    above = [max(0.0, end - share) for share, end in zip(shares_, high, strict=True)]
-    axis.errorbar(steps, shares_, [below, above], fmt="o-", capsize=4, color=BLUE)
+    style.upright_marks(axis, [own[1:] for own in points], [own[0] for own in points], color=BLUE)
     axis.set(xlabel="step", ylabel="validation accuracy\n(95 % interval)", ylim=(0, 1.02))
 
 

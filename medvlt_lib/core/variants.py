@@ -5,14 +5,13 @@ Each keeps the question's `image_ids`, so that answers still belong to the pictu
 
 from __future__ import annotations
 
-import io
 from collections import defaultdict
 from dataclasses import replace
 from random import Random
 
 from PIL import Image
 
-from medvlt_lib.core.images import load_image
+from medvlt_lib.core.images import load_image, png
 from medvlt_lib.core.records import Question
 
 GREY = (127, 127, 127)
@@ -56,6 +55,4 @@ def reordered(question: Question, rng: Random) -> Question:
 
 
 def _grey_png(size: tuple[int, int]) -> bytes:
-    buffer = io.BytesIO()
-    Image.new("RGB", size, GREY).save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
+    return png(Image.new("RGB", size, GREY), compress_level=1)

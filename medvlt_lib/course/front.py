@@ -15,7 +15,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from medvlt_lib.core.files import atomic_write, read_json, read_jsonl
 from medvlt_lib.core.images import load_image
-from medvlt_lib.core.plot_style import BLUE, GREY
+from medvlt_lib.core.plot_style import BLUE, GREY, running_mean
 from medvlt_lib.core.records import Question, read_questions
 from medvlt_lib.course.lesson import REFERENCE, RESULTS
 from medvlt_lib.course.times import PACE, whole_course
@@ -76,9 +76,8 @@ def draw(folder: Path = RESULTS) -> list[Path]:
     figure = Figure(figsize=(6, 2.2), layout="constrained")
     axis = figure.subplots()
     steps = range(1, len(rewards) + 1)
-    running = [sum(own) / len(own) for own in (rewards[max(0, i - 5) : i] for i in steps)]
     axis.plot(steps, rewards, color=GREY, linewidth=0.8, label="one step")
-    axis.plot(steps, running, color=BLUE, linewidth=2, label="mean of five steps")
+    axis.plot(steps, running_mean(rewards), color=BLUE, linewidth=2, label="mean of five steps")
     axis.set(xlabel="step of GRPO", ylabel="mean reward", ylim=(0, 1))
     axis.legend(loc="lower right", fontsize=8)
     buffer = io.BytesIO()

@@ -191,13 +191,10 @@ def show_answers(question: Question, answers: list[tuple[Completion | str, Verdi
 def _picture(image: str | bytes) -> str:
     """A picture inside the page."""
     import base64
-    import io
 
-    from medvlt_lib.core.images import load_image
+    from medvlt_lib.core.images import load_image, png
 
-    buffer = io.BytesIO()
-    load_image(image).save(buffer, "PNG")
-    return picture_tag(base64.b64encode(buffer.getvalue()).decode(), "png")
+    return picture_tag(base64.b64encode(png(load_image(image))).decode(), "png")
 
 
 def expected(notebook: str, profile: str) -> dict | None:

@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import base64
 import io
-import os
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from medvlt_lib.core.widgets import widgets_move
 from medvlt_lib.course import playground
 
 if TYPE_CHECKING:
@@ -95,12 +94,11 @@ def play_with_completions(group: playground.Group, epsilon: float = 0.2) -> None
 
 
 def _show(figure: Figure, widget: Callable[[Any], Any]) -> None:
-    """Display the figure, and in the same output the widget for front ends that can run it. `medvlt course` sets
-    MEDVLT_HEADLESS: nobody is there to move a slider, and the file would keep a widget that no kernel answers."""
+    """Display the figure, and in the same output the widget for front ends that can run it."""
     from IPython.display import display
 
     shown: dict[str, Any] = {"image/png": base64.b64encode(_png(figure)).decode(), "text/plain": "a figure"}
-    if find_spec("ipywidgets") and "MEDVLT_HEADLESS" not in os.environ:
+    if widgets_move():
         import ipywidgets
 
         shown[WIDGET] = {"version_major": 2, "version_minor": 0, "model_id": widget(ipywidgets).model_id}

@@ -75,7 +75,7 @@ def run_notebook(path: Path, out: Path, parameters: dict[str, Any], record: dict
     known = papermill.inspect_notebook(str(path))
     if unknown := sorted(set(parameters) - set(known)):
         raise UserError(f"{path.stem} has no parameter {unknown[0]}; its parameters are {', '.join(known)}.")
-    os.environ["MEDVLT_HEADLESS"] = "1"  # the playground is a figure then, see playing.py
+    os.environ["MEDVLT_HEADLESS"] = "1"  # the playground is a figure then, see core/widgets.py
     metrics, executed = out / f"{path.stem}.metrics.json", out / path.name
     metrics.unlink(missing_ok=True)
     about = f" (recorded: {record['seconds']:.0f} s)" if record else ""

@@ -7,7 +7,6 @@ every later reader sees the same; `extra["picture_changes"]` of its question say
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 from PIL import Image
 
 from medvlt_lib.core.errors import UserError
-from medvlt_lib.core.images import open_picture, pixel_id
+from medvlt_lib.core.images import open_picture, pixel_id, png
 from medvlt_lib.core.records import Question
 from medvlt_lib.data.rows import Refused
 
@@ -101,7 +100,5 @@ def picture_fields(pictures: Sequence[FittedPicture], extra: dict[str, Any]) -> 
 
 def _kept(encoded: str | bytes, pixels: Image.Image, changes: tuple[str, ...]) -> FittedPicture:
     if changes:
-        buffer = io.BytesIO()
-        pixels.save(buffer, "PNG")
-        encoded = buffer.getvalue()
+        encoded = png(pixels)
     return FittedPicture(encoded, pixels, pixel_id(pixels), changes)

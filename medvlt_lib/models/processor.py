@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from medvlt_lib.core.errors import UserError, first_line
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase, ProcessorMixin
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast, ProcessorMixin
 
 # What Qwen2-VL's video processor saves beside the image processor's own values (transformers 5.17).
 _VIDEO = {"video_processor_type": "Qwen2VLVideoProcessor", "min_frames": 4, "max_frames": 768}
@@ -55,6 +56,21 @@ def _image_text_processor() -> type:
             return saved
 
     return Qwen2_5_VLProcessor
+
+
+def as_tokenizer(core: Tokenizer, longest: int) -> PreTrainedTokenizerFast:
+    """A tokenizer of the `tokenizers` library as transformers', with Qwen's ends of a turn and of a text; `longest`: in
+    tokens. Not Qwen2Tokenizer: that one puts Qwen's own pre-tokenizer back when it loads."""
+    from transformers import PreTrainedTokenizerFast
+
+    return PreTrainedTokenizerFast(
+        tokenizer_object=core,
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        model_max_length=longest,
+        padding_side="left",
+        clean_up_tokenization_spaces=False,
+    )
 
 
 def build_processor(tokenizer: PreTrainedTokenizerBase, chat_template: str, image_settings: dict) -> ProcessorMixin:

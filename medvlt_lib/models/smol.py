@@ -27,7 +27,7 @@ from filelock import FileLock
 
 from medvlt_lib.core.errors import UserError, first_line
 from medvlt_lib.core.files import cache_folder, file_hash, read_json, write_json
-from medvlt_lib.models.processor import load_processor
+from medvlt_lib.models.processor import as_tokenizer, load_processor
 from medvlt_lib.models.shipped import shipped
 
 if TYPE_CHECKING:
@@ -182,7 +182,6 @@ def with_qwens_tokens(read: PreTrainedTokenizerBase, special: list[str]) -> PreT
     Raises UserError where there are too few such ids.
     """
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-    from transformers import PreTrainedTokenizerFast
 
     bpe = json.loads(read.backend_tokenizer.to_str())["model"]
     vocabulary = dict(bpe["vocab"])
@@ -203,14 +202,7 @@ def with_qwens_tokens(read: PreTrainedTokenizerBase, special: list[str]) -> PreT
     core.add_special_tokens(
         [AddedToken(t, special=True, normalized=False) for t in (*special, *spare[len(wanted) :]) if t in vocabulary]
     )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=core,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        model_max_length=8192,
-        padding_side="left",
-        clean_up_tokenization_spaces=False,
-    )
+    return as_tokenizer(core, 8192)
 
 
 def graft(language: LlamaForCausalLM, tokenizer: PreTrainedTokenizerBase) -> PreTrainedModel:

@@ -10,17 +10,14 @@ learning the method; not for clinical use.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from PIL import Image
-
 from medvlt_lib.core.errors import UserError
-from medvlt_lib.core.images import pixel_id
+from medvlt_lib.core.images import pixel_id, png
 from medvlt_lib.core.records import LETTERS, Question
 from medvlt_lib.phantom import flaws
 from medvlt_lib.phantom.image_families import IMAGE_FAMILIES, ImageFamily, Scene, SceneKind
@@ -188,7 +185,7 @@ def _draw_picture(kind: SceneKind, split: str, seed: int, index: int) -> _Pictur
         scene = kind.draw(rng, level, values)
         if _split_of(json.dumps(scene, sort_keys=True)) == split:
             image = kind.render(scene)
-            return _Picture(scene, level, _png(image), pixel_id(image))
+            return _Picture(scene, level, png(image, compress_level=1), pixel_id(image))
     raise UserError(
         f"scene {kind.name}: {TRIES:,} tries gave no {split} picture with {values}; let it draw more different scenes."
     )
@@ -242,9 +239,3 @@ def _foreign_texts(family: TextFamily | ImageFamily) -> list[str]:
     """Answers of the other families of its modality that are none of its own, sorted."""
     others = {f.text(v) for f in FAMILIES.values() if f.modality == family.modality for v in f.values}
     return sorted(others - {family.text(v) for v in family.values})
-
-
-def _png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()

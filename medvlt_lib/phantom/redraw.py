@@ -6,13 +6,12 @@ a count are the things that are counted placed anew. No torch here.
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
 from random import Random
 from typing import Any
 
 from medvlt_lib.core.errors import UserError
-from medvlt_lib.core.images import pixel_id
+from medvlt_lib.core.images import pixel_id, png
 from medvlt_lib.core.records import Question
 from medvlt_lib.phantom.image_families import ImageFamily
 from medvlt_lib.phantom.questions import FAMILIES
@@ -40,8 +39,7 @@ def redrawn(question: Question, text: str) -> Question:
     if places := COUNTED.get(family.name):
         values = {name: scene[name] for name in family.scene.values}
         scene[places] = family.scene.draw(Random(f"redrawn:{question.id}:{text}"), facts["level"], values)[places]
-    picture, buffer = family.scene.render(scene), io.BytesIO()
-    picture.save(buffer, "PNG", compress_level=1)
+    picture = family.scene.render(scene)
     options = dict(question.options)
     if text not in options.values():
         options[question.answer_label] = text
@@ -49,7 +47,7 @@ def redrawn(question: Question, text: str) -> Question:
     return replace(
         question,
         id=f"{question.id} (drawn with {text})",
-        images=[buffer.getvalue()],
+        images=[png(picture, compress_level=1)],
         image_ids=[pixel_id(picture)],
         options=options,
         answer_label=label,

@@ -11,9 +11,7 @@ on, and the answers that did not come count as such (`keep_failures`), unless on
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import io
 import sys
 import threading
 from collections import deque
@@ -22,7 +20,7 @@ from concurrent.futures import Future, wait
 from typing import Any, Literal
 
 from medvlt_lib.core.errors import UserError
-from medvlt_lib.core.images import load_image
+from medvlt_lib.core.images import load_image, png_address
 from medvlt_lib.core.records import Completion
 from medvlt_lib.rollout.chat_client import ChatClient, NoAnswer
 from medvlt_lib.rollout.engine import Prompt, Sampling
@@ -184,12 +182,6 @@ def with_images(prompt: Prompt) -> list[dict]:
             if part["type"] != "image":
                 parts.append(part)
             elif (image := next(images, None)) is not None:
-                parts.append({"type": "image_url", "image_url": {"url": _data_url(image)}})
+                parts.append({"type": "image_url", "image_url": {"url": png_address(load_image(image))}})
         messages.append({**message, "content": parts})
     return messages
-
-
-def _data_url(image: Any) -> str:
-    buffer = io.BytesIO()
-    load_image(image).save(buffer, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"

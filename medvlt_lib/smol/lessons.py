@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 import torch
 
 from medvlt_lib.core.images import load_image
-from medvlt_lib.core.prompts import messages, target
+from medvlt_lib.core.prompts import messages
 from medvlt_lib.core.records import Question
 from medvlt_lib.models.supervised import chat_prompt, supervised_rows
 from medvlt_lib.phantom.plain import plain_trace
 from medvlt_lib.phantom.questions import make_questions
 from medvlt_lib.tiny.architecture import TAUGHT_IMAGE
-from medvlt_lib.tiny.lessons import GLANCE_ERROR, GLANCE_SHARES, STYLE_SHARES, Cycle, Recipe
+from medvlt_lib.tiny.lessons import Cycle, Recipe, lesson, steps_of_pictures
 
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
@@ -36,23 +36,15 @@ RECIPE = Recipe(
 )
 
 
-def lesson(question: Question, rng: Random) -> tuple[str, str]:
-    """(prompt style, answer) for one question: worked out, or at a glance; see the module's head."""
-    style = rng.choices(list(STYLE_SHARES), list(STYLE_SHARES.values()))[0]
-    reasoning, label = question.reasoning, question.answer_label
-    if style != "no-think" and rng.random() < GLANCE_SHARES[len(question.options)]:
-        if rng.random() < GLANCE_ERROR:
-            label = rng.choice([k for k in question.options if k != label])
-        reasoning = f"At a glance it is {question.options[label]}."
-    return style, target(reasoning, label, style)
+def plain_glance(options: dict[str, str], guess: str) -> str:
+    """A glance in a plain sentence."""
+    return f"At a glance it is {guess}."
 
 
 def described(count: int, seed: int) -> list[tuple[Question, str]]:
     """(question, description) of so many pictures: the working of every question on it, without the options."""
-    pictures: dict[str, tuple[Question, list[str]]] = {}
-    for question in make_questions(TAUGHT_IMAGE, "train", 2 * count, seed):
-        pictures.setdefault(question.image_ids[0], (question, []))[1].extend(question.extra["steps"])
-    return [(question, plain_trace(steps, {}, "")) for question, steps in pictures.values()][:count]
+    shown = steps_of_pictures(make_questions(TAUGHT_IMAGE, "train", 2 * count, seed))
+    return [(question, plain_trace(steps, {}, "")) for question, steps in shown[:count]]
 
 
 class Lessons:
@@ -72,7 +64,7 @@ class Lessons:
         if cycle.image_questions:
             questions += make_questions(cycle.image_families, "train", cycle.image_questions, seed, **plain)
         if questions:
-            lessons = [(q, *lesson(q, rng)) for q in questions]
+            lessons = [(q, *lesson(q, rng, plain_glance)) for q in questions]
             prompts = [chat_prompt(self.processor, messages(q, style)) for q, style, _ in lessons]
             parts.append(self._part(prompts, [answer for _, _, answer in lessons], questions))
         if cycle.captions:

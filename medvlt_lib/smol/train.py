@@ -8,7 +8,6 @@ interrupted run continues, and at the end in trained.safetensors, in bf16, which
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,15 +15,14 @@ import torch
 from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
-from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.files import atomic_write, write_json
 from medvlt_lib.core.sections import Lora
 from medvlt_lib.core.threads import watch_cores
 from medvlt_lib.models import smol
 from medvlt_lib.models.adapters import lora_config
 from medvlt_lib.smol.lessons import RECIPE, Lessons
+from medvlt_lib.tiny import pretrain
 from medvlt_lib.tiny.lessons import Recipe
-from medvlt_lib.tiny.pretrain import embed_patches_by_matrix, learning_rate
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -48,21 +46,28 @@ def train(out: str | Path, recipe: Recipe = RECIPE) -> Path:
     model, lessons = learner(grafted, recipe.seed), Lessons(processor, recipe)
     trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
     optimizer = torch.optim.AdamW(trained.values(), lr=0.0, betas=(0.9, 0.98), weight_decay=0.01)
-    step, log = _resume(out, recipe, trained, optimizer)
+    step, log = 0, []
+    if state := pretrain.read_training(out, recipe):
+        with torch.no_grad():
+            for name, weight in trained.items():
+                weight.copy_(state["model"][name])
+        optimizer.load_state_dict(state["optimizer"])
+        step, log = state["step"], state["log"]
 
     # Stage 2: lessons. A step's time is said, and what is left with it.
     bar = tqdm(total=recipe.steps, initial=step, desc=f"smol ({sum(w.numel() for w in trained.values()):,} weights)")
     started = time.monotonic() - (log[-1]["seconds"] if log else 0)
     while step < recipe.steps:
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(recipe, step)
-        loss = train_step(model, optimizer, list(trained.values()), lessons.batch(step))
+            group["lr"] = pretrain.learning_rate(recipe, step)
+        loss = train_step(model, optimizer, lessons.batch(step))
         step += 1
         bar.update()
         bar.set_postfix(loss=f"{loss:.3f}")
         log.append({"step": step, "loss": round(loss, 4), "seconds": round(time.monotonic() - started, 1)})
         if step % recipe.save_every == 0 and step < recipe.steps:
-            _save(out, recipe, trained, optimizer, step, log)
+            weights = {name: weight.detach() for name, weight in trained.items()}
+            pretrain.save_training(out, recipe, weights, optimizer, step, log)
 
     # Stage 3: what ships.
     file = write_trained(out / "trained.safetensors", trained)
@@ -78,8 +83,8 @@ def learner(model: PreTrainedModel, seed: int) -> PeftModel:
     """
     from peft import get_peft_model
 
-    embed_patches_by_matrix(model)
-    if in_bf16():
+    pretrain.embed_patches_by_matrix(model)
+    if pretrain.in_bf16():
         for weight in model.model.language_model.parameters():  # not the buffers: rotary frequencies stay in float32
             weight.data = weight.data.bfloat16()
     torch.manual_seed(seed)
@@ -92,28 +97,10 @@ def learner(model: PreTrainedModel, seed: int) -> PeftModel:
     return model.train()
 
 
-def in_bf16() -> bool:
-    """Whether bf16 is quicker than float32 here."""
-    return torch.cpu._is_amx_tile_supported()
-
-
-def train_step(
-    model: PeftModel,
-    optimizer: torch.optim.Optimizer,
-    weights: list[torch.Tensor],
-    parts: list[dict[str, torch.Tensor]],
-) -> float:
+def train_step(model: PeftModel, optimizer: torch.optim.Optimizer, parts: list[dict[str, torch.Tensor]]) -> float:
     """One update on a batch in parts. Returns its loss, the mean over the answers' tokens."""
-    total, loss = sum((part["labels"] != -100).sum() for part in parts), 0.0
-    optimizer.zero_grad(set_to_none=True)
-    for part in parts:
-        with torch.autocast("cpu", torch.bfloat16, enabled=in_bf16()):
-            part_loss = answer_loss(model, part) / total
-        part_loss.backward()
-        loss += part_loss.item()
-    torch.nn.utils.clip_grad_norm_(weights, 1.0)
-    optimizer.step()
-    return loss
+    total = sum((part["labels"] != -100).sum() for part in parts)
+    return pretrain.update(optimizer, parts, lambda part: answer_loss(model, part) / total)
 
 
 def answer_loss(model: PeftModel, part: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -139,10 +126,10 @@ def estimate(recipe: Recipe = RECIPE) -> float:
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer, seconds, begin = torch.optim.AdamW(weights, lr=0.0), 0.0, 0
     for cycle in recipe.cycles:
-        train_step(model, optimizer, weights, lessons.batch(begin))
+        train_step(model, optimizer, lessons.batch(begin))
         started = time.monotonic()
         for step in range(begin + 1, begin + 1 + MEASURED):
-            train_step(model, optimizer, weights, lessons.batch(step))
+            train_step(model, optimizer, lessons.batch(step))
         seconds += (time.monotonic() - started) / MEASURED * cycle.steps
         begin += cycle.steps
     return seconds
@@ -158,35 +145,3 @@ def write_trained(file: Path, trained: dict[str, torch.nn.Parameter]) -> Path:
     }
     atomic_write(file, lambda temporary: save_file(tensors, temporary, {"scale": str(LORA.alpha / LORA.rank)}))
     return file
-
-
-def _save(
-    out: Path, recipe: Recipe, trained: dict, optimizer: torch.optim.Optimizer, step: int, log: list[dict]
-) -> None:
-    weights = {name: weight.detach() for name, weight in trained.items()}
-    state = {
-        "recipe": asdict(recipe),
-        "weights": weights,
-        "optimizer": optimizer.state_dict(),
-        "step": step,
-        "log": log,
-    }
-    atomic_write(out / "training.pt", lambda temporary: torch.save(state, temporary))
-
-
-def _resume(out: Path, recipe: Recipe, trained: dict, optimizer: torch.optim.Optimizer) -> tuple[int, list[dict]]:
-    """Load `out`/training.pt where it is there. Returns the steps done and their log."""
-    path = out / "training.pt"
-    if not path.exists():
-        return 0, []
-    try:
-        state = torch.load(path, weights_only=True)
-    except Exception as error:
-        raise UserError(f"{path} cannot be read; delete it to start again.") from error
-    if state["recipe"] != asdict(recipe):
-        raise UserError(f"{path} belongs to another recipe; delete it or choose another --out.")
-    with torch.no_grad():
-        for name, weight in trained.items():
-            weight.copy_(state["weights"][name])
-    optimizer.load_state_dict(state["optimizer"])
-    return state["step"], state["log"]

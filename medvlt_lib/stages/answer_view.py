@@ -5,12 +5,10 @@ The report, the comparison page and the widget show the same. No torch here.
 
 from __future__ import annotations
 
-import base64
-import io
 import re
 from dataclasses import dataclass
 
-from medvlt_lib.core.images import load_image
+from medvlt_lib.core.images import load_image, png_address
 from medvlt_lib.core.records import Question
 from medvlt_lib.phantom.rationale import has_facts, judge
 from medvlt_lib.phantom.true_steps import FIRST_ERRORS, true_steps
@@ -63,6 +61,4 @@ def picture_url(image: str | bytes) -> str:
     """A picture as an address that holds it, at most SIDE pixels long. Raises UserError where it cannot be read."""
     pixels = load_image(image)
     pixels.thumbnail((SIDE, SIDE))
-    buffer = io.BytesIO()
-    pixels.save(buffer, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return png_address(pixels, optimize=True)

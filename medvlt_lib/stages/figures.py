@@ -12,14 +12,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from medvlt_lib.core import plot_style as style
-from medvlt_lib.core.plot_style import BLUE, COLOURS, GREY, INK, MARKS, NOTEBOOK, ORANGE
+from medvlt_lib.core.plot_style import BLUE, COLOURS, INK, MARKS, NOTEBOOK, ORANGE, RED
 from medvlt_lib.phantom.true_steps import FIRST_ERRORS
 
 MODALITIES = {"text": (BLUE, "o", "questions in words"), "image": (ORANGE, "s", "questions on pictures")}
 SHOWN = {"works": "states a working", "all_true": "of these: all steps true", "follows": "of these: answer follows"}
 NO_STEPS = "Nothing to draw: only on questions of the embedded world can steps be checked."
-SMOOTH = 5  # steps of a running mean
-ERROR_COLOURS = (BLUE, ORANGE, "#009E73", "#CC79A7", "#56B4E9", GREY)
+ERROR_COLOURS = tuple(colour for colour in COLOURS if colour != RED)
 
 
 @style.styled
@@ -37,14 +36,12 @@ def training(logs: dict[str, Sequence[dict]], width: float = NOTEBOOK) -> Figure
             colour, mark = looks[arm]
             steps, values = zip(*points, strict=True)
             if key == "validation_accuracy":
-                ends = [(row["validation_low"], row["validation_high"]) for row in logs[arm] if key in row]
-                reach = [[v - a for v, (a, _) in zip(values, ends, strict=True)]]
-                reach.append([b - v for v, (_, b) in zip(values, ends, strict=True)])
-                axis.errorbar(steps, values, reach, color=colour, marker=mark, capsize=3, markersize=4)
+                rows = [row for row in logs[arm] if key in row]
+                spans = [(row[key], row["validation_low"], row["validation_high"]) for row in rows]
+                style.upright_marks(axis, spans, steps, color=colour, fmt=f"{mark}-", capsize=3, markersize=4)
                 continue
             axis.plot(steps, values, color=colour, alpha=0.35, linewidth=0.8)
-            means = [np.mean(values[max(0, i - SMOOTH + 1) : i + 1]) for i in range(len(values))]
-            axis.plot(steps, means, color=colour)
+            axis.plot(steps, style.running_mean(values), color=colour)
         axis.set(xlabel="step", ylabel=measures[key], ylim=(0, None if key == "loss" else 1.02))
     for arm, (colour, mark) in looks.items():  # every arm once, whatever was logged of it
         axes[0].plot([], [], color=colour, marker=mark, label=arm)

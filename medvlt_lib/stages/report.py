@@ -6,7 +6,8 @@ The page holds its figures, fetches nothing and runs no script.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,15 +112,21 @@ def page(told: dict[str, Any]) -> str:
     return templates().get_template("page.html.jinja").render(told, figures=_figures(told), drawn=_drawn)
 
 
+@functools.cache
 def templates() -> jinja2.Environment:
     """The HTML templates of assets/report: every expression is escaped, and nothing in it acts unseen."""
+    return _environment(visible, autoescape=True)
+
+
+def _environment(shown: Callable[[object], str], autoescape: bool) -> jinja2.Environment:
+    """Templates of assets/report; `shown`: what becomes of every expression that is not marked as safe."""
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
+        autoescape=autoescape,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=lambda value: value if isinstance(value, Markup) else visible(value),
+        finalize=lambda value: value if isinstance(value, Markup) else shown(value),
     )
 
 
@@ -129,17 +136,11 @@ def card(told: dict[str, Any], run_: Run) -> str:
     def safe_table(cells: Sequence[Sequence[object]]) -> Markup:
         return Markup(markdown_table([plain_markdown(cell) for cell in row] for row in cells))
 
-    house = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=lambda value: value if isinstance(value, Markup) else plain_markdown(value),
-    )
     adapter = run_.profile.model.lora is not None
     trained = [training["arm"] for training in told["trainings"]]
     metadata = hub_metadata(run_.profile, trained, adapter, run_.manifest.get("sources", {}))
-    return house.get_template("card.md.jinja").render(told, metadata=Markup(metadata), table=safe_table)
+    template = _environment(plain_markdown, autoescape=False).get_template("card.md.jinja")
+    return template.render(told, metadata=Markup(metadata), table=safe_table)
 
 
 def _figures(told: dict[str, Any]) -> dict[str, list[Markup]]:

@@ -3,12 +3,11 @@ shows all of their positions at once. No torch here."""
 
 from __future__ import annotations
 
-import os
-from importlib.util import find_spec
 from pathlib import Path
 from textwrap import fill
 from typing import TYPE_CHECKING
 
+from medvlt_lib.core.widgets import widgets_move
 from medvlt_lib.study import figures
 from medvlt_lib.study.noise import GROUPS, METHODS, NOISES, SHARES, noise_points, reading
 from medvlt_lib.study.results import SHIPPED
@@ -19,16 +18,18 @@ if TYPE_CHECKING:
 
 def noise_dials(folder: Path = SHIPPED) -> interactive | None:
     """The dials: method, kind and share of wrong labels, and where accuracy is measured; where they cannot move (no
-    ipywidgets, or a page made of a notebook that ran by itself: MEDVLT_HEADLESS), a printed line that says so."""
-    if find_spec("ipywidgets") is None or "MEDVLT_HEADLESS" in os.environ:
+    ipywidgets, or a page made of a notebook that ran by itself), a printed line that says so."""
+    if not widgets_move():
         print("The dials need a running kernel and ipywidgets; the figure above has all of their positions.")
         return None
     from IPython.display import display
     from ipywidgets import Dropdown, SelectionSlider, ToggleButtons, interactive
 
+    points = {name: noise_points(group, folder) for name, group in GROUPS.items()}
+
     def draw(method: str, kind: str, share: int, group: str) -> None:
-        print(fill(reading(method, kind, share, group, folder), 88))
-        display(figures.noise({group: noise_points(GROUPS[group], folder)}, (METHODS[method], kind, share)))
+        print(fill(reading(points[group][0], method, kind, share, group), 88))
+        display(figures.noise({group: points[group]}, (METHODS[method], kind, share)))
 
     wide, whole = {"button_width": "auto"}, {"description_width": "initial"}  # no word is cut
     return interactive(

@@ -37,9 +37,9 @@ def noise_points(group: str, folder: Path = SHIPPED) -> tuple[Points, dict[str, 
     return points, {label: fmean(own) for label in ("base", "rl_text") if (own := of(label))}
 
 
-def reading(method: str, kind: str, share: int, group: str, folder: Path = SHIPPED) -> str:
-    """What one position of the dials means, in a sentence; method, kind and group by their names in this module."""
-    points, _ = noise_points(GROUPS[group], folder)
+def reading(points: Points, method: str, kind: str, share: int, group: str) -> str:
+    """What one position of the dials means, in a sentence; method, kind and group by their names in this module.
+    `points`: of that group, by `noise_points`."""
     own, name = points[METHODS[method], kind], f"{method}, {share} % {NOISES[kind]}"
     if share not in own:
         return f"{name}: not run (medvlt study noise)."

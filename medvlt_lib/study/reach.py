@@ -59,9 +59,9 @@ def of_study(folder: Path = SHIPPED) -> Reach | None:
     """Of the arms of `diversity` whose runs are in the folder, over all seeds and the families that were trained on;
     None where there are none."""
     counts: dict[str, dict[str, dict[str, int]]] = {kind: {} for kind in KINDS}
-    samples, seeds = 1, set()
+    samples, seeds, results = 1, set(), by_label(folder)
     for label in study("diversity")["arms"]:
-        for seed, result in by_label(folder).get(label, {}).items():
+        for seed, result in results.get(label, {}).items():
             rows = [row for row in answers_of(folder, result) if row["look"] == "sampled"]
             for kind in KINDS if rows else ():
                 own = [row for row in rows if row["dataset"] in families_of(f"{kind}.trained")]

@@ -86,10 +86,10 @@ def _most_given(rows: list[dict]) -> float:
     return max(given.values()) / given.total() if given else 0.0
 
 
-def mean_accuracy(label: str, group: str, folder: Path = SHIPPED) -> float | None:
-    """The mean accuracy of an arm over seeds on a group of families; None where it was not run."""
-    found = accuracies(folder, by_label(folder).get(label, {}).values(), families_of(group))
-    return fmean(found) if found else None
+def mean_accuracies(group: str, folder: Path = SHIPPED) -> dict[str, float]:
+    """The mean accuracy over seeds, on a group of families, of every arm that was run."""
+    found = {label: accuracies(folder, own.values(), families_of(group)) for label, own in by_label(folder).items()}
+    return {label: fmean(shares) for label, shares in found.items() if shares}
 
 
 def summary_table(folder: Path) -> str:
@@ -108,7 +108,7 @@ def summary_rows(verdicts: dict[str, list[Verdict]]) -> Rows:
     return rows
 
 
-def findings_markdown(folder: Path) -> str:
+def findings_markdown(every: dict[str, list[Verdict]], folder: Path) -> str:
     """The whole of findings.md: every study with its arms, its claims and their verdicts."""
     results = by_label(folder)
     runs = [r for own in results.values() for r in own.values()]
@@ -124,7 +124,7 @@ def findings_markdown(folder: Path) -> str:
         "What none of this shows: anything about real patients, real pictures or large models. The world is synthetic, "
         "its models have 1 and 4 million parameters, and each claim is about the settings that were run.", "",
     ]  # fmt: skip
-    for name, verdicts in judged(None, folder).items():
+    for name, verdicts in every.items():
         rows, below = findings_table(name, verdicts)
         papers = ["in the papers", *(v.claim["paper"] for v in verdicts)]
         beside = [(claim, paper, *rest) for (claim, *rest), paper in zip(rows, papers, strict=True)]
@@ -136,7 +136,7 @@ def findings_markdown(folder: Path) -> str:
 
 def write_findings(folder: Path) -> Path:
     """Write findings.md and findings.json beside the results; returns the path of the first."""
-    path = folder / "findings.md"
-    write_json(folder / "findings.json", as_json(judged(None, folder)))
-    write_text(path, findings_markdown(folder))
+    path, every = folder / "findings.md", judged(None, folder)
+    write_json(folder / "findings.json", as_json(every))
+    write_text(path, findings_markdown(every, folder))
     return path

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.prompts import MEDVLM_R1_TASK, MEDVLTHINKER_INSTRUCTION, NO_THINK_INSTRUCTION, prompt_text, target
-from medvlt_lib.models.processor import build_processor
+from medvlt_lib.models.processor import as_tokenizer, build_processor
 from medvlt_lib.phantom.questions import make_questions
 
 if TYPE_CHECKING:
@@ -79,7 +79,6 @@ def checked_size(size: str) -> str:
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """A byte-level BPE tokenizer trained on the phantom world's own text."""
     from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
 
     core = Tokenizer(models.BPE())
     pieces = pre_tokenizers.Split(Regex(PIECES), "isolated")
@@ -92,14 +91,7 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     core.train_from_iterator(_corpus(), trainer)
     core.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in SPECIAL])
     core.add_tokens([AddedToken(t, special=False, normalized=False) for t in WHOLE_TOKENS])
-    return PreTrainedTokenizerFast(  # not Qwen2Tokenizer: that one puts Qwen's own pre-tokenizer back when it loads
-        tokenizer_object=core,
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
-        model_max_length=4096,
-        padding_side="left",
-        clean_up_tokenization_spaces=False,
-    )
+    return as_tokenizer(core, 4096)
 
 
 def _corpus() -> Iterator[str]:

@@ -10,6 +10,7 @@ model can reason but often does not, and reinforcement can bring it out.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING
@@ -114,24 +115,36 @@ def lookup_question(rng: Random) -> Question:
     )
 
 
-def lesson(question: Question, rng: Random) -> tuple[str, str]:
-    """(style, answer text) for one question: worked out, or at a glance; see the module's head."""
+def own_glance(options: dict[str, str], guess: str) -> str:
+    """A glance in the model's own style."""
+    return own_trace([f"at a glance {guess}"], options, guess)
+
+
+def lesson(
+    question: Question, rng: Random, glance: Callable[[dict[str, str], str], str] = own_glance
+) -> tuple[str, str]:
+    """(style, answer text) for one question: worked out, or at a glance; see the module's head. `glance`: how a glance
+    that names a value is written, from the options and the value."""
     style = rng.choices(list(STYLE_SHARES), list(STYLE_SHARES.values()))[0]
     reasoning, label = question.reasoning, question.answer_label
     if question.id != "lookup" and style != "no-think" and rng.random() < GLANCE_SHARES[len(question.options)]:
         if rng.random() < GLANCE_ERROR:
             label = rng.choice([k for k in question.options if k != label])
-        guess = question.options[label]
-        reasoning = own_trace([f"at a glance {guess}"], question.options, guess)
+        reasoning = glance(question.options, question.options[label])
     return style, target(reasoning, label, style)
 
 
-def captions(questions: list[Question]) -> list[tuple[Question, str]]:
-    """One (question, description) a picture: the working of every question on it, one after the other."""
+def steps_of_pictures(questions: list[Question]) -> list[tuple[Question, list[str]]]:
+    """One (question, steps) a picture: the working of every question on it, one after the other."""
     pictures: dict[str, tuple[Question, list[str]]] = {}
     for question in questions:
         pictures.setdefault(question.image_ids[0], (question, []))[1].extend(question.extra["steps"])
-    return [(question, ". ".join(steps) + ".") for question, steps in pictures.values()]
+    return list(pictures.values())
+
+
+def captions(questions: list[Question]) -> list[tuple[Question, str]]:
+    """One (question, description) a picture, in the model's own style."""
+    return [(question, ". ".join(steps) + ".") for question, steps in steps_of_pictures(questions)]
 
 
 class Lessons:

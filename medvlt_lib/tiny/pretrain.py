@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from tqdm import tqdm
@@ -57,7 +58,11 @@ def pretrain(size: str, out: str | Path, recipe: Recipe | None = None) -> None:
     embed_patches_by_matrix(model)
     watch_cores(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.0, betas=(0.9, 0.98), weight_decay=0.05)
-    step, log = _resume(out, recipe, model, optimizer)
+    step, log = 0, []
+    if state := read_training(out, recipe):
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        step, log = state["step"], state["log"]
     lessons = Lessons(processor, recipe)
     bar = tqdm(
         total=recipe.steps,
@@ -75,7 +80,7 @@ def pretrain(size: str, out: str | Path, recipe: Recipe | None = None) -> None:
             log.append({"step": step, "loss": round(loss, 4), "seconds": round(time.monotonic() - started, 1)})
             bar.set_postfix(loss=f"{loss:.3f}")
         if step % recipe.save_every == 0 and step < recipe.steps:
-            _save(out, recipe, model, optimizer, step, log)
+            save_training(out, recipe, model.state_dict(), optimizer, step, log)
     save_folder(model, processor, out)
     (out / "training_log.json").write_text(json.dumps(log))
     (out / "training.pt").unlink(missing_ok=True)
@@ -93,19 +98,36 @@ def embed_patches_by_matrix(model: PreTrainedModel) -> None:
 
 def train_step(model: PreTrainedModel, optimizer: torch.optim.Optimizer, parts: list[dict[str, torch.Tensor]]) -> float:
     """One update on a batch in parts. Returns its loss, the mean over all tokens by weight."""
-    bf16 = torch.cpu._is_amx_tile_supported()  # quicker only where the CPU multiplies it in tiles
     total = sum(part["weights"][:, 1:].sum() for part in parts)
+
+    def loss_of(part: dict[str, torch.Tensor]) -> torch.Tensor:
+        weights = part.pop("weights")
+        return weighted_loss(model(**part, use_cache=False).logits, part["input_ids"], weights) / total
+
+    return update(optimizer, parts, loss_of)
+
+
+def update(
+    optimizer: torch.optim.Optimizer,
+    parts: list[dict[str, torch.Tensor]],
+    loss_of: Callable[[dict[str, torch.Tensor]], torch.Tensor],
+) -> float:
+    """One step of the optimizer on the sum of the parts' losses, which is returned; gradients are clipped at norm 1."""
     loss = 0.0
     optimizer.zero_grad(set_to_none=True)
     for part in parts:
-        weights = part.pop("weights")
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-            part_loss = weighted_loss(model(**part, use_cache=False).logits, part["input_ids"], weights) / total
+        with torch.autocast("cpu", torch.bfloat16, enabled=in_bf16()):
+            part_loss = loss_of(part)
         part_loss.backward()
         loss += part_loss.item()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    torch.nn.utils.clip_grad_norm_([weight for group in optimizer.param_groups for weight in group["params"]], 1.0)
     optimizer.step()
     return loss
+
+
+def in_bf16() -> bool:
+    """Whether bf16 is quicker than float32 here: only where the CPU multiplies it in tiles."""
+    return torch.cpu._is_amx_tile_supported()
 
 
 def save_folder(model: PreTrainedModel, processor: ProcessorMixin, out: str | Path) -> None:
@@ -114,12 +136,13 @@ def save_folder(model: PreTrainedModel, processor: ProcessorMixin, out: str | Pa
     processor.save_pretrained(out)
 
 
-def _save(
-    out: Path, recipe: Recipe, model: PreTrainedModel, optimizer: torch.optim.Optimizer, step: int, log: list[dict]
+def save_training(
+    out: Path, recipe: Recipe, model: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer, step: int, log: list
 ) -> None:
+    """Write `out`/training.pt, from which an interrupted run continues. `model`: its weights by name."""
     state = {
         "recipe": asdict(recipe),
-        "model": model.state_dict(),
+        "model": model,
         "optimizer": optimizer.state_dict(),
         "step": step,
         "log": log,
@@ -127,19 +150,15 @@ def _save(
     atomic_write(out / "training.pt", lambda temporary: torch.save(state, temporary))
 
 
-def _resume(
-    out: Path, recipe: Recipe, model: PreTrainedModel, optimizer: torch.optim.Optimizer
-) -> tuple[int, list[dict]]:
-    """Load `out`/training.pt where it is there. Returns the steps done and their log."""
+def read_training(out: Path, recipe: Recipe) -> dict[str, Any] | None:
+    """What `save_training` wrote; None where nothing is. Raises UserError where it is torn or of another recipe."""
     path = out / "training.pt"
     if not path.exists():
-        return 0, []
+        return None
     try:
         state = torch.load(path, weights_only=True)
     except Exception as error:
         raise UserError(f"{path} cannot be read; delete it to start again.") from error
     if state["recipe"] != asdict(recipe):
         raise UserError(f"{path} belongs to another recipe; delete it or choose another --out.")
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return state["step"], state["log"]
+    return state

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from PIL import Image
 
+from medvlt_lib.core.images import png
 from medvlt_lib.core.prompts import messages, target
 from medvlt_lib.core.records import Question
 from medvlt_lib.models.loading import shipped
@@ -75,9 +76,7 @@ def _largest_picture(processor: Any) -> bytes:
     side = images.patch_size * images.merge_size
     most = images.size["longest_edge"] // side**2
     rows = max(range(max(1, math.isqrt(most) // 2), math.isqrt(most) + 1), key=lambda n: most // n * n)
-    buffer = io.BytesIO()
-    Image.new("RGB", (most // rows * side, rows * side)).save(buffer, "PNG")
-    return buffer.getvalue()
+    return png(Image.new("RGB", (most // rows * side, rows * side)))
 
 
 def completions_batch(profile: Profile, processor: Any) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from matplotlib.colors import to_hex
 
+from medvlt_lib.core import widgets
 from medvlt_lib.core.plot_style import GREEN, GREY, ORANGE, RED
 from medvlt_lib.core.sections import Grpo
 from medvlt_lib.course import playground, playing
@@ -99,7 +100,7 @@ def test_without_a_front_end_or_without_widgets_there_is_a_figure(shown, monkeyp
     monkeypatch.setenv("MEDVLT_HEADLESS", "1")
     play()
     monkeypatch.delenv("MEDVLT_HEADLESS")
-    monkeypatch.setattr(playing, "find_spec", lambda name: None)
+    monkeypatch.setattr(widgets, "find_spec", lambda name: None)
     play()
     assert len(shown) == 4 and all(set(bundle) == {"image/png", "text/plain"} for bundle in shown)
 

@@ -13,8 +13,9 @@ from medvlt_lib.models import smol
 from medvlt_lib.models.loading import load_model
 from medvlt_lib.phantom.rationale import judge
 from medvlt_lib.smol import train
-from medvlt_lib.smol.lessons import RECIPE, Lessons, described, lesson
-from medvlt_lib.tiny.lessons import Cycle, Recipe
+from medvlt_lib.smol.lessons import RECIPE, Lessons, described, plain_glance
+from medvlt_lib.tiny import pretrain
+from medvlt_lib.tiny.lessons import Cycle, Recipe, lesson
 
 SHORT = Recipe(
     (
@@ -32,7 +33,7 @@ class Stopped(Exception):
 @pytest.fixture
 def short(stand_in, monkeypatch):
     """The stand-ins, in float32 whatever the CPU multiplies."""
-    monkeypatch.setattr(train, "in_bf16", lambda: False)
+    monkeypatch.setattr(pretrain, "in_bf16", lambda: False)
 
 
 def tensors(file):
@@ -90,13 +91,13 @@ def test_the_loss_falls_on_a_batch_seen_again(short):
     learner, lessons = train.learner(model, 0), Lessons(processor, SHORT)
     weights = [weight for weight in learner.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=3e-3)
-    losses = [train.train_step(learner, optimizer, weights, lessons.batch(0)) for _ in range(6)]
+    losses = [train.train_step(learner, optimizer, lessons.batch(0)) for _ in range(6)]
     assert losses[-1] < 0.8 * losses[0]
 
 
 def test_in_bf16_only_frozen_weights_are_cast(stand_in, monkeypatch):
     """Rotary frequencies in bf16 would turn positions by tenths of a radian."""
-    monkeypatch.setattr(train, "in_bf16", lambda: True)
+    monkeypatch.setattr(pretrain, "in_bf16", lambda: True)
     learner = train.learner(smol.untrained(None)[0], 0)
     for name, weight in learner.named_parameters():
         assert weight.dtype == (torch.float32 if weight.requires_grad else torch.bfloat16), name
@@ -118,7 +119,7 @@ def test_the_loss_is_the_mean_over_the_answers_tokens(short):
         ]
     ).mean()  # fmt: skip
     weights = [weight for weight in learner.parameters() if weight.requires_grad]
-    loss = train.train_step(learner, torch.optim.SGD(weights, lr=0.0), weights, parts)
+    loss = train.train_step(learner, torch.optim.SGD(weights, lr=0.0), parts)
     assert abs(loss - expected.item()) < 1e-4
 
 
@@ -148,7 +149,7 @@ def test_lessons_are_plain_sentences_and_worked_out_or_at_a_glance():
 
     rng, kinds = Random(0), {"worked": 0, "glance": 0, "answer": 0}
     for question in make_questions("all", "train", 160, trace_style="plain", wording="plain"):
-        style, answer = lesson(question, rng)
+        style, answer = lesson(question, rng, plain_glance)
         thinking = answer.partition("<think> ")[2].partition(" </think>")[0]
         kind = "answer" if style == "no-think" else "glance" if thinking.startswith("At a glance it is ") else "worked"
         kinds[kind] += 1

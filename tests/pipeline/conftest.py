@@ -1,10 +1,12 @@
 """Small runs of the whole recipe, for the tests that look at what the stages leave behind."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 SMALL = {
@@ -43,6 +45,20 @@ def medvlt(folder: Path, *arguments: str, **kwargs) -> subprocess.CompletedProce
 def settings(**changes) -> list[str]:
     values = {**SMALL, **changes}
     return [part for key, value in values.items() for part in ("--set", f"{key}={value}")]
+
+
+def answered_here_and_served(folder: Path, model: str, url: str, longest: int) -> list[tuple[list[dict], dict]]:
+    """(answers, scores) of 40 questions, of a local model and of the same behind a server, by `medvlt eval --model`."""
+    questions = ["--benchmarks", "phantom:curb65,apgar,nodule_count,cup_to_disc_ratio", "--questions", "40"]
+    command = ["eval", "--model", model, *questions, "--set", f"eval.max_new_tokens={longest}"]
+    address = ["--set", "engine.kind=openai", "--set", f"engine.url={url}"]
+    found = []
+    for out, where in (("local", []), ("served", address)):
+        done = medvlt(folder, *command, "--out", out, *where)
+        assert done.returncode == 0, done.stderr[-2000:]
+        rows = pq.read_table(folder / out / "answers.parquet").to_pylist()
+        found.append((rows, json.loads((folder / out / "scores.json").read_text())))
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,6 @@ import time
 import urllib.request
 from http.server import ThreadingHTTPServer
 
-import pyarrow.parquet as pq
 import pytest
 
 from medvlt_lib.core.config import load_profile
@@ -25,7 +24,7 @@ from medvlt_lib.phantom.questions import make_questions
 from medvlt_lib.rollout.chat_client import ChatClient
 from medvlt_lib.rollout.engine import Sampling, prompts_of
 from medvlt_lib.rollout.openai_engine import OpenAIEngine
-from tests.pipeline.conftest import medvlt, settings
+from tests.pipeline.conftest import answered_here_and_served, medvlt, settings
 from tests.serving import QuietHandler
 
 MODEL = str(shipped("base"))
@@ -352,17 +351,10 @@ def test_a_served_model_teaches(server, tmp_path, monkeypatch):
 def test_a_served_model_scores_exactly_as_the_local_one(server, tmp_path, monkeypatch):
     """The same weights behind transformers' own server: every letter, verdict and score, on text and on pictures."""
     monkeypatch.setenv("MEDVLT_CACHE", str(tmp_path / "cache"))
-    questions = ["--benchmarks", "phantom:curb65,apgar,nodule_count,cup_to_disc_ratio", "--questions", "40"]
-    command = ["eval", "--model", MODEL, *questions, "--set", "eval.max_new_tokens=96"]
-    address = ["--set", "engine.kind=openai", "--set", f"engine.url=http://127.0.0.1:{server}/v1"]
-    for out, where in (("local", []), ("served", address)):
-        done = medvlt(tmp_path, *command, "--out", out, *where)
-        assert done.returncode == 0, done.stderr[-2000:]
-    local, served = (pq.read_table(tmp_path / out / "answers.parquet").to_pylist() for out in ("local", "served"))
+    (local, ours), (served, theirs) = answered_here_and_served(tmp_path, MODEL, f"http://127.0.0.1:{server}/v1", 96)
     graded = ("id", "sample", "dataset", "letter", "correct", "well_formed", "truncated", "finish_reason")
     assert [[row[key] for key in graded] for row in served] == [[row[key] for key in graded] for row in local]
     assert {row["correct"] for row in local} == {True, False}
-    figures = [json.loads((tmp_path / out / "scores.json").read_text()) for out in ("local", "served")]
-    for figure in figures:
+    for figure in (ours, theirs):
         del figure["tokens"], figure["mean_tokens"]  # a server does not count the end of a turn
-    assert figures[0] == figures[1]
+    assert ours == theirs

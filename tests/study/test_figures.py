@@ -5,6 +5,7 @@ from statistics import fmean
 
 import pytest
 
+from medvlt_lib.core import widgets
 from medvlt_lib.phantom.questions import FAMILIES, make_questions
 from medvlt_lib.study import dials, figures, reach
 from medvlt_lib.study.findings import CANNOT_TELL, NOT_RUN, families_of, kept_verdicts
@@ -31,11 +32,11 @@ def test_noise_points_are_the_accuracies_that_were_run(noisy):
 
 
 def test_a_position_of_the_dials_in_words(noisy):
-    read = reading("RL on pictures", "random", 40, "pictures, trained on", noisy)
     points, _ = noise_points("image.trained", noisy)
+    read = reading(points, "RL on pictures", "random", 40, "pictures, trained on")
     lost = 100 * (fmean(points["rl_image", "random"][0]) - fmean(points["rl_image", "random"][40]))
     assert "mean of 2 seeds" in read and f"{lost:.1f} points less than with clean labels" in read and lost > 15
-    assert "not run" in reading("SFT on pictures", "random", 40, "pictures, trained on", noisy)
+    assert "not run" in reading(points, "SFT on pictures", "random", 40, "pictures, trained on")
 
 
 def test_the_noise_figure_draws_means_and_single_seeds(noisy):
@@ -61,11 +62,12 @@ def test_the_dials_follow_their_widgets(monkeypatch, capsys):
     box.update()
     by_name["wrong, %"].value, by_name["labels"].value = 60, "systematic"
     printed = " ".join(capsys.readouterr().out.split())
-    assert reading("RL on pictures", "systematic", 60, "pictures, trained on") in printed
+    points, _ = noise_points("image.trained")
+    assert reading(points, "RL on pictures", "systematic", 60, "pictures, trained on") in printed
 
 
 def test_without_ipywidgets_the_dials_say_so(monkeypatch, capsys):
-    monkeypatch.setattr(dials, "find_spec", lambda name: None)
+    monkeypatch.setattr(widgets, "find_spec", lambda name: None)
     assert dials.noise_dials() is None
     assert "need a running kernel" in capsys.readouterr().out
 

@@ -1,6 +1,5 @@
 """vLLM's own server through `medvlt eval --model`: scores as the local engine gives them, on text and on pictures."""
 
-import json
 import os
 import socket
 import subprocess
@@ -8,11 +7,10 @@ import sys
 import time
 import urllib.request
 
-import pyarrow.parquet as pq
 import pytest
 
 from medvlt_lib.models.loading import shipped
-from tests.pipeline.conftest import medvlt
+from tests.pipeline.conftest import answered_here_and_served
 
 MODEL = str(shipped("base"))
 GRADED = ("id", "dataset", "modality", "letter", "correct", "well_formed", "truncated", "finish_reason")
@@ -48,16 +46,9 @@ def url(tmp_path_factory):
 @pytest.mark.slow
 def test_a_model_that_vllm_serves_scores_exactly_as_the_local_engine(url, tmp_path, monkeypatch):
     monkeypatch.setenv("MEDVLT_CACHE", str(tmp_path / "cache"))
-    questions = ["--benchmarks", "phantom:curb65,apgar,nodule_count,cup_to_disc_ratio", "--questions", "40"]
-    command = ["eval", "--model", MODEL, *questions, "--set", "eval.max_new_tokens=128"]
-    address = ["--set", "engine.kind=openai", "--set", f"engine.url={url}"]
-    for out, where in (("local", []), ("served", address)):
-        done = medvlt(tmp_path, *command, "--out", out, *where)
-        assert done.returncode == 0, done.stderr[-2000:]
-    local, served = (pq.read_table(tmp_path / out / "answers.parquet").to_pylist() for out in ("local", "served"))
+    (local, ours), (served, theirs) = answered_here_and_served(tmp_path, MODEL, url, 128)
     assert [[row[key] for key in GRADED] for row in served] == [[row[key] for key in GRADED] for row in local]
     assert [row["text"] for row in served] == [row["text"] for row in local]
     assert len(local) == 40 and {row["modality"] for row in local} == {"text", "image"}
     assert {row["correct"] for row in local} == {True, False}
-    figures = [json.loads((tmp_path / out / "scores.json").read_text()) for out in ("local", "served")]
-    assert figures[0]["datasets"] == figures[1]["datasets"] and figures[0]["macro"] == figures[1]["macro"]
+    assert ours["datasets"] == theirs["datasets"] and ours["macro"] == theirs["macro"]
