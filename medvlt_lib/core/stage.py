@@ -97,6 +97,8 @@ def first_process() -> bool:
 def _enter(folder: Path, made_with: dict, advice: str, free: tuple[str, ...]) -> bool:
     """Check what the folder holds and write stage.json; returns whether the work was finished before."""
     marked = (folder / "stage.json").exists()
+    if not first_process():  # what it finds besides may be the first one's new files
+        return marked and is_finished(folder) and not _changed_free_settings(folder, made_with, advice, free)
     # Hidden files are what an interrupted write left behind; in a folder without stage.json they may be the user's own.
     leftovers = [p for p in folder.rglob(".*") if p.is_file()] if marked else list(folder.glob(".stage.json.*"))
     present = {p.name for p in folder.glob("*") if p not in leftovers}
@@ -108,10 +110,9 @@ def _enter(folder: Path, made_with: dict, advice: str, free: tuple[str, ...]) ->
         raise UserError(
             f"{folder} holds files that this program did not put there; move them or choose another folder."
         )
-    if first_process():
-        for path in [*leftovers, folder / "metrics.json"]:
-            path.unlink(missing_ok=True)
-        write_json(folder / "stage.json", made_with)
+    for path in [*leftovers, folder / "metrics.json"]:
+        path.unlink(missing_ok=True)
+    write_json(folder / "stage.json", made_with)
     return False
 
 

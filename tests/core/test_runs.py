@@ -213,3 +213,17 @@ def test_foreign_files_in_a_stage_folder_are_not_touched(run):
     with pytest.raises(UserError, match="did not put there"):
         perform(run, "01", work("a"), {}, {})
     assert (folder / "thesis.txt").read_text() == "mine"
+
+
+def test_a_second_process_comes_into_what_the_first_has_begun(run, monkeypatch):
+    folder = run.folder / "01_data"
+    monkeypatch.setenv("RANK", "1")
+    for new in (".stage.json.tmp", "training", "stage.json"):  # as the first one makes them, each before the next
+        folder.mkdir(exist_ok=True)
+        (folder / new).write_text('{"settings": {}, "inputs": {}}')
+        with work_in(folder, {}, {}, "choose another folder") as stage:
+            assert not stage.finished
+    assert {p.name for p in folder.iterdir()} == {".stage.json.tmp", "training", "stage.json"}
+    (folder / "metrics.json").write_text("{}")
+    with work_in(folder, {}, {}, "choose another folder") as stage:
+        assert stage.finished
