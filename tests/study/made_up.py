@@ -10,8 +10,8 @@ def made_up_result(
 ) -> tuple[dict, list[dict]]:
     """A result and its answers: in every family about this share of them right, the same in none of two seeds."""
     result = {
-        "format": 1, "key": f"{label}-s{seed}-0000{profile}", "label": label, "arm": label.partition(".")[0], "seed": seed,
-        "profile": profile, "looks": ["greedy"], "seconds": {"training": 60.0, "all": 66.0},
+        "format": 1, "key": f"{label}-s{seed}-0000{profile}", "label": label, "arm": label.partition(".")[0],
+        "seed": seed, "profile": profile, "looks": ["greedy"], "seconds": {"training": 60.0, "all": 66.0},
     }  # fmt: skip
     rng, rows = Random(f"{label} {seed}"), []
     for family in FAMILIES:
