@@ -25,12 +25,13 @@ def language_of(profile: Profile, checkpoint: Path | None, text: Path = TEXT) ->
     """The perplexity of a profile's model, or of an arm's checkpoint of it, on the passages of a text, one a line:
     exp of the mean negative log-likelihood of their tokens, with the number of those and the hash of the text."""
     import torch
+    from peft import PeftModel
 
     from medvlt_lib.models.loading import load_policy, profile_processor
     from medvlt_lib.models.supervised import summed_loss
 
     model, tokenizer = load_policy(profile, checkpoint).eval(), profile_processor(profile).tokenizer
-    bare = model.get_base_model() if hasattr(model, "get_base_model") else model  # with its adapter in place
+    bare: Any = model.get_base_model() if isinstance(model, PeftModel) else model  # with its adapter in place
     total, count = 0.0, 0
     with torch.inference_mode():
         for passage in text.read_text(encoding="utf-8").splitlines():
