@@ -151,7 +151,7 @@ def findings_markdown(every: dict[str, list[Verdict]], folder: Path) -> str:
         "found with a power of 80 %.", "", f"The rule: {RULE}.", "",
         f"The smallest difference that matters is {100 * claims_file()['matters']:.0f} points.", "",
         "What none of this shows: anything about real patients, real pictures or large models. The world is synthetic, "
-        "its models have 1 and 4 million parameters, in `pretrained` 138 million, and each claim is about the settings "
+        "its models have 1 and 4 million parameters, in `pretrained` 136 million, and each claim is about the settings "
         "that were run.", "",
     ]  # fmt: skip
     for name, verdicts in every.items():
