@@ -1,9 +1,9 @@
 """`mni152:FAMILIES`: slices of the MNI ICBM152 2009a template, the average of 152 people's T1-weighted MRI.
 
-The package nilearn (BSD-3-Clause) carries the template and its maps of grey and white matter, 1 mm, brain only, in the
-file itself; nothing is fetched, and nothing of it is kept in this repository. nibabel reads it. The notice below has to
-go wherever pictures of it go; it stands in every question's `source`. (Fonov et al., NeuroImage 2011, doi
-10.1016/j.neuroimage.2010.07.033.)
+The package nilearn (BSD-3-Clause) carries the symmetric template and its maps of grey and white matter, 1 mm, brain
+only; nothing is fetched, and nothing of it is kept in this repository. nibabel reads it. nilearn states no licence for
+these files; the template's own allows every use, copy and change as long as its notice goes with it, so the notice
+stands in every question's `source` (Fonov et al., NeuroImage 2011, doi 10.1016/j.neuroimage.2010.07.033).
 """
 
 from __future__ import annotations

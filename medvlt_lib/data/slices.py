@@ -12,7 +12,7 @@ and coronal slices; sagittal ones look to the left.
 
 Along every axis, bands of 6 mm belong to one split each, with 4 mm between them that no split uses: slices of two
 splits lie at least 5 mm apart. Of sagittal slices the distance from the midline counts, since the two halves may be
-mirror images. All slices are of one volume, so this asks whether pictures are read, not whether a new person's would be.
+mirror images. All slices are of one volume: this asks whether pictures are read, not whether a new person's would be.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Where questions come from, by the prefix of a source's name in the profile.
 
 `phantom:FAMILIES` is the embedded world; `mni152:FAMILIES` asks about slices of a real MRI (medvlt_lib.data.slices);
-`hub:NAME` is a published data set (medvlt_lib.data.published), of which NAME@REVISION names the commit; anything else is
-a file written by `medvlt import`. A part of a set is an even sample of it, drawn with data.seed. (`split:TRAINING_SET`
-for validation is the stage's own.)
+`hub:NAME` is a published data set (medvlt_lib.data.published), of which NAME@REVISION names the commit; anything else
+is a file written by `medvlt import`. A part of a set is an even sample of it, drawn with data.seed.
+(`split:TRAINING_SET` for validation is the stage's own.)
 """
 
 from __future__ import annotations
