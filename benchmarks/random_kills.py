@@ -3,13 +3,14 @@
     python benchmarks/random_kills.py --out benchmarks/random_kills.json
 
 The trainings and the way they are killed (kill -9, in processes of one thread) are those of
-tests/pipeline/test_resume.py: six steps on text and image questions, a checkpoint and a validation every second step,
+tests/pipeline/test_resume.py, but each process starts anew as a user's does, instead of as a fork: six steps on text and image questions, a checkpoint and a validation every second step,
 two updates from one sampling in GRPO. A moment lies anywhere in the time that the unbroken training took; where a
 training ends all the same, it is compared, and another one is begun.
 """
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import random
 import signal
@@ -26,6 +27,7 @@ from safetensors.torch import load_file
 from medvlt_lib.core.files import read_json
 from medvlt_lib.core.records import write_questions
 from medvlt_lib.phantom.questions import make_questions
+from tests.pipeline import test_resume
 from tests.pipeline.test_resume import VALIDATED, losses, run_process
 
 KILLS = 20
@@ -71,6 +73,8 @@ def killed(stage: str, inputs: dict[str, Path], root: Path) -> dict:
 
 def main() -> None:
     arguments = parser(__doc__).parse_args()
+    test_resume.SERVER = multiprocessing.get_context("spawn")
+    os.environ["PYTHONFAULTHANDLER"] = "1"  # a process that dies by itself says where
     with tempfile.TemporaryDirectory() as place:
         root = Path(place)
         inputs = {"data": root / "train.parquet", "validation": root / "validation.parquet"}

@@ -13,7 +13,8 @@ settings.register_profile("fixed", derandomize=True)
 settings.register_profile("search", derandomize=False)
 settings.load_profile("fixed")
 bound_spinning()
-os.environ["MEDVLT_LESSON"] = tempfile.mkdtemp(prefix="medvlt-lesson-")
+_lesson = tempfile.TemporaryDirectory(prefix="medvlt-lesson-")  # deleted when this process ends
+os.environ["MEDVLT_LESSON"] = _lesson.name
 
 
 @pytest.fixture

@@ -80,7 +80,7 @@ def play_with_completions(group: playground.Group, epsilon: float = 0.2) -> None
             draw()
 
         def pay(_: Any) -> None:
-            rewards[picks.value] = float(paid.value)
+            rewards[picks.value] = (group.rewards[picks.value] or 1.0) if paid.value else 0.0
             draw()
 
         picks.observe(pick, "value")

@@ -29,6 +29,8 @@ def training(logs: dict[str, Sequence[dict]], width: float = NOTEBOOK) -> Figure
     drawn = {key: {arm: _points(log, key) for arm, log in logs.items()} for key in measures}
     drawn = {key: {arm: own for arm, own in arms.items() if own} for key, arms in drawn.items()}
     drawn = {key: arms for key, arms in drawn.items() if arms}
+    if not drawn:
+        return style.nothing_to_draw("Nothing to draw: no step of training was logged.")
     figure, axes = style.panels_in_rows(len(drawn), width, 2.7, 2.6)
     looks = {arm: (COLOURS[i % len(COLOURS)], MARKS[i % len(MARKS)]) for i, arm in enumerate(logs)}
     for axis, (key, arms) in zip(axes, drawn.items(), strict=True):

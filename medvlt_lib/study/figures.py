@@ -34,6 +34,8 @@ def noise(
     A line joins the means over seeds, small dots are single seeds. `lit`: (method, kind, share) of a point that is
     ringed, whose line stands out.
     """
+    if not any(own for points, _ in panels.values() for own in points.values()):
+        return _not_run("accuracy over the share of wrong labels", "noise")
     figure, axes = style.panels_in_rows(len(panels), width, 2.7 if len(panels) > 1 else 3.8, 2.9, sharey=True)
     names = {arm: name for name, arm in METHODS.items()}
     for axis, (title, (points, others)) in zip(axes, panels.items(), strict=True):

@@ -1,4 +1,4 @@
-"""The model card of a tiny model: what it can do, family by family, measured on validation questions.
+"""The card of a model that was taught the phantom world: what it can do, by family, on validation questions.
 
 It holds greedy accuracy with a 95 % Wilson interval, beside chance, the best rule that reads only the options, and the
 score with the picture blanked; the share of well-formed outputs; and pass counts of 16 samples at temperature 1 on
@@ -34,17 +34,22 @@ from medvlt_lib.rollout.engine import Sampling, prompts_of
 from medvlt_lib.rollout.transformers_engine import TransformersEngine
 
 SAMPLES = 16
+MIDDLING = """\
+It is middling on purpose: half of what it was taught was worked out step by step, half was a glance that is often
+wrong, so that filtering finds medium-hard questions and reinforcement has something to bring out."""
 
 
-def measure(folder: str | Path, per_family: int = 400, training_per_family: int = 60, seed: int = 0) -> dict:
-    """All figures of the card, on so many validation and training questions of each family."""
+def measure(
+    folder: str | Path, log: Path, per_family: int = 400, training_per_family: int = 60, wording: str = "short"
+) -> dict:
+    """All figures of the card, on so many validation and training questions of each family. `log`: the training's."""
     if per_family < 1 or training_per_family < 1:
         raise UserError("the card needs at least 1 question a family; raise --questions.")
     if not (Path(folder) / "config.json").is_file():
         raise UserError(f"{folder} holds no model (no config.json); name a model folder.")
     engine = TransformersEngine(load_model(folder), load_processor(folder))
     started = time.monotonic()
-    questions = make_questions("all", "validation", per_family * len(FAMILIES), seed)
+    questions = make_questions("all", "validation", per_family * len(FAMILIES), wording=wording)
     greedy = _verdicts(engine, questions, Sampling(temperature=0), "greedy")
     pictures = [q for q in questions if q.modality == "image"]
     blanked = _verdicts(engine, [grey(q) for q in pictures], Sampling(temperature=0), "blanked pictures")
@@ -53,7 +58,7 @@ def measure(folder: str | Path, per_family: int = 400, training_per_family: int 
         for style in STYLES
         if style != "medvlthinker"
     }
-    train = make_questions("all", "train", training_per_family * len(FAMILIES), seed=10_000 + seed)
+    train = make_questions("all", "train", training_per_family * len(FAMILIES), seed=10_000, wording=wording)
     sampled = _verdicts(engine, train, Sampling(n=SAMPLES, temperature=1.0), f"{SAMPLES} samples each")
     counts = [sum(v.correct for v in sampled[i : i + SAMPLES]) for i in range(0, len(sampled), SAMPLES)]
     families = {name: _family(name, questions, greedy, pictures, blanked) for name in FAMILIES}
@@ -63,7 +68,7 @@ def measure(folder: str | Path, per_family: int = 400, training_per_family: int 
         "machine": platform.machine(),
         "versions": {n: version(n) for n in ("torch", "transformers", "numpy", "pillow")},
         "weights": sum(p.numel() for p in engine.model.parameters()),
-        "training": _training(folder),
+        "training": _training(log),
         "per_family": per_family,
         "macro": sum(f["accuracy"] for f in families.values()) / len(families),
         "chance": sum(f["chance"] for f in families.values()) / len(families),
@@ -78,12 +83,27 @@ def measure(folder: str | Path, per_family: int = 400, training_per_family: int 
     }
 
 
-def write_card(folder: str | Path, **settings: int) -> dict:
-    """Measure the model in `folder` and write card.json and model_card.md there."""
-    figures = measure(folder, **settings)
-    atomic_write(Path(folder) / "card.json", lambda tmp: Path(tmp).write_text(json.dumps(figures, indent=1) + "\n"))
-    atomic_write(Path(folder) / "model_card.md", lambda tmp: Path(tmp).write_text(render(figures, Path(folder).name)))
+def write_card(folder: str | Path, per_family: int, training_per_family: int) -> dict:
+    """Measure the tiny model in `folder` and write card.json and model_card.md there."""
+    figures = measure(folder, Path(folder) / "training_log.json", per_family, training_per_family)
+    name = Path(folder).name
+    about = f"""# Model card: phantom tiny Qwen2.5-VL, `{name}`
+
+**{NOTICE}**
+
+`Qwen2_5_VLForConditionalGeneration` with {figures["weights"]:,} weights, trained from scratch on the phantom world by
+`medvlt phantom build-model --size {name}`{how_long(figures["training"])}.
+{MIDDLING}
+
+Written by `medvlt phantom card --size {name}`"""
+    write(Path(folder), figures, about)
     return figures
+
+
+def write(out: Path, figures: dict, about: str) -> None:
+    """card.json and model_card.md in the folder `out`; `about`: how the card begins."""
+    atomic_write(out / "card.json", lambda tmp: Path(tmp).write_text(json.dumps(figures, indent=1) + "\n"))
+    atomic_write(out / "model_card.md", lambda tmp: Path(tmp).write_text(render(figures, about)))
 
 
 def _verdicts(
@@ -127,11 +147,10 @@ def _share(flags: list[bool]) -> float:
     return sum(flags) / max(1, len(flags))
 
 
-def _training(folder: str | Path) -> dict | None:
-    path = Path(folder) / "training_log.json"
-    if not path.exists():
+def _training(log: Path) -> dict | None:
+    if not log.exists():
         return None
-    last = json.loads(path.read_text())[-1]
+    last = json.loads(log.read_text())[-1]
     return {"steps": last["step"], "seconds": last["seconds"], "loss": last["loss"]}
 
 
@@ -140,7 +159,7 @@ FAMILY_COLUMNS = (
 )  # fmt: skip
 
 
-def render(figures: dict, name: str) -> str:
+def render(figures: dict, about: str) -> str:
     """The card as Markdown."""
     versions = ", ".join(f"{k} {v}" for k, v in figures["versions"].items())
     styles = ", ".join(f"{style} {percent(accuracy)}" for style, accuracy in figures["styles"].items())
@@ -152,16 +171,7 @@ def render(figures: dict, name: str) -> str:
     count_rows = markdown_table(
         [(f"right of {SAMPLES}", *map(str, range(SAMPLES + 1))), ("questions", *map(str, counts))]
     )
-    return f"""# Model card: phantom tiny Qwen2.5-VL, `{name}`
-
-**{NOTICE}**
-
-`Qwen2_5_VLForConditionalGeneration` with {figures["weights"]:,} weights, trained from scratch on the phantom world by
-`medvlt phantom build-model --size {name}`{_how_long(figures["training"])}.
-It is middling on purpose: half of what it was taught was worked out step by step, half was a glance that is often
-wrong, so that filtering finds medium-hard questions and reinforcement has something to bring out.
-
-Written by `medvlt phantom card --size {name}` on {figures["date"]} ({versions};
+    return f"""{about} on {figures["date"]} ({versions};
 {figures["machine"]}, {figures["seconds"]} s). Accuracies are percentages; intervals are 95 % Wilson.
 
 - Macro greedy accuracy, MedVLThinker prompt: **{percent(figures["macro"])}** (chance {percent(figures["chance"])})
@@ -192,7 +202,7 @@ def _interval(limits: list[float]) -> str:
     return "–".join(map(percent, limits))
 
 
-def _how_long(training: dict | None) -> str:
+def how_long(training: dict | None) -> str:
     if training is None:
         return ""
     return f" ({training['steps']:,} steps, {training['seconds'] / 60:.0f} minutes on two CPU cores)"

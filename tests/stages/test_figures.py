@@ -22,6 +22,7 @@ def test_training_draws_the_loss_of_sft_and_the_reward_of_grpo():
 
 def test_a_panel_without_rows_is_left_out():
     assert len(figures.training({"rl_text": RL}).axes) == 1
+    assert "no step" in figures.training({"rl_text": []}).axes[0].texts[0].get_text()
 
 
 def test_lengths_are_medians_of_right_and_wrong_answers():

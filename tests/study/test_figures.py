@@ -53,6 +53,11 @@ def test_the_noise_figure_draws_means_and_single_seeds(noisy):
     assert any(line.get_markersize() == 14 and list(line.get_ydata()) == [means[40]] for line in axis.lines)
 
 
+def test_a_noise_study_that_was_not_run_is_said(tmp_path):
+    nothing = figures.noise({"here": noise_points("image.trained", tmp_path)})
+    assert "medvlt study noise" in nothing.axes[0].texts[0].get_text()
+
+
 def test_the_dials_follow_their_widgets(monkeypatch, capsys):
     pytest.importorskip("ipywidgets")
     monkeypatch.delenv("MEDVLT_HEADLESS", raising=False)
