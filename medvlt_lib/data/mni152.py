@@ -42,7 +42,7 @@ def read_mni152() -> Brain:
     Raises UserError where the package is missing, of another version or damaged, or where nibabel is missing.
     """
     paths = _checked_files()
-    import nibabel
+    import nibabel  # pyright: ignore[reportMissingImports]
 
     print(f"mni152: an averaged brain, not for clinical use; {COPYRIGHT}.", file=sys.stderr)
     cubes = {}

@@ -42,7 +42,7 @@ BAND, UNUSED = 10, 4  # mm: from one band's beginning to the next one's, and of 
 BANDS = ("train", "test", "train", "validation")  # in turn
 RING, RED = (3.5, 5.5), (255, 40, 40)  # pixels: radius inside and outside; the colour
 FLUID, OUTSIDE = "cerebrospinal fluid", "outside the brain"
-ANSWERS = {
+ANSWERS: dict[str, tuple[str, ...]] = {
     "plane": ("axial", "coronal", "sagittal"),
     "side": ("left", "right"),
     "tissue": ("grey matter", "white matter", FLUID, OUTSIDE),

@@ -32,9 +32,7 @@ def eval_(
     ] = None,
     questions: Annotated[
         int | None,
-        typer.Option(
-            min=1, help="questions of each benchmark (default: all; of a phantom or mni152 set data.test_size)"
-        ),
+        typer.Option(min=1, help="questions of each benchmark (default: all; of phantom, mni152: data.test_size)"),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="folder for the answers and scores; of arms: OUT/ARM")] = None,
     set_: Settings = None,
