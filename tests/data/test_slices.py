@@ -6,6 +6,7 @@ from importlib import metadata
 import numpy as np
 import pytest
 
+from medvlt_lib.core import packaged
 from medvlt_lib.core.config import Data
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.images import load_image
@@ -203,8 +204,8 @@ def test_what_is_wrong_with_the_package_is_a_sentence(version, reader, sentence,
             return found
         raise metadata.PackageNotFoundError(name)
 
-    monkeypatch.setattr(mni152, "distribution", only_here)
-    monkeypatch.setattr(mni152, "find_spec", lambda name: reader)
+    monkeypatch.setattr(packaged, "distribution", only_here)
+    monkeypatch.setattr(packaged, "find_spec", lambda name: reader)
     mni152.read_mni152.cache_clear()
     with pytest.raises(UserError) as raised:
         list(load_set("test", Data(test="mni152:all")))
