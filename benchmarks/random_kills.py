@@ -3,9 +3,10 @@
     python benchmarks/random_kills.py --out benchmarks/random_kills.json
 
 The trainings and the way they are killed (kill -9, in processes of one thread) are those of
-tests/pipeline/test_resume.py, but each process starts anew as a user's does, instead of as a fork: six steps on text and image questions, a checkpoint and a validation every second step,
-two updates from one sampling in GRPO. A moment lies anywhere in the time that the unbroken training took; where a
-training ends all the same, it is compared, and another one is begun.
+tests/pipeline/test_resume.py, but each process starts anew as a user's does, instead of as a fork: six steps on text
+and image questions, a checkpoint and a validation every second step, two updates from one sampling in GRPO. A moment
+lies anywhere in the time that the unbroken training took; where a training ends all the same, it is compared, and
+another one is begun.
 """
 
 from __future__ import annotations

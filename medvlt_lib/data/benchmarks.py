@@ -25,6 +25,7 @@ from medvlt_lib.core.stage import is_finished, work_in
 from medvlt_lib.data.hub import local_copy, named_source, revision_of
 from medvlt_lib.data.published import ADAPT, GROUPS
 from medvlt_lib.data.rows import Tally
+from medvlt_lib.data.slices import slice_families
 from medvlt_lib.data.sources import load_set
 from medvlt_lib.phantom.questions import family_names
 
@@ -64,25 +65,26 @@ class Benchmark:
         return re.sub(r"[^\w.-]+", "-", self.name).strip("-.") + part
 
 
-def named_benchmarks(names: list[str], questions: int | None, phantom_questions: int) -> list[Benchmark]:
-    """The benchmarks that a person names: names of BENCHMARKS, `phantom:FAMILIES`, `hub:NAME`, or question files.
+def named_benchmarks(names: list[str], questions: int | None, made_questions: int) -> list[Benchmark]:
+    """The benchmarks that a person names: names of BENCHMARKS, `phantom:FAMILIES`, `mni152:FAMILIES`, `hub:NAME`, or
+    question files.
 
-    `questions` of each; without a number a set is asked whole, and of a phantom set there are `phantom_questions`.
+    `questions` of each; without a number a set is asked whole, and of a set that is made here `made_questions`.
     Raises UserError for an unknown name or family, and for a name given twice.
     """
     parts = [part.strip() for name in names for part in ([name] if ":" in name else name.split(","))]
     found = []
     for part in parts:
         kind, _, rest = part.partition(":")
-        if kind == "phantom":
-            family_names(rest)
-            found.append(Benchmark(part, part, questions or phantom_questions))
+        if kind in ("phantom", "mni152"):
+            family_names(rest) if kind == "phantom" else slice_families(rest)
+            found.append(Benchmark(part, part, questions or made_questions))
         elif part in BENCHMARKS or kind == "hub" or Path(part).is_file():
             found.append(Benchmark(part, BENCHMARKS.get(part, part), questions))
         else:
             raise UserError(
                 f"--benchmarks {part}: it is no benchmark and no file; choose {', '.join(BENCHMARKS)}, "
-                "phantom:FAMILIES, hub:NAME or a question file."
+                "phantom:FAMILIES, mni152:FAMILIES, hub:NAME or a question file."
             )
     if twice := [b.name for b in found if [other.source for other in found].count(b.source) > 1]:
         raise UserError(f"--benchmarks names {twice[0]} twice; leave one out.")

@@ -1,8 +1,9 @@
 """Where questions come from, by the prefix of a source's name in the profile.
 
-`phantom:FAMILIES` is the embedded world; `hub:NAME` a published data set (medvlt_lib.data.published), of which
-NAME@REVISION names the commit; anything else is a file written by `medvlt import`. A part of a set is an even sample of
-it, drawn with data.seed. (`split:TRAINING_SET` for validation is the stage's own.)
+`phantom:FAMILIES` is the embedded world; `mni152:FAMILIES` asks about slices of a real MRI (medvlt_lib.data.slices);
+`hub:NAME` is a published data set (medvlt_lib.data.published), of which NAME@REVISION names the commit; anything else
+is a file written by `medvlt import`. A part of a set is an even sample of it, drawn with data.seed.
+(`split:TRAINING_SET` for validation is the stage's own.)
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from PIL import Image
 from medvlt_lib.core.config import Data
 from medvlt_lib.core.records import Question, count_questions, iterate_questions
 from medvlt_lib.data.hub import published_questions
+from medvlt_lib.data.mni152 import read_mni152
 from medvlt_lib.data.pictures import LONGEST, decoded
 from medvlt_lib.data.rows import Tally
+from medvlt_lib.data.slices import slice_questions
 from medvlt_lib.phantom.questions import make_questions
 
 SETS = ("train_text", "train_image", "traces_image", "validation", "test")
@@ -34,7 +37,8 @@ def load_set(name: str, data: Data, tallies: list[Tally] | None = None) -> Itera
     """The questions of one set ('train_text', ...) that a profile's data section names; `tallies` collects what was
     dropped.
 
-    Raises UserError for a file or folder that is missing or torn, other columns, or a Hub that cannot be reached.
+    Raises UserError for a file, folder or package that is missing or torn, other columns, or a Hub that cannot be
+    reached.
     """
     for question, _ in load_set_with_pictures(name, data, [] if tallies is None else tallies):
         yield question
@@ -49,6 +53,8 @@ def load_set_with_pictures(name: str, data: Data, tallies: list[Tally]) -> Itera
         flaws = {key: getattr(data, key) for key in ("label_noise", "trace_noise", "given_away")} if noisy else {}
         style = {"trace_style": data.trace_style, "noise_kind": data.noise_kind, "wording": data.wording}
         yield from map(decoded, make_questions(rest, SPLITS[name], size, data.seed, **style, **flaws))
+    elif kind == "mni152":
+        yield from map(decoded, slice_questions(read_mni152(), rest, SPLITS[name], size, data.seed))
     elif kind == "hub":
         # Published training pictures were shrunk to 1024 pixels; those of the test sets were not.
         longest = None if name == "test" else LONGEST

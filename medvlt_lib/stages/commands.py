@@ -27,12 +27,12 @@ def eval_(
         list[str] | None,
         typer.Option(
             help="what to ask instead of the run's test set: six, pmc_vqa, pathvqa, slake, vqa_rad, mmmu, medxpertqa, "
-            "medvlm-r1, phantom:FAMILIES, hub:NAME or a question file; may be repeated; needs --out"
+            "medvlm-r1, phantom:FAMILIES, mni152:FAMILIES, hub:NAME or a question file; may be repeated; needs --out"
         ),
     ] = None,
     questions: Annotated[
         int | None,
-        typer.Option(min=1, help="questions of each benchmark (default: all; of a phantom set data.test_size)"),
+        typer.Option(min=1, help="questions of each benchmark (default: all; of phantom, mni152: data.test_size)"),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="folder for the answers and scores; of arms: OUT/ARM")] = None,
     set_: Settings = None,

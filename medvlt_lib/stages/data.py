@@ -73,7 +73,8 @@ def _split_source(data: Data, named: list[str]) -> str | None:
             f"data.{wrong[0]} = {getattr(data, wrong[0])}: only data.validation can be split off; name a set or a file."
         )
     split = data.validation.partition(":")[2] if data.validation.startswith("split:") else None
-    if split and (split not in ("train_text", "train_image") or getattr(data, split).startswith("phantom:")):
+    made = ("phantom:", "mni152:")  # these have validation questions of their own
+    if split and (split not in ("train_text", "train_image") or getattr(data, split).startswith(made)):
         raise UserError(
             f"data.validation = {data.validation}: only a hub: set or a file can be split; "
             "write split:train_text or split:train_image."

@@ -132,7 +132,7 @@ def runnable_profiles(gpu: Gpu | None, fits: Callable[[Profile, Gpu], bool] = pl
     for profile in map(load_profile, profile_names()):
         devices = profile.launch.devices
         if profile.model.name == smol.NAME and not smol.obtainable():
-            not_here.append(f"{profile.profile} (package {smol.PACKAGE})")
+            not_here.append(f"{profile.profile} (package {smol.PACKAGED.package})")
         elif profile.model.device == "cpu":
             runs.append(profile.profile)
         elif gpu is None or gpu.count < devices:

