@@ -16,7 +16,7 @@ from medvlt_lib.models.adapters import lora_config, lora_to_float32
 from medvlt_lib.models.processor import load_processor
 from medvlt_lib.models.shipped import shipped
 from medvlt_lib.models.smol import NAME as SMOL
-from medvlt_lib.models.smol import smol_folder
+from medvlt_lib.models.smol import smol_folder, smol_id
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -199,9 +199,12 @@ def check_base(adapter: Path, name: str) -> None:
 
 
 def weights_id(profile: Profile) -> str:
-    """What tells a profile's base weights from others: a hash of a folder's files, or a Hub name and its commit."""
+    """What tells a profile's base weights from others: a hash of a folder's files, of what phantom:smol is made of, or
+    a Hub name and its commit."""
     if profile.engine.kind == "openai":
         return f"{profile.model.name} at {profile.engine.url}"
+    if profile.model.name == SMOL:
+        return smol_id()
     name, revision = resolve(profile.model.name), profile.model.revision
     if Path(name).is_dir():
         return file_hash(Path(name))[:16]

@@ -15,6 +15,7 @@ The folder is written once, in float32, into this user's cache; plain transforme
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
 import shutil
 import sys
@@ -96,6 +97,12 @@ def _origin(trained: Path | None) -> dict:
     """What a folder is made of: two folders with the same origin hold the same model."""
     origin = {"build": BUILD, "package": PACKAGED.package, "version": PACKAGED.version, "files": PACKAGED.files}
     return {**origin, "vision": _hash(shipped("base")), "trained": _hash(trained) if trained else None}
+
+
+def smol_id() -> str:
+    """What tells the weights of the model from others, without building or reading it."""
+    origin = _origin(TRAINED if TRAINED.is_file() else None)
+    return hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @functools.cache

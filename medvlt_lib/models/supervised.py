@@ -1,4 +1,4 @@
-"""Rows of a prompt and the answer to it, as a model that learns from answers reads them."""
+"""Rows of a prompt and the answer to it, as a model that learns from answers reads them, and what they cost it."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
     from PIL import Image
-    from transformers import ProcessorMixin
+    from transformers import PreTrainedModel, ProcessorMixin
 
 END = "<|im_end|>"  # ends a turn in Qwen's chat layout
+ROWS = 256  # tokens whose logits are in memory at once
 
 
 def chat_prompt(processor: ProcessorMixin, chat: list[dict]) -> str:
@@ -33,3 +34,22 @@ def supervised_rows(
     own = torch.tensor([[len(processor.tokenizer(f"{answer}{END}").input_ids)] for answer in answers])
     place = torch.arange(inputs["input_ids"].shape[1])
     return dict(inputs), (place >= ends - own) & (place < ends)
+
+
+def summed_loss(model: PreTrainedModel, inputs: dict[str, torch.Tensor], labels: torch.Tensor) -> torch.Tensor:
+    """The cross-entropy of the tokens of `labels` (B, T; -100: not one of them), each given those before it, summed.
+
+    Only they reach the output layer, ROWS at a time, each with its logits made again for the backward pass: tokens x
+    vocabulary numbers are never in memory together. `model`: without a wrapper of PEFT around it.
+    """
+    import torch
+    from torch.utils.checkpoint import checkpoint
+
+    hidden = model.model(**inputs, use_cache=False).last_hidden_state[:, :-1]  # (B, T - 1, H)
+    wanted = labels[:, 1:] != -100
+
+    def loss_of(rows: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(model.lm_head(rows).float(), targets, reduction="sum")
+
+    pairs = zip(hidden[wanted].split(ROWS), labels[:, 1:][wanted].split(ROWS), strict=True)
+    return torch.stack([checkpoint(loss_of, rows, targets, use_reentrant=False) for rows, targets in pairs]).sum()

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
 from medvlt_lib.core.files import atomic_write, write_json
@@ -21,6 +20,7 @@ from medvlt_lib.core.sections import Lora
 from medvlt_lib.core.threads import watch_cores
 from medvlt_lib.models import smol
 from medvlt_lib.models.adapters import lora_config
+from medvlt_lib.models.supervised import summed_loss
 from medvlt_lib.smol.lessons import RECIPE, Lessons
 from medvlt_lib.tiny import pretrain
 from medvlt_lib.tiny.lessons import Recipe
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 LORA = Lora(rank=12, alpha=24)
-ROWS = 256  # answer tokens whose logits are in memory at once
 MEASURED = 3  # steps of each cycle that an estimate of the time is made from
 
 
@@ -109,24 +108,13 @@ def learner(model: PreTrainedModel, seed: int) -> PeftModel:
 
 def train_step(model: PeftModel, optimizer: torch.optim.Optimizer, parts: list[dict[str, torch.Tensor]]) -> float:
     """One update on a batch in parts. Returns its loss, the mean over the answers' tokens."""
-    total = sum((part["labels"] != -100).sum() for part in parts)
-    return pretrain.update(optimizer, parts, lambda part: answer_loss(model, part) / total)
+    inner, total = model.get_base_model(), sum((part["labels"] != -100).sum() for part in parts)
 
+    def loss_of(part: dict[str, torch.Tensor]) -> torch.Tensor:
+        inputs = {name: value for name, value in part.items() if name != "labels"}
+        return summed_loss(inner, inputs, part["labels"]) / total
 
-def answer_loss(model: PeftModel, part: dict[str, torch.Tensor]) -> torch.Tensor:
-    """The cross-entropy of the answers' tokens, summed. Only they reach the output layer, ROWS at a time, each with its
-    logits made again for the backward pass: tokens x 49,152 numbers are never in memory together."""
-    inner = model.get_base_model()
-    inputs = {name: value for name, value in part.items() if name != "labels"}
-    hidden = inner.model(**inputs, use_cache=False).last_hidden_state[:, :-1]  # (B, T - 1, H)
-    labels = part["labels"][:, 1:]
-    wanted = labels != -100
-
-    def loss_of(rows: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        return torch.nn.functional.cross_entropy(inner.lm_head(rows).float(), targets, reduction="sum")
-
-    pairs = zip(hidden[wanted].split(ROWS), labels[wanted].split(ROWS), strict=True)
-    return torch.stack([checkpoint(loss_of, rows, targets, use_reentrant=False) for rows, targets in pairs]).sum()
+    return pretrain.update(optimizer, parts, loss_of)
 
 
 def estimate(recipe: Recipe = RECIPE) -> float:

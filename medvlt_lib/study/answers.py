@@ -13,7 +13,7 @@ from medvlt_lib.core.variants import grey
 from medvlt_lib.rollout.build import build_engine
 from medvlt_lib.stages.answers import graded_answers
 
-LOOKS = ("greedy", "grey", "sampled", "validation")
+ANSWERED = ("greedy", "grey", "sampled", "validation")
 SAMPLES, SAMPLED = 16, 10  # answers to a question, and questions of a family, of the look `sampled`
 KEPT = ("id", "sample", "dataset", "modality", "letter", "correct", "truncated", "tokens", "text")
 

@@ -94,11 +94,11 @@ def definitions() -> dict[str, Any]:
 
 
 def study(name: str) -> dict[str, Any]:
-    """One study: question, arms, looks. Raises UserError for one that is not there."""
+    """One study: question, arms, looks, profile. Raises UserError for one that is not there."""
     known = definitions()["studies"]
     if name not in known:
         raise UserError(f"there is no study '{name}'; choose from {', '.join(known)}.")
-    return known[name]
+    return {"looks": ["greedy"], "profile": "tiny", "beside": [], **known[name]}
 
 
 def cell(label: str, seed: int, profile: str, overrides: dict[str, Any] | None = None) -> Cell:
@@ -111,14 +111,13 @@ def cell(label: str, seed: int, profile: str, overrides: dict[str, Any] | None =
         raise UserError(f"there is no arm '{label}' in the studies; choose from {', '.join(arms)}.")
     if profile not in every["common"]:
         raise UserError(
-            f"the studies are not laid out for the profile {profile}; choose from {', '.join(every['common'])}, or add "
-            "a block to `common` in medvlt_lib/assets/studies/studies.yaml."
+            f"the studies are not laid out for the profile {profile}; choose from {', '.join(every['common'])}."
         )
     own = arms[label]
     seeds = {f"{section}.seed": seed for section in ("data", "sft", "grpo")}
     world = {**every["common"][profile], **own.get("world", {}), **seeds, **(overrides or {})}
     method = method_of(own["arm"])
-    rate = every["tuned"].get(own.get("tuned", method))
+    rate = every["tuned"].get(profile, {}).get(own.get("tuned", method))
     tuned = {METHODS[method]: rate} if rate else {}
     settings = {**world, **tuned, **own.get("training", {}), **(overrides or {})}
     start = cell(own["start"], seed, profile, overrides) if "start" in own else None
@@ -129,7 +128,8 @@ def cells_of(
     names: Sequence[str], seeds: Sequence[int], profile: str, overrides: dict[str, Any] | None = None
 ) -> Cells:
     """The cells of some studies in the order in which they are run, by key, each with what its model is asked
-    (the looks of answers.py). A cell comes after the one that it goes on from."""
+    (the looks of running.py). A cell comes after the one that it goes on from. Raises UserError as `study` and `cell`,
+    and for a study of another profile."""
     found: Cells = {}
 
     def add(one: Cell, looks: Sequence[str]) -> None:
@@ -139,7 +139,12 @@ def cells_of(
         before.extend(look for look in looks if look not in before)
 
     for name in names:
+        own = study(name)
+        if own["profile"] != profile:
+            raise UserError(
+                f"the study {name} is not laid out for the profile {profile}; run it with --profile {own['profile']}."
+            )
         for seed in seeds:
-            for label in study(name)["arms"]:
-                add(cell(label, seed, profile, overrides), study(name).get("looks", ["greedy"]))
+            for label in own["arms"]:
+                add(cell(label, seed, profile, overrides), own["looks"])
     return found

@@ -33,12 +33,15 @@ def study(
     Example: medvlt study recipes --plan && medvlt study recipes --seeds 3
     """
     from medvlt_lib.core.config import parse_settings
-    from medvlt_lib.study.cells import cells_of, definitions
+    from medvlt_lib.study.cells import cells_of
+    from medvlt_lib.study.cells import study as study_of
     from medvlt_lib.study.findings import claims_file
     from medvlt_lib.study.planning import plan_table
     from medvlt_lib.study.running import run_cells, unfinished
 
-    chosen = [n for n in definitions()["studies"] if n in claims_file()["claims"]] if names == ["all"] else names
+    every = claims_file()["claims"]
+    laid_out = [name for name in every if study_of(name)["profile"] == profile] or list(every)
+    chosen = laid_out if names == ["all"] else names
     needed = claims_file()["seeds"]
     cells = cells_of(chosen, range(seeds or needed), profile, parse_settings(set_ or []))
     if seeds and seeds < needed:
@@ -61,15 +64,18 @@ def findings(
     Writes findings.md and findings.json beside results of your own (--results).
     Example: medvlt findings recipes --results runs/studies/results
     """
+    from medvlt_lib.study.cells import study as study_of
     from medvlt_lib.study.findings import by_label, judged
     from medvlt_lib.study.results import SHIPPED
-    from medvlt_lib.study.tables import cautions, findings_table, write_findings
+    from medvlt_lib.study.tables import BESIDE, beside_table, cautions, findings_table, write_findings
 
-    runs = by_label(results or SHIPPED)
-    for name, verdicts in judged(names, results or SHIPPED).items():
+    folder = results or SHIPPED
+    for name, verdicts in judged(names, folder).items():
         rows, caption = findings_table(name, verdicts)
         show_table(name, rows, caption=caption)
-        for caution in cautions(name, verdicts, runs, results or SHIPPED):
+        for caution in cautions(name, verdicts, by_label(folder, study_of(name)["profile"]), folder):
             print(f"read with care: {caution}")
+        if shared := beside_table(name, verdicts, folder):
+            show_table(f"{name}, beside the tiny model", shared, caption=BESIDE)
     if results:
         print(write_findings(results))

@@ -8,6 +8,7 @@ study. RULE says what becomes of it. No torch here.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +22,7 @@ from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.files import read_json
 from medvlt_lib.core.stats import holm
 from medvlt_lib.phantom.questions import FAMILIES
-from medvlt_lib.study.cells import STUDIES
+from medvlt_lib.study.cells import STUDIES, study
 from medvlt_lib.study.measures import value
 from medvlt_lib.study.results import results_in
 
@@ -61,8 +62,21 @@ def judged(names: Sequence[str] | None, folder: Path) -> dict[str, list[Verdict]
     every = claims_file()["claims"]
     if wrong := [name for name in names or () if name not in every]:
         raise UserError(f"there are no claims about '{wrong[0]}'; choose from {', '.join(every)}.")
-    results = by_label(folder)
-    return {name: verdicts_of(every[name], results, folder) for name in names or every}
+    chosen = {name: study(name)["profile"] for name in names or every}
+    results = {profile: by_label(folder, profile) for profile in set(chosen.values())}
+    return {name: verdicts_of(every[name], results[profile], folder) for name, profile in chosen.items()}
+
+
+def beside(name: str, folder: Path) -> list[tuple[str, Verdict] | None]:
+    """For each claim of a study, the same one (equal sides, and which is more) of the studies that it is set `beside`,
+    with that study's name; None where none of them makes it."""
+    others = judged(study(name)["beside"], folder) if study(name)["beside"] else {}
+    found = {_sides(v.claim): (other, v) for other, own in others.items() for v in own}
+    return [found.get(_sides(claim)) for claim in claims_file()["claims"][name]]
+
+
+def _sides(claim: dict[str, Any]) -> str:
+    return json.dumps([claim["says"], claim["a"], claim["b"]], sort_keys=True)
 
 
 def as_json(verdicts: dict[str, list[Verdict]]) -> dict[str, list[dict[str, Any]]]:
@@ -83,10 +97,12 @@ def kept_verdicts(folder: Path) -> dict[str, list[Verdict]]:
     }
 
 
-def by_label(folder: Path) -> dict[str, dict[int, dict]]:
-    """The results in a folder by arm and seed. Raises UserError where two differ in settings only."""
+def by_label(folder: Path, profile: str = "tiny") -> dict[str, dict[int, dict]]:
+    """A profile's results in a folder by arm and seed. Raises UserError where two differ in settings only."""
     found: dict[str, dict[int, dict]] = {}
     for result in results_in(folder).values():
+        if result["profile"] != profile:
+            continue
         own = found.setdefault(result["label"], {})
         if result["seed"] in own:
             raise UserError(
@@ -151,7 +167,7 @@ def _differences(claim: dict, results: dict[str, dict[int, dict]], folder: Path)
 
 def _side(side: dict, seed: int, results: dict[str, dict[int, dict]], folder: Path) -> float | None:
     """The figure of one side of a claim: of its arm, less that of the arm that it is `over`."""
-    families = families_of(side["among"])
+    families = families_of(side.get("among", "all"))
     found = []
     for key in ("arm", "over"):
         if key in side:

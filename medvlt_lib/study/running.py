@@ -17,11 +17,13 @@ from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.files import read_jsonl
 from medvlt_lib.core.runs import STAGES, Run, arm_stage, open_run
 from medvlt_lib.stages import data, filtering, grpo, sft
-from medvlt_lib.study.answers import LOOKS, answer
+from medvlt_lib.study.answers import ANSWERED, answer
 from medvlt_lib.study.cells import Cell, Cells
+from medvlt_lib.study.language import language_of
 from medvlt_lib.study.results import read_result, result_of, results_in, write_result
 
 ROOT = Path("runs") / "studies"
+LOOKS = (*ANSWERED, "language")  # the last: how well plain language is foreseen (study/language.py)
 
 
 def unfinished(cells: Cells, results: Path) -> Cells:
@@ -72,10 +74,12 @@ def run_cell(cell: Cell, looks: Iterable[str], results: Path, root: Path = ROOT)
         trained = train(run, cell.arm, init=checkpoint_of(cell.start, results, root) if cell.start else None)
         checkpoint = run.stage_folder(arm_stage(cell.arm), cell.arm) / "checkpoint"
     seconds = time.monotonic() - started
-    # Step 3: its answers.
-    rows = answer(run.profile, world / "01_data", checkpoint, looks)
+    # Step 3: its answers, and for some studies its perplexity on plain language.
+    rows = answer(run.profile, world / "01_data", checkpoint, [look for look in looks if look in ANSWERED])
+    language = language_of(run.profile, checkpoint) if "language" in looks else {}
     spent = {"training": round(seconds, 1), "all": round(time.monotonic() - started, 1)}
-    write_result(results, result_of(cell, looks, run.manifest, spent, _training(run, cell, trained)), rows)
+    result = result_of(cell, looks, run.manifest, spent, _training(run, cell, trained))
+    write_result(results, {**result, "language": language} if language else result, rows)
     return time.monotonic() - started
 
 

@@ -18,6 +18,7 @@ from medvlt_lib.study.findings import (
     RULE,
     Verdict,
     as_json,
+    beside,
     by_label,
     claims_file,
     families_of,
@@ -28,6 +29,10 @@ from medvlt_lib.study.results import SHIPPED, answers_of
 
 GROUPS = ("text.trained", "text.other", "image.trained", "image.other")
 ONE_LETTER = 0.6  # a share of answers; no letter is right half as often
+BESIDE = (
+    "The same claims about the tiny model, which differs in more than its pretraining (size, no LoRA, wording of the "
+    "questions, lengths, which step is kept): the two are set beside each other, not tested against each other."
+)
 Rows = list[tuple[str, ...]]
 
 
@@ -35,23 +40,47 @@ def findings_table(name: str, verdicts: list[Verdict]) -> tuple[Rows, str]:
     """One study as rows of text, header first, and what stands below it."""
     rows: Rows = [("claim", "difference, points", "p (Holm)", "detectable", "seeds", "verdict")]
     for v in verdicts:
-        figures = ("", "", "")
-        if v.verdict != NOT_RUN:
-            span = f"{100 * v.mean:+.1f} [{100 * v.low:+.1f}, {100 * v.high:+.1f}]"
-            figures = (span, f"{v.p_holm:.3f}", f"{100 * v.detectable:.1f}")
+        figures = (_span(v), f"{v.p_holm:.3f}", f"{100 * v.detectable:.1f}") if v.verdict != NOT_RUN else ("", "", "")
         rows.append((v.claim["claim"], *figures, str(v.seeds), v.verdict))
-    below = f"{study(name)['question']} {claims_file()['seeds']} seeds were planned."
+    own = study(name)
+    below = f"{own['question']} {claims_file()['seeds']} seeds were planned."
+    if any(v.claim["a"].get("measure") == "perplexity" for v in verdicts):
+        below += " Of perplexity a point is about 1 %: 100 times the difference of natural logarithms."
     if any(v.verdict == NOT_RUN for v in verdicts):
-        below += f" What was not run: medvlt study {name} --seeds {claims_file()['seeds']}."
+        where = "" if own["profile"] == "tiny" else f" --profile {own['profile']}"
+        below += f" What was not run: medvlt study {name}{where} --seeds {claims_file()['seeds']}."
     return rows, below
 
 
+def _span(v: Verdict) -> str:
+    return "" if v.verdict == NOT_RUN else f"{100 * v.mean:+.1f} [{100 * v.low:+.1f}, {100 * v.high:+.1f}]"
+
+
+def beside_table(name: str, verdicts: list[Verdict], folder: Path) -> Rows:
+    """The claims that a study shares with those that it is set `beside`, header first, each with the difference and the
+    verdict in both; without any, no row at all."""
+    rows: Rows = [
+        (v.claim["claim"], _span(v), v.verdict, _span(other[1]), other[1].verdict, other[0])
+        for v, other in zip(verdicts, beside(name, folder), strict=True)
+        if other
+    ]
+    here = study(name)["profile"]
+    head = ("claim", f"{here}, points", f"{here}, verdict", "tiny, points", "tiny, verdict", "tiny's study")
+    return [head, *rows] if rows else []
+
+
 def arms_table(name: str, results: dict[str, dict[int, dict]], folder: Path) -> Rows:
-    """The arms of a study: mean accuracy over seeds by group of families, in per cent, and the seeds that were run."""
-    rows: Rows = [("arm", *(f"{group}, %" for group in GROUPS), "seeds")]
+    """The arms of a study: mean accuracy over seeds by group of families, in per cent, where it was measured the mean
+    perplexity on plain language, and the seeds that were run."""
+    spoken = "language" in study(name)["looks"]
+    rows: Rows = [("arm", *(f"{group}, %" for group in GROUPS), *["perplexity"] * spoken, "seeds")]
     for label in study(name)["arms"]:
-        own = [accuracies(folder, results.get(label, {}).values(), families_of(group)) for group in GROUPS]
+        runs = results.get(label, {}).values()
+        own = [accuracies(folder, runs, families_of(group)) for group in GROUPS]
         cells = [percent(fmean(shares)) if shares else "" for shares in own]
+        if spoken:
+            read = [result["language"]["perplexity"] for result in runs if "language" in result]
+            cells.append(f"{fmean(read):.2f}" if read else "")
         rows.append((label, *cells, str(len(own[0])) if own[0] else "not run"))
     return rows
 
@@ -110,8 +139,8 @@ def summary_rows(verdicts: dict[str, list[Verdict]]) -> Rows:
 
 def findings_markdown(every: dict[str, list[Verdict]], folder: Path) -> str:
     """The whole of findings.md: every study with its arms, its claims and their verdicts."""
-    results = by_label(folder)
-    runs = [r for own in results.values() for r in own.values()]
+    results = {profile: by_label(folder, profile) for profile in sorted({study(name)["profile"] for name in every})}
+    runs = [r for labels in results.values() for own in labels.values() for r in own.values()]
     hours = sum(r["seconds"]["all"] for r in runs) / 3600
     trained = sum(bool(r["training"]) for r in runs)
     lines = [
@@ -122,15 +151,19 @@ def findings_markdown(every: dict[str, list[Verdict]], folder: Path) -> str:
         "found with a power of 80 %.", "", f"The rule: {RULE}.", "",
         f"The smallest difference that matters is {100 * claims_file()['matters']:.0f} points.", "",
         "What none of this shows: anything about real patients, real pictures or large models. The world is synthetic, "
-        "its models have 1 and 4 million parameters, and each claim is about the settings that were run.", "",
+        "its models have 1 and 4 million parameters, in `pretrained` 136 million, and each claim is about the settings "
+        "that were run.", "",
     ]  # fmt: skip
     for name, verdicts in every.items():
         rows, below = findings_table(name, verdicts)
         papers = ["in the papers", *(v.claim["paper"] for v in verdicts)]
-        beside = [(claim, paper, *rest) for (claim, *rest), paper in zip(rows, papers, strict=True)]
-        arms = markdown_table(arms_table(name, results, folder))
-        care = [f"- Read with care: {caution}" for caution in cautions(name, verdicts, results, folder)]
-        lines += [f"## {name}", "", below, "", arms, "", markdown_table(beside), "", *care, *[""] * bool(care)]
+        table = [(claim, paper, *rest) for (claim, *rest), paper in zip(rows, papers, strict=True)]
+        own = results[study(name)["profile"]]
+        arms = markdown_table(arms_table(name, own, folder))
+        care = [f"- Read with care: {caution}" for caution in cautions(name, verdicts, own, folder)]
+        lines += [f"## {name}", "", below, "", arms, "", markdown_table(table), "", *care, *[""] * bool(care)]
+        if shared := beside_table(name, verdicts, folder):
+            lines += [BESIDE, "", markdown_table(shared), ""]
     return "\n".join(lines)
 
 

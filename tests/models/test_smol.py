@@ -14,10 +14,11 @@ from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 from medvlt_lib.__main__ import main
 from medvlt_lib.core import packaged
+from medvlt_lib.core.config import load_profile
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.prompts import messages
 from medvlt_lib.models import smol
-from medvlt_lib.models.loading import load_model, resolve
+from medvlt_lib.models.loading import load_model, resolve, weights_id
 from medvlt_lib.models.processor import load_processor
 from medvlt_lib.models.shipped import shipped
 from medvlt_lib.phantom.questions import make_questions
@@ -187,4 +188,16 @@ def test_without_room_on_the_disk_nothing_is_written(stand_in, monkeypatch):
     monkeypatch.setattr(smol.shutil, "disk_usage", lambda path: usage)
     with pytest.raises(UserError, match=r"takes 0.6 GB in .*; free some, or set MEDVLT_CACHE"):
         smol.smol_folder()
+    assert not smol.cached_at().exists()
+
+
+def test_what_tells_its_weights_from_others_needs_neither_folder_nor_package(tmp_path, monkeypatch):
+    monkeypatch.setenv("MEDVLT_CACHE", str(tmp_path))
+    found = []
+    for name, content in (("none", None), ("first", b"1"), ("second", b"2")):
+        if content:
+            (tmp_path / name).write_bytes(content)
+        monkeypatch.setattr(smol, "TRAINED", tmp_path / name)
+        found.append(weights_id(load_profile("smol")))
+    assert len(set(found)) == 3 and found[-1] == weights_id(load_profile("smol"))
     assert not smol.cached_at().exists()

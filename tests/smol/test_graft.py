@@ -7,6 +7,8 @@ import torch
 from transformers import AutoModelForImageTextToText
 
 from medvlt_lib.models import smol
+from medvlt_lib.models.supervised import summed_loss
+from medvlt_lib.study.language import TEXT
 from tests.smol.prompts import prompts
 
 
@@ -51,6 +53,16 @@ def test_logits_of_200_prompts_are_the_original_s(theirs, ours):
             ids = torch.tensor([ours[1].tokenizer(text).input_ids])
             far = max(far, (ours[0](input_ids=ids).logits - theirs[0](input_ids=ids).logits).abs().max().item())
     assert far <= 1e-5
+
+
+def test_plain_language_costs_what_the_original_says(theirs, ours):
+    """The loss behind the study `pretrained`'s perplexity, against that of transformers on the original."""
+    passage = TEXT.read_text(encoding="utf-8").splitlines()[0]
+    own, other = (tokenizer(passage, return_tensors="pt").input_ids for tokenizer in (ours[1].tokenizer, theirs[1]))
+    with torch.no_grad():
+        found = summed_loss(ours[0], {"input_ids": own}, own) / (own.shape[1] - 1)
+        truth = theirs[0](input_ids=other, labels=other).loss
+    assert found.item() == pytest.approx(truth.item(), abs=1e-5) and 2 < truth.item() < 5
 
 
 def test_greedy_continuations_are_the_original_s(theirs, ours):

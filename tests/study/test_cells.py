@@ -2,6 +2,7 @@
 
 import pytest
 
+from medvlt_lib.core.config import load_profile
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.study.cells import cell, cells_of, definitions, study
 
@@ -25,9 +26,24 @@ def test_a_chained_arm_comes_after_the_one_that_it_goes_on_from():
 
 
 def test_every_arm_of_every_study_can_be_resolved():
-    for one, _ in cells_of([*NAMES, "pilot"], [0], "tiny").values():
-        assert one.resolved().profile == "tiny"
-        assert one.method in ("base", "sft", "rl")
+    for name in (*NAMES, "pilot"):
+        profile = study(name)["profile"]
+        for one, _ in cells_of([name], [0], profile).values():
+            assert one.resolved().profile == profile
+            assert one.method in ("base", "sft", "rl")
+
+
+def test_the_pretrained_model_meets_the_same_teachers_in_its_own_settings():
+    cells = {one.label: (one, looks) for one, looks in cells_of(["pretrained"], [0], "smol").values()}
+    plain = load_profile("smol")
+    assert {looks[-1] for _, looks in cells.values()} == {"language"}
+    for label, style in (("sft_text", "plain"), ("sft_text.foreign", "foreign"), ("sft_text.terse", "terse")):
+        own = cells[label][0].resolved()
+        assert (own.data.trace_style, own.data.wording, own.model.name) == (style, "plain", "phantom:smol")
+        assert own.sft.learning_rate == plain.sft.learning_rate  # those that were tuned are the tiny model's
+    rl = cells["rl_text"][0].resolved()
+    assert rl.grpo.learning_rate == plain.grpo.learning_rate != cell("rl_text", 0, "tiny").resolved().grpo.learning_rate
+    assert cells["rl_text-rl_image"][0].start.key == cells["rl_text"][0].key
 
 
 def test_a_changed_setting_or_seed_is_another_run_and_another_start_too():
@@ -65,6 +81,7 @@ def test_arms_differ_only_in_what_their_study_turns():
         (lambda: cell("rl_txt", 0, "tiny"), "rl_txt"),
         (lambda: cell("rl_text", 0, "full-7b"), "not laid out for the profile full-7b"),
         (lambda: cells_of(["recipes"], [0], "tiny", {"grpo.group_size": 3}), "group_size"),
+        (lambda: cells_of(["pretrained"], [0], "tiny"), "run it with --profile smol"),
     ],
 )
 def test_what_is_not_there_is_one_sentence(call, word):

@@ -133,15 +133,17 @@ def test_pass_at_k_by_hand(tmp_path):
 
 
 def test_claims_name_arms_of_their_study_and_families_that_exist():
-    from medvlt_lib.study.cells import definitions, study
+    from medvlt_lib.study.cells import study
 
     for name, claims in claims_file()["claims"].items():
         for claim in claims:
             assert claim["says"] in ("more", "not more")
             for side in (claim["a"], claim["b"]):
                 assert {side["arm"], side.get("over", side["arm"])} <= set(study(name)["arms"])
-                assert set(families_of(side["among"])) <= set(FAMILIES)
-                assert side.get("look", "greedy") in definitions()["studies"][name].get("looks", ["greedy"])
+                of_language = side.get("measure") == "perplexity"
+                assert ("among" in side) != of_language
+                assert of_language or set(families_of(side["among"])) <= set(FAMILIES)
+                assert ("language" if of_language else side.get("look", "greedy")) in study(name)["looks"]
 
 
 def test_what_was_not_run_still_counts_in_the_correction(tmp_path):

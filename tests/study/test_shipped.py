@@ -11,12 +11,13 @@ import pytest
 from IPython.core.pylabtools import print_figure
 from PIL import Image
 
-from medvlt_lib.core.files import read_json
+from medvlt_lib.core.files import file_hash, read_json
 from medvlt_lib.core.records import Question
 from medvlt_lib.phantom.questions import make_questions
 from medvlt_lib.study.cells import cell
 from medvlt_lib.study.figures import noise
 from medvlt_lib.study.findings import as_json, judged
+from medvlt_lib.study.language import TEXT
 from medvlt_lib.study.noise import GROUPS, noise_points
 from medvlt_lib.study.results import SHIPPED, answers_of, results_in, right_of
 from medvlt_lib.study.sentences import carries_over
@@ -35,6 +36,7 @@ def test_there_are_results_and_they_are_small():
 def test_every_summary_follows_from_the_answers():
     for result in RESULTS.values():
         assert result["right"] == right_of(answers_of(SHIPPED, result))
+        assert result.get("language", {"text": file_hash(TEXT)[:16]})["text"] == file_hash(TEXT)[:16]
 
 
 def test_results_are_of_the_studies_as_they_stand():
