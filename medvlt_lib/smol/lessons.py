@@ -29,6 +29,7 @@ RECIPE = Recipe(
     (
         Cycle(120, captions=32, text_questions=0, image_questions=0, learning_rate=1e-3),
         Cycle(320, captions=8, text_questions=10, image_questions=14, learning_rate=5e-4),
+        Cycle(480, captions=8, text_questions=10, image_questions=14, learning_rate=5e-4),
     ),
     lookup_steps=0,
     warmup=40,
