@@ -32,8 +32,7 @@ COPYRIGHT = (
     "Copyright (C) 1993-2004 Louis Collins, McConnell Brain Imaging Centre, Montreal Neurological Institute, McGill "
     "University"
 )
-MIDDLE = (0, -17, 5)  # MNI coordinates, mm: the midline, and the middle of the brain from front to back and from top to
-# bottom
+MIDDLE = (0, -17, 5)  # MNI coordinates in mm: the midline, and the brain's middle from back to front and bottom to top
 
 
 @functools.cache
@@ -53,4 +52,5 @@ def read_mni152() -> Brain:
         padded = np.pad(np.asarray(image.dataobj), HALF)
         cubes.append(np.ascontiguousarray(padded[tuple(slice(at, at + SIDE) for at in corner)]))
     source = {"name": "mni152", "revision": f"{PACKAGED.package} {PACKAGED.version}", "licence": COPYRIGHT}
-    return Brain(*cubes, MIDDLE, source)
+    t1, grey, white = cubes
+    return Brain(t1, grey, white, MIDDLE, source)
