@@ -24,6 +24,7 @@ from medvlt_lib.tiny.lessons import Cycle, Recipe, lesson, steps_of_pictures
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
 
+PART = 8
 DESCRIBE = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Describe the picture."}]}]
 RECIPE = Recipe(
     (
@@ -35,6 +36,7 @@ RECIPE = Recipe(
     warmup=40,
     save_every=10,
 )
+Row = tuple[str, str, Question]  # prompt, answer and the question with its pictures
 
 
 def plain_glance(options: dict[str, str], guess: str) -> str:
@@ -55,27 +57,28 @@ class Lessons:
         self.processor, self.recipe = processor, recipe
 
     def batch(self, step: int) -> list[dict[str, torch.Tensor]]:
-        """The step's rows in one or two parts: questions, and pictures to describe, which are shorter."""
+        """The step's rows in parts of like length: little padding, and PART rows in memory at once."""
         cycle, rng = self.recipe.cycle_at(step)[0], Random(f"smol:{self.recipe.seed}:{step}")
         seed = 1_000_000 * (self.recipe.seed + 1) + step
-        plain, parts = {"trace_style": "plain", "wording": "plain"}, []
+        plain = {"trace_style": "plain", "wording": "plain"}
         questions = []
         if cycle.text_questions:
             questions += make_questions(cycle.text_families, "train", cycle.text_questions, seed, **plain)
         if cycle.image_questions:
             questions += make_questions(cycle.image_families, "train", cycle.image_questions, seed, **plain)
-        if questions:
-            lessons = [(q, *lesson(q, rng, plain_glance)) for q in questions]
-            prompts = [chat_prompt(self.processor, messages(q, style)) for q, style, _ in lessons]
-            parts.append(self._part(prompts, [answer for _, _, answer in lessons], questions))
+        rows: list[Row] = []
+        for question in questions:
+            style, answer = lesson(question, rng, plain_glance)
+            rows.append((chat_prompt(self.processor, messages(question, style)), answer, question))
         if cycle.captions:
-            shown = described(cycle.captions, seed + 500_000)
-            prompts = [chat_prompt(self.processor, DESCRIBE)] * len(shown)
-            parts.append(self._part(prompts, [text for _, text in shown], [question for question, _ in shown]))
-        return parts
+            prompt = chat_prompt(self.processor, DESCRIBE)
+            rows += [(prompt, text, question) for question, text in described(cycle.captions, seed + 500_000)]
+        rows.sort(key=lambda row: len(row[0]) + len(row[1]))
+        return [self._part(rows[i : i + PART]) for i in range(0, len(rows), PART)]
 
-    def _part(self, prompts: list[str], answers: list[str], questions: list[Question]) -> dict[str, torch.Tensor]:
+    def _part(self, rows: list[Row]) -> dict[str, torch.Tensor]:
         """Right-padded rows; `labels` (B, T) are the answers' tokens, and -100 elsewhere."""
+        prompts, answers, questions = zip(*rows, strict=True)
         pictures = [load_image(picture) for question in questions for picture in question.images]
-        batch, answered = supervised_rows(self.processor, prompts, answers, pictures)
+        batch, answered = supervised_rows(self.processor, list(prompts), list(answers), pictures)
         return {**batch, "labels": batch["input_ids"].masked_fill(~answered, -100)}

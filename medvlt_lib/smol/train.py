@@ -99,11 +99,16 @@ def learner(model: PreTrainedModel, seed: int) -> PeftModel:
     for module in model.modules():
         if hasattr(module, "cast_input_dtype_enabled"):
             module.cast_input_dtype_enabled = False
-    if shutil.which("g++"):
+    if can_compile():
         for layer in model.get_base_model().model.language_model.layers:
             layer.compile(dynamic=True)
     watch_cores(model)
     return model.train()
+
+
+def can_compile() -> bool:
+    """Whether torch finds what it compiles with."""
+    return shutil.which("g++") is not None
 
 
 def train_step(model: PeftModel, optimizer: torch.optim.Optimizer, parts: list[dict[str, torch.Tensor]]) -> float:

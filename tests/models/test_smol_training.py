@@ -12,7 +12,7 @@ from medvlt_lib.core.files import read_json
 from medvlt_lib.models import smol
 from medvlt_lib.models.loading import load_model
 from medvlt_lib.phantom.rationale import judge
-from medvlt_lib.smol import train
+from medvlt_lib.smol import lessons, train
 from medvlt_lib.smol.lessons import RECIPE, Lessons, described, plain_glance
 from medvlt_lib.tiny import pretrain
 from medvlt_lib.tiny.lessons import Cycle, Recipe, lesson
@@ -26,14 +26,18 @@ SHORT = Recipe(
 )  # fmt: skip
 
 
+needs_compiler = pytest.mark.skipif(not train.can_compile(), reason="torch compiles with g++, which is missing")
+
+
 class Stopped(Exception):
     pass
 
 
 @pytest.fixture
-def short(stand_in, monkeypatch):
-    """The stand-ins, in float32 whatever the CPU multiplies."""
+def short(stand_in, steady_threads, monkeypatch):
+    """The stand-ins, in float32 whatever the CPU multiplies, and not compiled, which takes longer than they do."""
     monkeypatch.setattr(pretrain, "in_bf16", lambda: False)
+    monkeypatch.setattr(train, "can_compile", lambda: False)
 
 
 def tensors(file):
@@ -88,14 +92,14 @@ def test_what_is_saved_makes_the_model_that_was_trained(short, tmp_path):
 
 def test_the_loss_falls_on_a_batch_seen_again(short):
     model, processor = smol.untrained(None)
-    learner, lessons = train.learner(model, 0), Lessons(processor, SHORT)
+    learner, taught = train.learner(model, 0), Lessons(processor, SHORT)
     weights = [weight for weight in learner.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=3e-3)
-    losses = [train.train_step(learner, optimizer, lessons.batch(0)) for _ in range(6)]
+    losses = [train.train_step(learner, optimizer, taught.batch(0)) for _ in range(6)]
     assert losses[-1] < 0.8 * losses[0]
 
 
-def test_in_bf16_only_frozen_weights_are_cast(stand_in, monkeypatch):
+def test_in_bf16_only_frozen_weights_are_cast(short, monkeypatch):
     """Rotary frequencies in bf16 would turn positions by tenths of a radian."""
     monkeypatch.setattr(pretrain, "in_bf16", lambda: True)
     learner = train.learner(smol.untrained(None)[0], 0)
@@ -104,15 +108,18 @@ def test_in_bf16_only_frozen_weights_are_cast(stand_in, monkeypatch):
     assert {buffer.dtype for name, buffer in learner.named_buffers() if "inv_freq" in name} == {torch.float32}
 
 
-def test_the_loss_is_the_mean_over_the_answers_tokens(short):
-    """Beside cross-entropy on whole logits, in two parts."""
+@pytest.mark.parametrize("compiled", [False, pytest.param(True, marks=needs_compiler)])
+def test_the_loss_is_the_mean_over_the_answers_tokens(compiled, short, monkeypatch):
+    """In two parts, beside the whole logits of the model as it was: a new LoRA changes nothing."""
+    monkeypatch.setattr(lessons, "PART", 2)
+    monkeypatch.setattr(train, "can_compile", lambda: compiled)
     model, processor = smol.untrained(None)
-    learner, parts = train.learner(model, 0), Lessons(processor, SHORT).batch(4)
+    learner, parts = train.learner(smol.untrained(None)[0], 0), Lessons(processor, SHORT).batch(4)
     assert len(parts) == 2
     expected = torch.cat(
         [
             torch.nn.functional.cross_entropy(
-                learner(**{k: v for k, v in part.items() if k != "labels"}).logits[:, :-1].flatten(0, 1),
+                model(**{k: v for k, v in part.items() if k != "labels"}).logits[:, :-1].flatten(0, 1),
                 part["labels"][:, 1:].flatten(), reduction="none",
             )[part["labels"][:, 1:].flatten() != -100]
             for part in parts
