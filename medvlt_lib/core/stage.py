@@ -97,8 +97,8 @@ def first_process() -> bool:
 def _enter(folder: Path, made_with: dict, advice: str, free: tuple[str, ...]) -> bool:
     """Check what the folder holds and write stage.json; returns whether the work was finished before."""
     marked = (folder / "stage.json").exists()
-    if not first_process():  # what it finds besides may be the first one's new files
-        return marked and is_finished(folder) and not _changed_free_settings(folder, made_with, advice, free)
+    if not first_process():  # what it finds besides may be new; metrics.json goes before stage.json is new
+        return marked and not _changed_free_settings(folder, made_with, advice, free) and is_finished(folder)
     # Hidden files are what an interrupted write left behind; in a folder without stage.json they may be the user's own.
     leftovers = [p for p in folder.rglob(".*") if p.is_file()] if marked else list(folder.glob(".stage.json.*"))
     present = {p.name for p in folder.glob("*") if p not in leftovers}
