@@ -57,25 +57,27 @@ def in_sentences(text: Text, begin: int, end: int, options: OptionTexts, after_t
                 behind = at + len(word)
                 if kind == "nouns":
                     ahead = low[behind : behind + HEAD]
-                    if not any(link in ahead for link in language.links):
-                        continue  # a quick look, since most uses of a word state nothing
-                    yield from _after(text, at, language.link.match(low, behind, end), language, options)
+                    for link in language.links:  # a quick look, since most uses of a word state nothing
+                        if link in ahead:
+                            yield from _after(text, at, language.link.match(low, behind, end), language, options)
+                            break
                 elif kind == "good":
-                    yield from _before(text, begin, at, word, language, options)
+                    if statement := _before(text, begin, at, word, language, options):
+                        yield statement
                 elif kind == "corrections":
                     yield from _corrected(text, at, _CORRECTION.match(low, behind, end), options)
                 elif not language.subjects or language.subjects.search(low, max(begin, at - 16), at):
                     yield from _after(text, at, _SPACE.match(low, behind, end), language, options)
 
 
-def _places(low: str, word: str, begin: int, end: int, spaces: bool) -> Iterator[int]:
-    """Where a word was last used, but not within another word, a tag or a key."""
-    at, left = low.rfind(word, begin, end), LAST
-    while at >= 0 and left:
+def _places(low: str, word: str, begin: int, end: int, spaces: bool) -> list[int]:
+    """Where a word was last used, but not within another word, a tag or a key; the last one first."""
+    places, at = [], low.rfind(word, begin, end)
+    while at >= 0 and len(places) < LAST:
         if not (at and (low[at - 1] in '</"_' or (spaces and low[at - 1].isalpha()))):
-            left -= 1
-            yield at
+            places.append(at)
         at = low.rfind(word, begin, at + len(word) - 1)
+    return places
 
 
 def _after(text: Text, at: int, link: re.Match | None, language: Language, options: OptionTexts) -> Iterator[Statement]:
@@ -107,23 +109,25 @@ def _corrected(text: Text, at: int, link: re.Match | None, options: OptionTexts)
             yield Statement(at, link.end(), name, "sentence", piece)
 
 
-def _before(
-    text: Text, begin: int, at: int, word: str, language: Language, options: OptionTexts
-) -> Iterator[Statement]:
+def _before(text: Text, begin: int, at: int, word: str, language: Language, options: OptionTexts) -> Statement | None:
     """What stands before "is correct" or "is the answer", from the start of its clause."""
     low = text.low
     first = max(begin, at - 60)
-    stops = [_be(low, be, language, first, at) for be in language.be if low.find(be, first, at) >= 0]
+    ahead = low[first:at]
+    stops = [_be(low, be, language, first, at) for be in language.be if be in ahead]
+    if not stops:  # most uses of such a word
+        return None
     stop = min((stop for stop in stops if stop >= 0), default=-1)
     if stop < 0 or not language.good_end.match(low, at + len(word)):
-        return
+        return None
     first = max(begin, stop - options.longest)
     starts = [max(first, low.rfind("\n", first, stop)), _sentence_start(low, stop, first)]
     starts += [concluded.end() for concluded in language.conclusion.finditer(low, starts[-1], stop)]
     clauses = [text.text[start:stop] for start in starts]  # the longest first: an option may be a sentence, too
     clause, name = next(((clause, name) for clause in clauses if (name := options.whole(clause))), ("", ""))
-    if name:
-        yield Statement(at, stop, name, "sentence", f"{clause.strip()}{text.text[stop : at + len(word)]}")
+    if not name:
+        return None
+    return Statement(at, stop, name, "sentence", f"{clause.strip()}{text.text[stop : at + len(word)]}")
 
 
 def _be(low: str, word: str, language: Language, first: int, at: int) -> int:
