@@ -25,9 +25,7 @@ from medvlt_lib.core.stage import is_finished, work_in
 from medvlt_lib.data.hub import local_copy, named_source, revision_of
 from medvlt_lib.data.published import ADAPT, GROUPS
 from medvlt_lib.data.rows import Tally
-from medvlt_lib.data.slices import slice_families
-from medvlt_lib.data.sources import load_set
-from medvlt_lib.phantom.questions import family_names
+from medvlt_lib.data.sources import MADE, load_set
 
 BENCHMARKS = {
     "six": "hub:six-benchmarks",
@@ -76,8 +74,8 @@ def named_benchmarks(names: list[str], questions: int | None, made_questions: in
     found = []
     for part in parts:
         kind, _, rest = part.partition(":")
-        if kind in ("phantom", "mni152"):
-            family_names(rest) if kind == "phantom" else slice_families(rest)
+        if kind in MADE:
+            MADE[kind](rest)
             found.append(Benchmark(part, part, questions or made_questions))
         elif part in BENCHMARKS or kind == "hub" or Path(part).is_file():
             found.append(Benchmark(part, BENCHMARKS.get(part, part), questions))

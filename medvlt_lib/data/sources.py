@@ -20,9 +20,11 @@ from medvlt_lib.data.hub import published_questions
 from medvlt_lib.data.mni152 import read_mni152
 from medvlt_lib.data.pictures import LONGEST, decoded
 from medvlt_lib.data.rows import Tally
-from medvlt_lib.data.slices import slice_questions
-from medvlt_lib.phantom.questions import make_questions
+from medvlt_lib.data.slices import slice_families, slice_questions
+from medvlt_lib.phantom.questions import family_names, make_questions
 
+# Sets that are made here, for every split, and what reads the names of their families.
+MADE = {"phantom": family_names, "mni152": slice_families}
 SETS = ("train_text", "train_image", "traces_image", "validation", "test")
 SPLITS = {
     "train_text": "train",

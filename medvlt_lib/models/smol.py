@@ -60,7 +60,7 @@ def smol_folder(trained: Path | None = None) -> Path:
     Raises UserError where the package is missing, of another version or damaged, where the disk is full, and where the
     folder was built by another version of this library.
     """
-    trained = trained or (TRAINED if TRAINED.is_file() else None)
+    trained = trained or _shipped()
     target = cached_at()
     target.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{target}.lock"):
@@ -99,9 +99,13 @@ def _origin(trained: Path | None) -> dict:
     return {**origin, "vision": _hash(shipped("base")), "trained": _hash(trained) if trained else None}
 
 
+def _shipped() -> Path | None:
+    return TRAINED if TRAINED.is_file() else None
+
+
 def smol_id() -> str:
     """What tells the weights of the model from others, without building or reading it."""
-    origin = _origin(TRAINED if TRAINED.is_file() else None)
+    origin = _origin(_shipped())
     return hashlib.sha256(json.dumps(origin, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-WEIGHTS = Path(__file__).parent / "weights"
-
 app = typer.Typer(no_args_is_help=True, help="phantom:smol, a small model whose language model others pretrained.")
 
 
@@ -38,15 +36,19 @@ def smol_remove() -> None:
 
 @app.command("card")
 def smol_card(
-    out: Annotated[Path, typer.Option(help="folder with training_log.json; the card is written there")] = WEIGHTS,
+    out: Annotated[
+        Path | None, typer.Option(help="folder with training_log.json, for the card (default: that of shipped weights)")
+    ] = None,
     questions: Annotated[int, typer.Option(help="validation questions a family")] = 100,
     training_questions: Annotated[int, typer.Option(help="training questions a family, 16 samples each")] = 10,
 ) -> None:
     """Measure phantom:smol as it is built now and write its model_card.md and card.json."""
+    from medvlt_lib.models.smol import TRAINED
     from medvlt_lib.smol.card import write_card
 
-    figures = write_card(out, per_family=questions, training_per_family=training_questions)
-    print(f"{out}/model_card.md: macro greedy accuracy {100 * figures['macro']:.1f} %")
+    folder = out or TRAINED.parent
+    figures = write_card(folder, per_family=questions, training_per_family=training_questions)
+    print(f"{folder}/model_card.md: macro greedy accuracy {100 * figures['macro']:.1f} %")
 
 
 @app.command("train")

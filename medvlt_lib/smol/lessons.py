@@ -24,7 +24,7 @@ from medvlt_lib.tiny.lessons import Cycle, Recipe, lesson, steps_of_pictures
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
 
-PART = 8
+PART = 8  # rows in memory at once
 DESCRIBE = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Describe the picture."}]}]
 RECIPE = Recipe(
     (

@@ -18,7 +18,7 @@ from medvlt_lib.core.runs import Run
 from medvlt_lib.data.card import Description, write_card
 from medvlt_lib.data.leakage import Fingerprint, find_leaks, fingerprint, leak_table, picture_groups
 from medvlt_lib.data.rows import Tally
-from medvlt_lib.data.sources import SETS, load_set_with_pictures
+from medvlt_lib.data.sources import MADE, SETS, load_set_with_pictures
 
 TRAINING = ("train_text", "train_image", "traces_image")
 HELD_OUT = ("validation", "test")
@@ -73,8 +73,7 @@ def _split_source(data: Data, named: list[str]) -> str | None:
             f"data.{wrong[0]} = {getattr(data, wrong[0])}: only data.validation can be split off; name a set or a file."
         )
     split = data.validation.partition(":")[2] if data.validation.startswith("split:") else None
-    made = ("phantom:", "mni152:")  # these have validation questions of their own
-    if split and (split not in ("train_text", "train_image") or getattr(data, split).startswith(made)):
+    if split and (split not in ("train_text", "train_image") or getattr(data, split).partition(":")[0] in MADE):
         raise UserError(
             f"data.validation = {data.validation}: only a hub: set or a file can be split; "
             "write split:train_text or split:train_image."

@@ -64,16 +64,17 @@ def findings(
     Writes findings.md and findings.json beside results of your own (--results).
     Example: medvlt findings recipes --results runs/studies/results
     """
-    from medvlt_lib.study.cells import study as study_of
-    from medvlt_lib.study.findings import by_label, judged
+    from medvlt_lib.study.findings import judged, results_of_studies
     from medvlt_lib.study.results import SHIPPED
     from medvlt_lib.study.tables import BESIDE, beside_table, cautions, findings_table, write_findings
 
     folder = results or SHIPPED
-    for name, verdicts in judged(names, folder).items():
+    every = judged(names, folder)
+    runs = results_of_studies(every, folder)
+    for name, verdicts in every.items():
         rows, caption = findings_table(name, verdicts)
         show_table(name, rows, caption=caption)
-        for caution in cautions(name, verdicts, by_label(folder, study_of(name)["profile"]), folder):
+        for caution in cautions(name, verdicts, runs[name], folder):
             print(f"read with care: {caution}")
         if shared := beside_table(name, verdicts, folder):
             show_table(f"{name}, beside the tiny model", shared, caption=BESIDE)

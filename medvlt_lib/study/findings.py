@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -62,9 +62,15 @@ def judged(names: Sequence[str] | None, folder: Path) -> dict[str, list[Verdict]
     every = claims_file()["claims"]
     if wrong := [name for name in names or () if name not in every]:
         raise UserError(f"there are no claims about '{wrong[0]}'; choose from {', '.join(every)}.")
-    chosen = {name: study(name)["profile"] for name in names or every}
-    results = {profile: by_label(folder, profile) for profile in set(chosen.values())}
-    return {name: verdicts_of(every[name], results[profile], folder) for name, profile in chosen.items()}
+    results = results_of_studies(names or every, folder)
+    return {name: verdicts_of(every[name], own, folder) for name, own in results.items()}
+
+
+def results_of_studies(names: Iterable[str], folder: Path) -> dict[str, dict[str, dict[int, dict]]]:
+    """For each study the results of its profile (see `by_label`), which are read once."""
+    profiles = {name: study(name)["profile"] for name in names}
+    results = {profile: by_label(folder, profile) for profile in set(profiles.values())}
+    return {name: results[profile] for name, profile in profiles.items()}
 
 
 def beside(name: str, folder: Path) -> list[tuple[str, Verdict] | None]:

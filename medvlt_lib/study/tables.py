@@ -23,6 +23,7 @@ from medvlt_lib.study.findings import (
     claims_file,
     families_of,
     judged,
+    results_of_studies,
 )
 from medvlt_lib.study.measures import accuracies
 from medvlt_lib.study.results import SHIPPED, answers_of
@@ -139,8 +140,8 @@ def summary_rows(verdicts: dict[str, list[Verdict]]) -> Rows:
 
 def findings_markdown(every: dict[str, list[Verdict]], folder: Path) -> str:
     """The whole of findings.md: every study with its arms, its claims and their verdicts."""
-    results = {profile: by_label(folder, profile) for profile in sorted({study(name)["profile"] for name in every})}
-    runs = [r for labels in results.values() for own in labels.values() for r in own.values()]
+    results = results_of_studies(every, folder)
+    runs = {r["key"]: r for labels in results.values() for own in labels.values() for r in own.values()}.values()
     hours = sum(r["seconds"]["all"] for r in runs) / 3600
     trained = sum(bool(r["training"]) for r in runs)
     lines = [
@@ -158,9 +159,8 @@ def findings_markdown(every: dict[str, list[Verdict]], folder: Path) -> str:
         rows, below = findings_table(name, verdicts)
         papers = ["in the papers", *(v.claim["paper"] for v in verdicts)]
         table = [(claim, paper, *rest) for (claim, *rest), paper in zip(rows, papers, strict=True)]
-        own = results[study(name)["profile"]]
-        arms = markdown_table(arms_table(name, own, folder))
-        care = [f"- Read with care: {caution}" for caution in cautions(name, verdicts, own, folder)]
+        arms = markdown_table(arms_table(name, results[name], folder))
+        care = [f"- Read with care: {caution}" for caution in cautions(name, verdicts, results[name], folder)]
         lines += [f"## {name}", "", below, "", arms, "", markdown_table(table), "", *care, *[""] * bool(care)]
         if shared := beside_table(name, verdicts, folder):
             lines += [BESIDE, "", markdown_table(shared), ""]
