@@ -5,10 +5,11 @@
 Rollouts are those of the first steps of the profile `tiny` (8 questions x 16 completions a step), one modality at a
 time, while it trains. An update is the loss of one step, forward and backward. "stock" is TRL's trainer with its fused
 output layer; "shared" reads each prompt once, with advantages that are nowhere 0; "shared, skipping" has the true
-advantages, and leaves out groups whose rewards are all equal. The ways take turns, so that a noisy machine troubles all
-alike. Memory is the growth of the process's peak during an update, each way in a process of its own (Linux). A whole
-step is sampling and update, with TRL's own `generate` on the stock side, as its user would run it. Long prompts: the
-same with text put before the question, which the model was not trained for, so its completions are cut at 40 tokens.
+advantages, and leaves out groups whose rewards are all equal; where all are, its ratio is null. The ways take turns, so
+that a noisy machine troubles all alike. Memory is the growth of the process's peak during an update, each way in a
+process of its own (Linux). A whole step is sampling and update, with TRL's own `generate` on the stock side, as its
+user would run it. Long prompts: the same with text put before the question, which the model was not trained for, so its
+completions are cut at 40 tokens.
 """
 
 from __future__ import annotations
@@ -98,12 +99,13 @@ def measure(kind: str, steps: int, repeats: int = 0, group: int = 16, longest: i
         stock.model.load_state_dict(shared.model.state_dict())
     middle = {way: statistics.median(times[1:]) for way, times in seconds.items()}  # the first builds what is kept
     prompt, completion = (round(statistics.fmean(column)) for column in zip(*lengths, strict=True))
+    share = statistics.fmean(dead)
     return {
         "prompt_tokens": prompt, "completion_tokens": completion, "group": group, "steps": steps,
         "seconds": {way: round(value, 3) for way, value in middle.items()},
         "stock / shared": round(middle["stock"] / middle["shared"], 2),
-        "stock / shared, skipping": round(middle["stock"] / middle["shared, skipping"], 2),
-        "dead_groups": round(statistics.fmean(dead), 3),
+        "stock / shared, skipping": round(middle["stock"] / middle["shared, skipping"], 2) if share < 1 else None,
+        "dead_groups": round(share, 3),
     }  # fmt: skip
 
 
@@ -170,7 +172,8 @@ def main() -> None:
         }
     few = max(given.steps // 8, 1)
     figures["by prompt length, text"] = [measure("text", few, repeats, longest=40) for repeats in (0, 10, 40)]
-    figures["by group size, text"] = [measure("text", few, 0, group) for group in (4, 8, 16)]
+    for kind in FAMILIES:
+        figures[f"by group size, {kind}"] = [measure(kind, few, 0, group) for group in (4, 8, 16)]
     save(given.out, ("torch", "transformers", "trl"), f"{torch.get_num_threads()} threads", **figures)
 
 

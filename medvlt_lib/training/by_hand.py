@@ -1,8 +1,8 @@
 """GRPO by hand: the whole algorithm on one page, without a trainer library, for text and pictures.
 
-Left out: several devices, accumulation over micro-batches, checkpoints, schedules. What is here gives the losses and
-gradients of TRL's trainer (tests/training/test_by_hand.py). Sources: GRPO arXiv 2402.03300 eq. 3; Dr. GRPO 2503.20783;
-DAPO 2503.14476; GSPO 2507.18071; CISPO 2506.13585; the KL estimate k3, http://joschu.net/blog/kl-approx.html.
+Left out: several devices, micro-batches, checkpoints, schedules; and the trainer cuts a batch into `updates` parts, one
+for each update: here each takes it whole. Losses and gradients are TRL's. GRPO arXiv 2402.03300 eq. 3; Dr. GRPO
+2503.20783; DAPO 2503.14476; GSPO 2507.18071; CISPO 2506.13585; the KL estimate k3, joschu.net/blog/kl-approx.html.
 """
 
 from collections.abc import Callable, Iterable, Iterator

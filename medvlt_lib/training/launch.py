@@ -56,8 +56,8 @@ def launch_commands(run_: Run, arguments: list[str]) -> list[str]:
     """The shell commands that start a training stage on its profile's devices; where GRPO needs a server, its first.
 
     `arguments` are the stage's own, such as ["grpo", "--arm", "rl_text"]. The list is empty when this process is one of
-    those that were launched, or the only one. The flags are checked against the installed accelerate and TRL; training
-    was run with them on two CPU processes, never on GPUs.
+    those that were launched, or the only one. The flags are checked against the installed accelerate and TRL. On two
+    CPU processes SFT was run with them under ddp and fsdp, GRPO under ddp alone; nothing on GPUs or under zero3.
     """
     profile = run_.profile
     devices = profile.launch.devices
