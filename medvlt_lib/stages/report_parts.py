@@ -87,7 +87,7 @@ def trainings(run_: Run) -> list[dict[str, Any]]:
         for arm in finished_in(run_.stage_folder(stage)):
             path = run_.stage_folder(stage, arm) / "log.jsonl"
             log = list(read_jsonl(path)) if path.exists() else []
-            given = alarms(log) if method == "GRPO" else {}
+            given = alarms(log, run_.profile.for_arm(arm).grpo.order) if method == "GRPO" else {}
             metrics = read_json(path.with_name("metrics.json"))
             drawn = _curves(method, log)
             found.append(

@@ -70,7 +70,7 @@ def make_trainer(
         train_dataset=training_rows(questions, profile.model.prompt_style),
         processing_class=processor,
         rollout_func=rollout_with(engine, sampling, g.max_prompt_length) if engine else None,
-        callbacks=[alarm_bell(), *callbacks],
+        callbacks=[alarm_bell(g.order), *callbacks],
     )
     if g.sampler == "vllm":
         sample_with(trainer, engine)

@@ -5,11 +5,13 @@ import random
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import medvlt_lib
 from medvlt_lib.core.files import read_jsonl
 from medvlt_lib.training.monitor import ALARMS, alarm_bell, alarms
+from medvlt_lib.training.question_queue import QuestionQueue
 
 RECORDED = Path(medvlt_lib.__file__).parent / "assets/reference/04_grpo/rl_text/log.jsonl"
 
@@ -56,6 +58,54 @@ def test_the_recorded_run_is_silent_at_every_step():
     log = list(read_jsonl(RECORDED))
     assert len(log) >= 40
     assert [alarms(log[:step]) for step in range(len(log) + 1)] == [{}] * (len(log) + 1)
+
+
+EASY_FIRST = {"reward": lambda t: 0.9 - 0.6 * t, "correct": lambda t: 0.92 - 0.6 * t}
+
+
+def test_a_reward_that_falls_as_questions_get_harder_is_no_alarm():
+    log = changed(**EASY_FIRST)
+    assert set(alarms(log)) == {"rate too high", "nothing is learnt"}
+    assert [alarms(log[:step], "easy-first") for step in range(len(log) + 1)] == [{}] * (len(log) + 1)
+
+
+@pytest.mark.parametrize("name", sorted(set(FAULTS) - {"rate too high", "nothing is learnt", "form hacking"}))
+def test_other_faults_ring_in_any_order(name):
+    for order in ("easy-first", "online"):
+        log = changed(**{"reward": EASY_FIRST["reward"], **FAULTS[name]})
+        assert set(alarms(log, order)) - {"rate too high"} == {name}
+
+
+@pytest.mark.parametrize("count", [24, 400])
+@pytest.mark.parametrize("order", ["shuffled", "easy-first", "online"])
+def test_a_policy_that_learns_is_silent_whatever_is_asked(order, count):
+    """Real queues ask a policy whose chance of each question rises at every step, by 2 logits in all; groups of 16."""
+    random = np.random.default_rng(7)
+    ability = random.normal(-0.5, 1, count)
+    counts = [(int(random.binomial(16, p)), 16) for p in chance(ability)]
+    queue, log, steps = QuestionQueue(count, order, 3, counts), [], 60
+    for step in range(steps):
+        asked = queue.take(8)
+        right = random.binomial(16, chance(ability[asked] + 2 * step / steps))
+        queue.learn(asked, right.tolist(), 16)
+        reward = float(right.mean() / 16)
+        live = float(((right > 0) & (right < 16)).mean())
+        log.append({**healthy(steps)[step], "reward": reward, "correct": reward, "live_groups": live})
+        assert alarms(log, order) == {}, step
+
+
+def chance(logits):
+    return 1 / (1 + np.exp(-logits))
+
+
+def test_the_bell_of_a_trainer_knows_its_order(make_trainer, capsys):
+    for order, rings in (("shuffled", True), ("easy-first", False)):
+        trainer = make_trainer("shared", **{"grpo.order": order})
+        [bell] = [c for c in trainer.callback_handler.callbacks if type(c).__name__ == "AlarmBell"]
+        bell.on_log(
+            None, SimpleNamespace(log_history=changed(**EASY_FIRST), global_step=40, is_world_process_zero=True), None
+        )
+        assert ("rate too high" in capsys.readouterr().err) is rings
 
 
 def test_an_alarm_names_a_setting_to_turn():
