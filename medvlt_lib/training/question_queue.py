@@ -3,8 +3,9 @@
 `online` keeps a Beta posterior of every question's pass rate p, from rollouts that were made anyway: those of
 filtering, then those of training. It draws questions in proportion to the expected variance of a reward,
 E[p(1 - p)] = a b / ((a + b)(a + b + 1)), which is largest where half of the answers are right: a group whose answers
-are all right or all wrong has no gradient. The policy moves, so what was counted fades. A filter that is fixed before
-training is a limit that MedVLThinker names itself (section 5).
+are all right or all wrong has no gradient. In training an answer counts as right by the reward that pays for it
+(`counted_right` in medvlt_lib/training/rewarding.py). The policy moves, so what was counted fades. A filter that is
+fixed before training is a limit that MedVLThinker names itself (section 5).
 
 Cost: a few microseconds a question and step. No torch but for the permutation, which is that of TRL's own sampler.
 """
@@ -40,20 +41,29 @@ class QuestionQueue:
         self.generator = torch.Generator().manual_seed(seed)
         self.line = self._next_line()
 
-    def take(self, number: int) -> list[int]:
-        """The next `number` questions, all different. Raises ValueError where there are not so many."""
-        if number > self.count:
-            raise ValueError(f"{number} different questions were asked of {self.count}")
+    def take(self, number: int, asked: Sequence[int] = ()) -> list[int]:
+        """The next `number` questions, all different, and none of those that this step has `asked`. Raises ValueError
+        where there are not so many."""
+        if len(asked) + number > self.count:
+            raise ValueError(f"{len(asked) + number} different questions were asked of {self.count}")
         self.taken += number
         self.draws += 1
         if self.order == "online":
             random = np.random.default_rng([self.seed, self.draws])
             worth = self.worth()
+            worth[list(asked)] = 0
             return random.choice(self.count, number, replace=False, p=worth / worth.sum()).tolist()
-        if self.place + number > self.count:  # a step never asks a question twice; the rest of the line is left out
+        chosen = self._ahead(asked)[:number]
+        if len(chosen) < number:  # a step never asks a question twice; the rest of the line is left out
             self.rounds, self.place, self.line = self.rounds + 1, 0, self._next_line()
-        self.place += number
-        return self.line[self.place - number : self.place]
+            chosen = self._ahead(asked)[:number]
+        self.place = self.line.index(chosen[-1]) + 1
+        return chosen
+
+    def _ahead(self, asked: Sequence[int]) -> list[int]:
+        """What is left of the line, without the questions in `asked`."""
+        left_out = set(asked)
+        return [question for question in self.line[self.place :] if question not in left_out]
 
     def worth(self) -> np.ndarray:
         """The expected variance of one reward of every question, (count,)."""

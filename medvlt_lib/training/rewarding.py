@@ -8,17 +8,21 @@ from __future__ import annotations
 import functools
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from numbers import Real
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.records import Question
 from medvlt_lib.grading import rewards
 from medvlt_lib.phantom import rationale
 
+if TYPE_CHECKING:
+    import torch
+
 SOFT_LIMIT = 0.8  # of the longest completion: DAPO punishes from 16,384 of 20,480 tokens on (section 3.4)
+FORM_ALONE = {"published_medvlm_r1": 1.0}  # what a reward pays for a wrong answer in form, where it pays for that
 Reward = Callable[..., list[float]]
 
 
@@ -50,6 +54,13 @@ def checked(reward: Reward, **limits: float) -> Reward:
         return values
 
     return call
+
+
+def counted_right(rewards: torch.Tensor, names: Sequence[str]) -> torch.Tensor:
+    """Which answers count as right (rows,): those that earn more than form alone, by the first reward that pays for
+    answers. `rewards` (rows, rewards), in the order of `names`, which are those of the functions."""
+    place = next(place for place, name in enumerate(names) if name != "overlong")
+    return rewards[:, place] > FORM_ALONE.get(names[place], 0.0)
 
 
 def reward_columns(question: Question) -> dict[str, str | None]:

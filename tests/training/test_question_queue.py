@@ -80,8 +80,29 @@ def test_a_restored_queue_goes_on_as_the_first_would(order):
     assert resumed.taken == 48
 
 
-def test_no_step_asks_a_question_twice():
+@pytest.mark.parametrize("order", ["shuffled", "easy-first", "online"])
+def test_no_step_asks_a_question_twice(order):
+    """Neither at once nor when groups are replaced, also where the line ends within a step."""
+    queue = QuestionQueue(7, order, 2, [(i, 16) for i in range(7)])
+    for _ in range(40):
+        first = queue.take(3)
+        second = queue.take(2, first)
+        third = queue.take(2, [*first, *second])
+        assert sorted([*first, *second, *third]) == list(range(7))
+        with pytest.raises(ValueError, match="8 different questions were asked of 7"):
+            queue.take(1, [*first, *second, *third])
+
+
+def test_the_line_is_the_same_where_no_question_would_be_asked_again():
+    plain, told = QuestionQueue(12, seed=3), QuestionQueue(12, seed=3)
+    for _ in range(9):
+        first = plain.take(4)
+        assert told.take(4) == first
+        if plain.place < 12:
+            assert told.take(2, first) == plain.take(2)
+
+
+def test_more_questions_than_there_are_is_an_error():
     queue = QuestionQueue(5)
-    assert all(len(set(queue.take(3))) == 3 for _ in range(20))
     with pytest.raises(ValueError, match="6 different questions were asked of 5"):
         queue.take(6)

@@ -5,13 +5,14 @@ from dataclasses import replace
 from typing import get_args
 
 import pytest
+import torch
 
 from medvlt_lib.core.config import load_profile
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.records import iterate_questions, write_questions
 from medvlt_lib.core.sections import RewardName
 from medvlt_lib.phantom.questions import make_questions
-from medvlt_lib.training.rewarding import checked, reward_columns, reward_functions, scorable
+from medvlt_lib.training.rewarding import checked, counted_right, reward_columns, reward_functions, scorable
 
 
 @pytest.fixture(scope="module")
@@ -32,6 +33,20 @@ def test_every_reward_of_the_settings_gives_a_number_for_every_completion(questi
         expected = {"published-signed": (1, -1), "published-medvlm-r1": (2, 1), "overlong": (-0.5, -0.5)}
         best, worst = expected.get(name, (1, 0))
         assert (values["right"], values["wrong"]) == ([best] * len(rows), [worst] * len(rows)), name
+
+
+def test_an_answer_counts_as_right_by_the_reward_that_pays_for_it(questions):
+    """Each reward alone, and behind `overlong`, against what a right and a wrong answer in form are."""
+    question = questions[0]
+    columns = {name: [value] * 3 for name, value in reward_columns(question).items()}
+    right = f"<think> {question.reasoning} </think>\n<answer> {question.answer_label} </answer>"
+    texts = [right, right.replace(f"> {question.answer_label} <", "> J <"), "nothing"]
+    for name in set(get_args(RewardName)) - {"overlong"}:
+        for names in ([name], ["overlong", name]):
+            functions = reward_functions(names, 10)
+            values = [f(completions=texts, prompts=texts, completion_ids=[[1] * 9] * 3, **columns) for f in functions]
+            counted = counted_right(torch.tensor(values).T, [f.__name__ for f in functions])
+            assert counted.tolist() == [True, False, False], names
 
 
 @pytest.mark.parametrize(
