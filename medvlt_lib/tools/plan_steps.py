@@ -130,6 +130,8 @@ def make_grpo_trainer(own: Profile, model: Any, folder: Path) -> Any:
     values["grpo"]["beta"] = 0.0
     trainer = grpo_trainer.make_trainer(checked(values), model, processor, [question] * own.grpo.prompts, folder)
     trainer.beta = own.grpo.beta
+    for features in getattr(trainer, "picture_features", ()):  # TRL's own path keeps none
+        features.keep()
     return trainer
 
 

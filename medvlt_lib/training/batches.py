@@ -1,4 +1,4 @@
-"""Generation batches of TRL's trainer, cut, permuted and put together by whole groups.
+"""Generation batches of TRL's trainer, cut, permuted and put together by whole groups; which rows an update takes.
 
 A generation batch is a dictionary of tensors (rows, ...) and lists of that length, G rows a question in a row; pictures
 are a list with one tensor a row (TRL's split_pixel_values_by_grid).
@@ -83,3 +83,25 @@ def _with_pictures(batch: dict[str, Any], other: dict[str, Any]) -> dict[str, An
         **batch, **pictures, "num_images": [0] * rows,
         "mm_token_type_ids": batch["prompt_ids"].new_zeros(rows, width),
     }  # fmt: skip
+
+
+def in_live_groups(live: torch.Tensor, group: int) -> torch.Tensor:
+    """Which rows (n,) are of a group with an advantage that is not 0; a micro-batch may hold a part of one group."""
+    size = min(group, len(live))
+    return live.view(-1, size).any(1).repeat_interleave(size)
+
+
+def live_rows(live: torch.Tensor, images: list[int] | None, group: int) -> list[int]:
+    """The rows that take part in an update: those of groups with an advantage that is not 0.
+
+    Where no live group has pictures, or none is without, one row of a dead one that has stands in: its loss is 0, and
+    the weights that only such rows reach get zero gradients instead of none, as on TRL's path.
+    """
+    size = min(group, len(live))
+    groups = in_live_groups(live, group)[::size].tolist()
+    kinds = [bool(images and images[g * size]) for g in range(len(groups))]
+    rows = [g * size + i for g, alive in enumerate(groups) if alive for i in range(size)]
+    for kind in {True, False} & set(kinds):
+        if not any(alive and kind == own for alive, own in zip(groups, kinds, strict=True)):
+            rows.append(kinds.index(kind) * size)
+    return sorted(rows)

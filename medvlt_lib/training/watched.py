@@ -1,6 +1,8 @@
 """What is watched while GRPO trains: figures of a step that TRL does not log, and one group of it, kept to be read.
 
 `well_formed`, `correct`, `no_answer`, `truncated`: shares of the completions, by the grader of evaluation.
+`entropy`: TRL's, nats a token, but of live groups alone where the others are left out of the update (grouped.py), and
+in a step without a live group of the few rows computed in their place. `kl` is of all groups: with it none is left out.
 `tokens_per_second`: completion tokens while sampling, for one process.
 `rewards/NAME/group_std`: a reward's standard deviation within a group, mean over the groups.
 `ratio/mean`, `ratio/min`, `ratio/max`: new to old probability, where a batch serves several updates.

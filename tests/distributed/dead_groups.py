@@ -48,7 +48,8 @@ def main() -> None:
     trainer.train()
     if trainer.is_world_process_zero():
         weights = {name: p.detach() for name, p in trainer.accelerator.unwrap_model(trainer.model).named_parameters()}
-        torch.save({"weights": weights, "gradients": gradients, "shared": trainer.shared}, target)
+        entropy = [row.get("entropy") for row in trainer.state.log_history[:3]]
+        torch.save({"weights": weights, "gradients": gradients, "entropy": entropy, "shared": trainer.shared}, target)
     trainer.accelerator.end_training()  # a process that leaves while the other still talks to it is aborted
 
 

@@ -87,13 +87,15 @@ def test_two_processes_train_what_one_would(tmp_path):
 
 
 def test_a_process_without_signal_takes_part_with_zero(tmp_path):
-    """All groups of one of two processes dead, then all of both, then none: gradients and weights of one process."""
+    """All groups of one of two processes dead, then all of both, then none: gradients, weights and the entropy of the
+    live groups are those of one process."""
     one, two = map(torch.load, with_one_and_two_processes("dead_groups.py", tmp_path))
     assert one["shared"] and two["shared"]
     for first, second in zip(one["gradients"], two["gradients"], strict=True):
         assert first.shape == second.shape
         assert (first - second).abs().max() <= 1e-5 * max(first.abs().max(), 1e-3)
     assert one["gradients"][0].abs().max() > 0 and one["gradients"][1].abs().max() == 0
+    assert one["entropy"] == pytest.approx(two["entropy"], rel=1e-3)
     assert max((one["weights"][k] - two["weights"][k]).abs().max().item() for k in one["weights"]) < 1e-5
 
 

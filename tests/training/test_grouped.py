@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from medvlt_lib.phantom.questions import make_questions
-from medvlt_lib.training.batches import permuted_groups
-from medvlt_lib.training.grouped import live_rows
-from tests.training.conftest import generation_batch, loss_and_gradients
+from medvlt_lib.training.batches import live_rows, permuted_groups
+from tests.training.conftest import generation_batch, logps_of, loss_and_gradients
 
 
 def assert_alike(one, two, relative=1e-5):
@@ -53,8 +52,27 @@ def test_two_pictures_in_a_prompt_beside_one_and_none(make_trainer):
     assert_alike(one[1], two[1])
 
 
-def test_nf4_with_lora(make_trainer):
-    stock, grouped = both(make_trainer, profile="tiny-qlora")
+@pytest.mark.parametrize("families", ["curb65,apgar", "nodule_count,cup_to_disc_ratio", "curb65,nodule_count"])
+@pytest.mark.parametrize("group", [4, 16])
+def test_log_probabilities_in_float32(make_trainer, families, group):
+    stock, grouped = both(make_trainer, families, **{"grpo.group_size": group, "grpo.micro_batch": 4 * group})
+    batch = generation_batch(stock)
+    assert_equal_logps(stock, grouped, batch)
+
+
+def assert_equal_logps(stock, grouped, batch):
+    apart = (logps_of(stock, batch) - logps_of(grouped, batch)) * batch["completion_mask"]
+    assert grouped.shared and apart.abs().max() <= 1e-4
+
+
+ADAPTERS = {"LoRA": ("tiny", {"model.lora": {"rank": 4, "alpha": 8, "dropout": 0.0}}), "NF4": ("tiny-qlora", {})}
+
+
+@pytest.mark.parametrize("kind", ADAPTERS)
+def test_adapters(make_trainer, kind):
+    """On whole weights and on 4-bit ones, with adapters that do something."""
+    profile, settings = ADAPTERS[kind]
+    stock, grouped = both(make_trainer, profile=profile, **settings)
     torch.manual_seed(1)
     weights = {n: torch.randn_like(p) / 20 for n, p in stock.model.named_parameters() if "lora_" in n}
     for trainer in (stock, grouped):
@@ -62,9 +80,28 @@ def test_nf4_with_lora(make_trainer):
             if name in weights:
                 parameter.data.copy_(weights[name])
     batch = generation_batch(stock)
+    assert_equal_logps(stock, grouped, batch)
     one, two = loss_and_gradients(stock, batch), loss_and_gradients(grouped, batch)
-    assert grouped.shared
-    assert_alike(one[1], two[1], relative=1e-4)
+    assert one[1].keys() == weights.keys()
+    assert_alike(one[1], two[1])
+
+
+def test_with_a_kl_term_groups_without_signal_are_pulled_too(make_trainer):
+    """Away from the reference the KL term has a gradient in every group, so none is left out."""
+    stock, grouped = both(make_trainer)
+    batch = generation_batch(stock)
+    batch["advantages"][:8] = 0.0
+    noise = torch.randn(batch["completion_ids"].shape, generator=torch.Generator().manual_seed(2))
+    batch["ref_per_token_logps"] = (logps_of(stock, batch) + 0.3 * noise) * batch["completion_mask"]
+    without = loss_and_gradients(grouped, batch)[1]
+    for trainer in (stock, grouped):
+        trainer.beta = 0.1
+    one, two = loss_and_gradients(stock, batch), loss_and_gradients(grouped, batch)
+    assert one[0] == pytest.approx(two[0], rel=1e-5) and one[0] != 0
+    assert_alike(one[1], two[1])
+    batch["advantages"][:] = 0.0
+    kl_alone = loss_and_gradients(grouped, batch)[1]
+    assert max(g.abs().max() for g in kl_alone.values()) > 0.01 * max(g.abs().max() for g in without.values())
 
 
 def test_pictures_swapped_between_prompts_change_the_log_probabilities(make_trainer):
@@ -88,21 +125,25 @@ def test_a_group_of_several_prompts_is_found_out(make_trainer):
         loss_and_gradients(grouped, mixed)
 
 
-@pytest.mark.parametrize("dead", [[0], [0, 1, 2], [1, 3], [0, 1, 2, 3]])
-@pytest.mark.parametrize("loss_type", ["grpo", "dapo", "bnpo", "dr_grpo"])
-def test_groups_that_teach_nothing_are_left_out_exactly(make_trainer, dead, loss_type):
-    """Questions 0 and 1 are text, 2 and 3 pictures: whatever is dead, the same weights get the same gradients."""
+@pytest.mark.parametrize("loss_type", ["grpo", "dapo", "bnpo", "dr_grpo", "gspo", "cispo"])
+def test_groups_that_teach_nothing_are_left_out_exactly(make_trainer, loss_type):
+    """Questions 0 and 1 are text, 2 and 3 pictures: whatever is dead, the same weights get the same gradients, at ratio
+    1 and away from it."""
     stock, grouped = both(make_trainer, **{"grpo.loss_type": loss_type})
     batch = generation_batch(stock)
-    advantages = batch["advantages"].view(4, 4).clone()
-    advantages[dead] = 0.0
-    batch["advantages"] = advantages.flatten()
-    one, two = loss_and_gradients(stock, batch), loss_and_gradients(grouped, batch)
-    assert one[1].keys() == two[1].keys()
-    if len(dead) == 4:
-        assert all(g.abs().max() == 0 for g in two[1].values())
-    else:
-        assert_alike(one[1], two[1])
+    noise = torch.randn(batch["completion_ids"].shape, generator=torch.Generator().manual_seed(2))
+    old = logps_of(stock, batch) + 0.3 * noise * batch["completion_mask"]
+    for dead in ([0], [0, 1, 2], [1, 3], [0, 1, 2, 3]):
+        advantages = batch["advantages"].view(4, 4).clone()
+        advantages[dead] = 0.0
+        own = {**batch, "advantages": advantages.flatten()}
+        for given in (own, {**own, "old_per_token_logps": old}):
+            one, two = loss_and_gradients(stock, given), loss_and_gradients(grouped, given)
+            assert one[0] == pytest.approx(two[0], rel=1e-5, abs=1e-6) and one[1].keys() == two[1].keys(), dead
+            if len(dead) == 4:
+                assert all(g.abs().max() == 0 for g in two[1].values())
+            else:
+                assert_alike(one[1], two[1])
 
 
 def test_dead_groups_are_not_computed(make_trainer, monkeypatch):

@@ -68,10 +68,27 @@ def test_without_dynamic_sampling_nothing_is_replaced(make_trainer, monkeypatch)
 
 
 def test_replacing_ends_where_no_question_has_signal(make_trainer, monkeypatch):
-    trainer = trainer_with(make_trainer, monkeypatch, dead=set(range(12)), **{"grpo.dynamic_sampling": 3})
-    batch = trainer._sampled_batch()
-    assert trainer.queue.taken == 4 * (1 + 3)
-    assert (batch["advantages"] == 0).all() and trainer._metrics["train"]["live_groups"] == [0.0]
+    """After the three replacements that are allowed, or when there is no question left that this step has not asked."""
+    for count, taken in ((20, 4 * (1 + 3)), (14, 12)):
+        dead = {"dead": set(range(count)), "count": count}
+        trainer = trainer_with(make_trainer, monkeypatch, **dead, **{"grpo.dynamic_sampling": 3})
+        batch = trainer._sampled_batch()
+        assert trainer.queue.taken == taken
+        assert (batch["advantages"] == 0).all() and trainer._metrics["train"]["live_groups"] == [0.0]
+
+
+@pytest.mark.parametrize("order", ["shuffled", "online"])
+def test_a_step_asks_no_question_twice(make_trainer, monkeypatch, order):
+    """Of 9 questions all but one are dead, so that all are asked; the second step begins in the middle of the line."""
+    settings = {"grpo.dynamic_sampling": 8, "grpo.order": order, "grpo.prompts": 2, "grpo.micro_batch": 8}
+    trainer = trainer_with(make_trainer, monkeypatch, dead=set(range(1, 9)), count=9, **settings)
+    taken, take = [], trainer.queue.take
+    monkeypatch.setattr(trainer.queue, "take", lambda *asked: taken.append(take(*asked)) or taken[-1])
+    for _ in range(2):
+        taken.clear()
+        trainer._sampled_batch()
+        asked = [question for own in taken for question in own]
+        assert len(taken) > 2 and len(asked) == len(set(asked))
 
 
 def test_a_replaced_groups_log_probabilities_are_those_it_was_sampled_with(make_trainer, monkeypatch):
@@ -84,6 +101,23 @@ def test_a_replaced_groups_log_probabilities_are_those_it_was_sampled_with(make_
     logps = logps_of(trainer, batch)
     assert trainer.shared
     assert ((logps - batch["sampling_per_token_logps"]).abs() * batch["completion_mask"]).max() < 1e-3
+
+
+def test_the_online_order_takes_no_form_for_an_answer(make_trainer, monkeypatch):
+    """MedVLM-R1 pays 1 for a wrong answer in form and 2 for a right one; `overlong`, before it, pays for no answer."""
+    paper = "published-medvlm-r1"
+    settings = {
+        "grpo.order": "online", "grpo.reward": {"overlong": 0.1, paper: 1.0}, "filtering.grader": paper,
+        "eval.grader": paper,
+    }  # fmt: skip
+    trainer = make_trainer("shared", **settings)
+
+    def medvlm(completions, **_):
+        return [2.0 if i % 4 == 0 else 1.0 for i in range(len(completions))]
+
+    monkeypatch.setattr(trainer, "reward_funcs", [lambda completions, **_: [0.0] * len(completions), medvlm])
+    trainer._sampled_batch()
+    assert trainer.queue.right.tolist() == [1.0] * 4 and trainer.queue.wrong.tolist() == [3.0] * 4
 
 
 def test_the_online_order_learns_from_the_rewards(make_trainer, monkeypatch):

@@ -127,6 +127,20 @@ def test_validation_changes_no_weight(steady_threads, files, tmp_path):
         assert a.keys() == b.keys() and all(a[key].equal(b[key]) for key in a), name
 
 
+def test_no_picture_of_validation_is_kept(files, tmp_path, monkeypatch):
+    """With an adapter the vision tower is frozen, and a step keeps what it saw; validation's pictures are no step's."""
+    real, kept = Validation.answers, []
+
+    def answers(validation, trainer, engine):
+        right = real(validation, trainer, engine)
+        kept.append([len(features._kept) for features in trainer.picture_features])
+        return right
+
+    monkeypatch.setattr(Validation, "answers", answers)
+    trained(files, tmp_path, **{"model.lora": {"rank": 4, "alpha": 8, "dropout": 0.0}})
+    assert kept == [[0]] * 4
+
+
 def test_log_and_metrics_hold_the_figures_of_the_engine(files, tmp_path):
     metrics = trained(files, tmp_path)
     rows = [row for row in read_jsonl(tmp_path / "log.jsonl") if "validation_accuracy" in row]
