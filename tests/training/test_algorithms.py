@@ -3,6 +3,7 @@
 import pytest
 import torch
 import trl.trainer.grpo_trainer as theirs
+from transformers import TrainerCallback
 
 from medvlt_lib.phantom.questions import make_questions
 from medvlt_lib.training import grouped as ours
@@ -33,6 +34,45 @@ def test_twenty_steps_end_with_the_stock_paths_weights(make_trainer, monkeypatch
     assert trainer.shared and torch.equal(*starts)
     moved = (ends[0] - starts[0]).norm()
     assert moved > 0 and (ends[0] - ends[1]).norm() < 1e-3 * moved
+
+
+def test_a_step_without_signal_ends_with_the_stock_paths_weights(make_trainer, monkeypatch):
+    """AdamW's momentum and decay move the weights in the second of four steps, whose rewards are all equal."""
+    monkeypatch.setattr(theirs, "shuffle_sequence_dict", lambda batch: batch)
+    monkeypatch.setattr(ours, "permuted_groups", lambda batch, group, generator: batch)
+
+    def reward(completions, trainer_state, **_):
+        dead = trainer_state.global_step == 1
+        return [1.0 if dead else len(completion[0]["content"]) % 7 / 7 for completion in completions]
+
+    settings = {
+        "grpo.updates": 1, "grpo.max_steps": 4, "grpo.micro_batch": 8, "grpo.save_every": 100, "grpo.weight_decay": 0.1,
+        "grpo.learning_rate": 1e-4,
+    }  # fmt: skip
+    walks = []
+    for update in ("stock", "shared"):
+        trainer, walk = make_trainer(update, **settings), Weights()
+        monkeypatch.setattr(trainer, "reward_funcs", [reward])
+        trainer.add_callback(walk)
+        trainer.train()
+        silent = trainer.state.log_history[1]
+        assert silent["frac_reward_zero_std"] == 1 and silent["grad_norm"] == 0
+        walks.append(walk.after)
+    assert trainer.shared and [row["live_groups"] > 0 for row in trainer.state.log_history[:3]] == [True, False, True]
+    assert (walks[1][1] - walks[1][0]).norm() > 0
+    for one, two, before in zip(*walks, [walks[0][0], *walks[0]], strict=False):
+        moved = (one - before).norm()
+        assert (one - two).norm() <= 1e-3 * max(moved, (walks[0][1] - walks[0][0]).norm())
+
+
+class Weights(TrainerCallback):
+    """The weights after every step."""
+
+    def __init__(self):
+        self.after = []
+
+    def on_step_end(self, args, state, control, model, **_):
+        self.after.append(flat(model))
 
 
 def test_a_profile_becomes_trls_settings(make_trainer):

@@ -45,7 +45,7 @@ def test_losses_and_gradients_are_those_of_trl(make_trainer, families, loss_type
     loss, seen = by_hand.policy_loss(new, old, known, batch["advantages"], mask, g)
     assert 0 < seen["clipped"] < 1 and seen["kl"] > 0
     loss.backward()
-    assert loss.item() == pytest.approx(theirs[0], rel=1e-4, abs=1e-6)
+    assert loss.item() == pytest.approx(theirs[0], rel=1e-5, abs=1e-6)  # a sum of terms near 1 may end near 0
     largest = max(g.abs().max() for g in theirs[1].values())
     for name, parameter in trainer.model.named_parameters():
         if name in theirs[1]:
