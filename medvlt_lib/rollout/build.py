@@ -26,7 +26,7 @@ def build_engine(profile: Profile, checkpoint: Path | None = None, keep_failures
         client = ChatClient(e.url, profile.model.name, prices=(e.prompt_price, e.completion_price), max_cost=e.max_cost)
         return OpenAIEngine(client, e.concurrency, keep_failures)
     if profile.engine.kind == "vllm":
-        from medvlt_lib.rollout.vllm_engine import build_vllm_engine
+        from medvlt_lib.rollout.vllm_start import build_vllm_engine
 
         return build_vllm_engine(profile, checkpoint)
     from medvlt_lib.rollout.transformers_engine import TransformersEngine
