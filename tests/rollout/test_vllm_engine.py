@@ -220,7 +220,7 @@ def test_an_adapter_that_vllm_has_no_kernels_for_is_a_sentence():
     ranks = {rank: {"model.lora": {"rank": rank, "alpha": 32}} for rank in (1, 17, 512, 513)}
     fit = [engine_keywords(load_profile("qlora-3b", ranks[rank]))["max_lora_rank"] for rank in (1, 17, 512)]
     assert fit == [8, 32, 512]
-    with pytest.raises(UserError, match="^a LoRA adapter of rank 513 is more than vLLM can hold, 512;"):
+    with pytest.raises(UserError, match=r"^a LoRA adapter of rank 513 is more than vLLM can hold, 512;"):
         engine_keywords(load_profile("qlora-3b", ranks[513]))
 
 
