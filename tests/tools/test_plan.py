@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from medvlt_lib.models.loading import shipped
 from medvlt_lib.tools import plan_steps
 from medvlt_lib.tools.commands import plan as command
 from medvlt_lib.tools.counting import Counting
-from medvlt_lib.tools.gpus import GIB, Gpu, gpu_named, known_gpus
+from medvlt_lib.tools.gpus import GIB, Gpu, gpu_named, known_gpus, own_gpu
 from medvlt_lib.tools.plan import plan_profile, vllm_memory_share
 from medvlt_lib.tools.ways_to_fit import changed, ways_to_fit
 from medvlt_lib.training import grouped, sft_trainer
@@ -210,6 +211,26 @@ def test_vllm_gets_what_the_learner_leaves():
 def test_gpus_are_found_by_name_or_memory():
     assert gpu_named("rtx 4090") == known_gpus()["RTX4090"] and gpu_named("a100-80gb").memory > 79 * GIB
     assert gpu_named("24GB") == Gpu("24GB", 24 * GIB)
+
+
+@pytest.mark.parametrize(
+    "name, memory, known",
+    [
+        ("NVIDIA GeForce RTX 4090", 23.5, "RTX4090"),
+        ("NVIDIA A100-SXM4-80GB", 79.2, "A100-80GB"),
+        ("NVIDIA A100-PCIE-40GB", 39.4, "A100-40GB"),
+        ("NVIDIA H100 80GB HBM3", 79.1, "H100"),
+        ("NVIDIA L40", 44.4, None),  # no L4, and no L40S
+        ("NVIDIA A10G", 22.0, None),  # half as fast as an A10
+    ],
+)
+def test_this_machine_s_gpu_has_the_speed_of_its_own_kind(name, memory, known, monkeypatch):
+    found = SimpleNamespace(name=name, total_memory=int(memory * GIB))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: found)
+    gpu = own_gpu()
+    assert (gpu.name, gpu.memory) == (name, found.total_memory)
+    assert gpu.flops == (known_gpus()[known].flops if known else None)
 
 
 @pytest.mark.parametrize(
