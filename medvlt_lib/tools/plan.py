@@ -61,8 +61,8 @@ class Plan:
 
     @property
     def reserve(self) -> int:
-        """Bytes that are kept free of what is counted: CUDA's own, and what torch's allocator cannot use. None for vLLM,
-        which takes its part once, and whole."""
+        """Bytes that are kept free of what is counted: CUDA's own, and what torch's allocator cannot use. None for
+        vLLM, which takes its part once, and whole."""
         return int(CONTEXT + FRAGMENTS * max(phase.peak - phase.parts.get("vLLM", 0) for phase in self.phases))
 
     @property
