@@ -19,6 +19,7 @@ from medvlt_lib.core.images import load_image
 from medvlt_lib.core.prompts import prompt_text
 from medvlt_lib.core.records import Question
 from medvlt_lib.models.adapters import lora_to_float32
+from medvlt_lib.rollout.build import say_on_a_gpu
 from medvlt_lib.rollout.engine import Engine, Sampling
 from medvlt_lib.training.monitor import alarm_bell
 from medvlt_lib.training.question_queue import QuestionQueue
@@ -54,6 +55,7 @@ def make_trainer(
     g = profile.grpo
     engine: Engine | None = None
     if g.sampler == "engine":
+        say_on_a_gpu(profile, "GRPO samples with transformers, as grpo.sampler says.")
         engine = TransformersEngine(model, processor, profile.engine.batch_tokens)
     elif g.sampler == "vllm":
         from medvlt_lib.training.vllm_sampler import sample_with, start_sampler

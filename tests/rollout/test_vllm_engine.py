@@ -17,6 +17,7 @@ from medvlt_lib.models import loading
 from medvlt_lib.models.loading import load_model, shipped
 from medvlt_lib.models.processor import load_processor
 from medvlt_lib.phantom.questions import make_questions
+from medvlt_lib.rollout import build
 from medvlt_lib.rollout.engine import Prompt, Sampling, engine_version, prompts_of
 from medvlt_lib.rollout.parts import part_size
 from medvlt_lib.rollout.transformers_engine import TransformersEngine
@@ -234,3 +235,12 @@ def test_room_is_kept_for_the_answers_of_teachers_that_the_engine_loads():
         lengths.append(longest_sequence(load_profile("qlora-3b", {"distill.teachers": {**teachers, **more}})))
     assert lengths[0] == longest_sequence(load_profile("qlora-3b"))
     assert lengths[1] - lengths[0] == 8000 - 1024
+
+
+def test_on_a_gpu_it_is_said_once_which_engine_samples(monkeypatch, capsys):
+    monkeypatch.setattr(build, "load_policy", lambda profile, checkpoint: load_model(shipped("small")))
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        for device in ("cuda", "cpu"):
+            build.build_engine(load_profile("tiny", {"model.name": "phantom:small", "model.device": device}))
+    assert capsys.readouterr().err == "transformers samples, as engine.kind says.\n"
