@@ -13,6 +13,7 @@ import pytest
 from medvlt_lib.core.config import load_profile, profile_names
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.images import load_image
+from medvlt_lib.core.records import write_questions
 from medvlt_lib.models import loading
 from medvlt_lib.models.loading import load_model, shipped
 from medvlt_lib.models.processor import load_processor
@@ -29,6 +30,7 @@ from medvlt_lib.rollout.vllm_engine import (
     sampling_keywords,
 )
 from medvlt_lib.rollout.vllm_start import build_vllm_engine, start_vllm
+from medvlt_lib.stages import grpo, sft
 
 PUBLISHED = json.loads((Path(__file__).parent / "vllm_signatures.json").read_text())
 
@@ -186,6 +188,22 @@ def test_an_engine_stops_once_when_it_is_dropped_or_when_training_begins():
     assert llms[1].stops == ["stopped"]
     del kept
     assert llms[1].stops == ["stopped"]
+
+
+@pytest.mark.parametrize("stage", [sft, grpo], ids=["sft", "grpo"])
+def test_training_takes_the_memory_of_an_engine_that_answered_before(stage, tmp_path, monkeypatch):
+    """As in a notebook that asked the base model first."""
+    llm = FakeLLM()
+    engine = VllmEngine(llm, llm.processor)
+
+    def load_policy(*_):
+        raise RuntimeError(f"{llm.stops} before the learner is loaded")
+
+    monkeypatch.setattr(stage, "load_policy", load_policy)
+    write_questions(make_questions("curb65", "train", 24), tmp_path / "questions.parquet")
+    with pytest.raises(RuntimeError, match="stopped"):
+        stage.train(load_profile("tiny"), {"data": tmp_path / "questions.parquet"}, tmp_path / "out")
+    assert engine.llm is llm
 
 
 WAYS = {
