@@ -66,7 +66,7 @@ def test_sampling_reads_or_multiplies_whichever_takes_longer():
 
 
 def test_devices_cost_each_and_share_the_questions():
-    one, two = times(made_up()), times(made_up(**{"launch.devices": 2, "launch.strategy": "ddp"}))
+    one, two = times(made_up()), times(made_up(**DDP))
     assert [own.dollars for own in one] == pytest.approx([own.minutes / 60 * 2 for own in one])
     assert [own.dollars for own in two] == pytest.approx([own.minutes / 60 * 4 for own in two])
     assert two[0].minutes == pytest.approx(one[0].minutes / 2)
@@ -91,6 +91,7 @@ def test_what_is_scored_before_an_update(changes, passes):
     assert scores_before(made_up(**changes).profile) == passes
 
 
+DDP = {"launch.devices": 2, "launch.strategy": "ddp", "grpo.micro_batch": 8}
 LORA = {"model.lora": {"rank": 16, "alpha": 32}}
 SPREAD = {"launch.devices": 4, "launch.strategy": "fsdp", "grpo.sampler": "trl-vllm-server", "sft.micro_batch": 5,
           "grpo.micro_batch": 4}  # fmt: skip
@@ -104,7 +105,7 @@ SPREAD = {"launch.devices": 4, "launch.strategy": "fsdp", "grpo.sampler": "trl-v
         ("tiny-qlora", {"grpo.sampler": "vllm"}, 4 + 5, 4e9 + 32e6),  # and the 4-bit weights unpacked
         ("tiny-qlora", {"grpo.sampler": "vllm", "grpo.sampler_base": "original"}, 4 + 5, 2e9 + 32e6),
         # Every process has float32 weights in host memory; with FSDP the first alone, and all those of the reference.
-        ("tiny", {"launch.devices": 2, "launch.strategy": "ddp"}, 8 + 5 + 2 * 4e9 / GIB, 2e9 + 32e6),
+        ("tiny", DDP, 8 + 5 + 2 * 4e9 / GIB, 2e9 + 32e6),
         ("tiny", SPREAD, 16 + 5 + 5 * 4e9 / GIB, 2e9 + 32e6),
         ("tiny", SPREAD | {"grpo.beta": 0.0}, 16 + 5 + 4e9 / GIB, 2e9 + 32e6),
     ],
