@@ -92,10 +92,10 @@ def _prepare_trl(sampler: str) -> None:
 
     Raises UserError where the server is wanted and vLLM does not load.
     """
-    import trl.import_utils
+    import trl.import_utils as installed
 
     if sampler != "trl-vllm-server":
-        trl.import_utils.is_vllm_available = lambda min_version=None: False
+        installed.is_vllm_available = lambda min_version=None: False
         return
     try:
         import vllm  # noqa: F401

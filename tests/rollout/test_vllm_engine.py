@@ -261,4 +261,4 @@ def test_on_a_gpu_it_is_said_once_which_engine_samples(monkeypatch, capsys):
         monkeypatch.setenv("RANK", rank)
         for device in ("cuda", "cpu"):
             build.build_engine(load_profile("tiny", {"model.name": "phantom:small", "model.device": device}))
-    assert capsys.readouterr().err == "transformers samples, as engine.kind says.\n"
+    assert capsys.readouterr().err.count("transformers samples, as engine.kind says.") == 1
