@@ -213,7 +213,7 @@ WAYS = {
     "To serve at least one request with the model's max seq len (6144), (1.2 GiB KV cache is needed": "raise grpo.samp",
     "Free memory on device cuda:0 (3/24 GiB) on startup is less than desired GPU memory utilization": "lower grpo.samp",
     "CUDA out of memory. Tried to allocate 2.00 GiB.": "lower grpo.sampler_memory, now 0.4, or set grpo.sampler engine",
-    "Engine core initialization failed. See root cause above.": "its own error stands above; where that is about memor",
+    "Engine core initialization failed. See root cause above.": "its own error stands above; where that is about ",
     "Model architectures ['X'] are not supported": "; set grpo.sampler engine.",
 }
 
