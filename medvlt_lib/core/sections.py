@@ -172,6 +172,9 @@ class Teacher(Section):
     completion_price: float = Field(0.0, ge=0)
     max_cost: float | None = Field(None, gt=0)
 
+    def loaded_by_engine(self) -> bool:
+        return self.url is None and not self.name.startswith("phantom:")
+
 
 TeacherName = Annotated[str, Field(pattern=r"^\w[\w.-]*$")]  # a folder is named so
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import shutil
 import sys
@@ -52,3 +53,6 @@ def _write(profile: Profile, target: Path) -> None:
     model.save_pretrained(temporary)
     load_processor(resolve(m.name), revision=m.revision).save_pretrained(temporary)
     temporary.rename(target)
+    del model  # vLLM starts next, and needs the memory that torch would keep for itself
+    gc.collect()
+    torch.cuda.empty_cache()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 
 from medvlt_lib.core.config import Profile
@@ -26,11 +28,18 @@ def build_engine(profile: Profile, checkpoint: Path | None = None, keep_failures
         client = ChatClient(e.url, profile.model.name, prices=(e.prompt_price, e.completion_price), max_cost=e.max_cost)
         return OpenAIEngine(client, e.concurrency, keep_failures)
     if profile.engine.kind == "vllm":
-        from medvlt_lib.rollout.vllm_engine import build_vllm_engine
+        from medvlt_lib.rollout.vllm_start import build_vllm_engine
 
         return build_vllm_engine(profile, checkpoint)
     from medvlt_lib.rollout.transformers_engine import TransformersEngine
 
+    say_on_a_gpu(profile, "transformers samples, as engine.kind says.")
     return TransformersEngine(
         load_policy(profile, checkpoint).eval(), profile_processor(profile), profile.engine.batch_tokens
     )
+
+
+def say_on_a_gpu(profile: Profile, sentence: str) -> None:
+    """Say once for all processes which engine samples, where another one could: vLLM says so itself."""
+    if profile.model.device == "cuda" and os.environ.get("RANK", "0") == "0":
+        print(sentence, file=sys.stderr)

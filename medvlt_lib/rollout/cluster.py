@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
 RESTARTS = 2  # times that a lost worker is replaced by a new one
 LOSSES = 3  # workers that one part may take with it before it is the part's own fault
+PLACE_SECONDS = 60  # for the first worker to get a place, before it is said what is waited for
 LOGS = "Ray's logs are in /tmp/ray/session_latest/logs on the machine where it ran"
 
 
@@ -75,6 +76,9 @@ class Worker:
         self.work, self.files, self.home, self.identity = work, files, home, identity
         self.engine: Engine | None = None
 
+    def is_there(self) -> None:
+        """Answers as soon as Ray has found a place for this worker."""
+
     def start(self) -> None:
         """Load the engine. Raises UserError where this machine cannot, or is not like the one that started it."""
         # As in the process that began this; where nobody has said anything about threads, Ray gives one for each of the
@@ -95,6 +99,8 @@ class Worker:
                     "install the same versions, and the same model, on all machines."
                 )
         self.questions = QuestionFiles(self.files)
+        if profile.engine.tensor_parallel == 1:  # a child of a worker that is killed would keep its GPU
+            os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
         self.engine = build_engine(profile, self.work.checkpoint)
 
     def answer(self, start: int, stop: int) -> list[dict]:
@@ -124,7 +130,8 @@ def write_on_cluster(address: str, parts: list[Part], title: str, work: Work) ->
         count, needs = engines_that_fit(address, work.profile)
         identity = {"machine": platform.node(), **identity_of(work.profile)}
         actor, arguments = ray.remote(**needs)(Worker), (work, parts[0].source.paths, Home(), identity)
-        collect(lambda: actor.remote(*arguments), min(count, len(to_do)), to_do, bar)
+        wanted = " and ".join(f"{number} {name[4:-1].upper()}" for name, number in needs.items())  # 1 CPU and 1 GPU
+        collect(lambda: actor.remote(*arguments), min(count, len(to_do)), to_do, bar, wanted)
 
 
 def engines_that_fit(address: str, profile: Profile) -> tuple[int, dict[str, int]]:
@@ -158,11 +165,15 @@ class Place:
     lost: int = 0
 
 
-def collect(make: Callable[[], ActorHandle], count: int, to_do: deque[Part], bar: tqdm) -> None:
-    """Give each of `count` workers one part at a time and write what comes back, until nothing is left to do."""
+def collect(make: Callable[[], ActorHandle], count: int, to_do: deque[Part], bar: tqdm, wanted: str) -> None:
+    """Give each of `count` workers one part at a time and write what comes back, until nothing is left to do. `wanted`:
+    what each takes of a machine, in words."""
     import ray
 
     places = [Place(make()) for _ in range(count)]
+    if not ray.wait([place.worker.is_there.remote() for place in places], timeout=PLACE_SECONDS)[0]:
+        says = f"no engine has a place yet: each needs {wanted} of one machine, which something else has; this waits."
+        bar.write(says, file=sys.stderr)
     doing: dict[ObjectRef, tuple[Place, Part | None]] = {place.worker.start.remote(): (place, None) for place in places}
     idle: list[Place] = []
     losses: Counter[Path] = Counter()  # how many workers each part has taken with it

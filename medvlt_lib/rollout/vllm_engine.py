@@ -6,20 +6,18 @@ away, since a sampled one breaks the next forward pass. A LoRA adapter is swappe
 weights. At the first prompt of each kind, text and image, vLLM's prompt length must equal the processor's: a wrong
 expansion would train on other positions without a word.
 
-Several engines at once, on one machine or more, are Ray's work: medvlt_lib/rollout/cluster.py.
+How it is started: medvlt_lib/rollout/vllm_start.py. Several engines at once, on one machine or more, are Ray's work:
+medvlt_lib/rollout/cluster.py.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import re
-import sys
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
+from weakref import WeakSet, finalize
 
 from medvlt_lib.core.config import Profile
 from medvlt_lib.core.errors import UserError, first_line
@@ -39,7 +37,6 @@ NEVER = -100.0  # added to the logits of tokens that must not be sampled
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of LoRA, for which vLLM has kernels
 PATCH = 28 * 28  # pixels that become one image token of Qwen2-VL and Qwen2.5-VL
 RUNNING: WeakSet[VllmEngine] = WeakSet()  # of this process: one at most, since what they share ends with the first
-OLDEST = (0, 26, 0)  # of vLLM, whose keywords are those used here
 CPU_REQUESTS = 256  # at once on a CPU: more than these would have to wait, and seeds then fail there
 
 
@@ -71,7 +68,7 @@ def engine_keywords(profile: Profile, checkpoint: Path | None = None) -> dict[st
         keywords["mm_processor_kwargs"] = pixels
     rank = lora_rank(profile, checkpoint if adapter else None)
     if rank:
-        keywords |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": next(r for r in RANKS if r >= rank)}
+        keywords |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": _rank_of_kernels(rank)}
     if m.device == "cpu":
         # A request with a seed fails on a CPU when its prompt is read in pieces (vLLM 0.31).
         keywords |= {"max_num_seqs": CPU_REQUESTS, "max_num_batched_tokens": CPU_REQUESTS * 64}
@@ -85,10 +82,22 @@ def lora_rank(profile: Profile, adapter: Path | None) -> int | None:
     return profile.model.lora.rank if profile.model.lora else None
 
 
+def _rank_of_kernels(rank: int) -> int:
+    """The smallest rank of vLLM's that an adapter fits in. Raises UserError for a larger adapter."""
+    if rank > RANKS[-1]:
+        raise UserError(
+            f"a LoRA adapter of rank {rank} is more than vLLM can hold, {RANKS[-1]}; lower model.lora.rank, or set "
+            "engine.kind transformers and grpo.sampler engine."
+        )
+    return next(kernel for kernel in RANKS if kernel >= rank)
+
+
 def longest_sequence(profile: Profile) -> int:
     """Tokens of the longest prompt and answer together, which vLLM keeps room for: grpo.max_prompt_length, the further
-    pictures of engine.max_images, and the longest answer of any stage."""
-    answer = max(profile.filtering.max_new_tokens, profile.eval.max_new_tokens, profile.grpo.max_completion_length)
+    pictures of engine.max_images, and the longest answer of any stage, or of a teacher that the engine loads."""
+    teachers = [t.max_new_tokens for t in profile.distill.teachers.values() if t.loaded_by_engine()]
+    f, g, e = profile.filtering, profile.grpo, profile.eval
+    answer = max(f.max_new_tokens, g.max_completion_length, e.max_new_tokens, *teachers)
     picture = (profile.model.max_pixels or 0) // PATCH
     return profile.grpo.max_prompt_length + (profile.engine.max_images - 1) * picture + answer
 
@@ -122,11 +131,13 @@ class VllmEngine:
         self.end = tokenizer.convert_tokens_to_ids(END)
         self.suppressed = suppressed_tokens(tokenizer)
         self._checked: set[bool] = set()
+        self._stop = finalize(self, llm.llm_engine.engine_core.shutdown)  # also where it is only dropped
+        self._stop.atexit = False  # then vLLM does it itself
         RUNNING.add(self)
 
     def close(self) -> None:
         """Stop vLLM and give its memory back; it cannot be asked again."""
-        self.llm.llm_engine.engine_core.shutdown()
+        self._stop()
         RUNNING.discard(self)
 
     def swap(self, adapter: Path) -> None:
@@ -224,60 +235,7 @@ def pack_output_layer(model: Any) -> None:
             module.quant_method.process_weights_after_loading(module)
 
 
-def build_vllm_engine(profile: Profile, checkpoint: Path | None = None) -> VllmEngine:
-    """The engine on a profile's base model or an arm's checkpoint.
-
-    Raises UserError where vLLM is not installed or does not start.
-    """
-    from medvlt_lib.models.loading import is_adapter
-
-    engine = start_vllm(profile, engine_keywords(profile, checkpoint), "engine.kind", "engine.gpu_memory")
-    if checkpoint is not None and is_adapter(checkpoint):
-        engine.swap(checkpoint)
-    return engine
-
-
-def start_vllm(profile: Profile, keywords: dict[str, Any], asked_by: str, memory_key: str) -> VllmEngine:
-    """vLLM started with `keywords`; it says what it waits for. Errors name the settings `asked_by` and `memory_key`.
-
-    One that ran in this process before is stopped: it holds memory, and would take the new one's groups with it later.
-
-    Raises UserError where vLLM is not installed, is too old or does not start.
-    """
-    from medvlt_lib.models.loading import profile_processor
-
-    cpu = profile.model.device == "cpu"
-    mend = f"set {asked_by} {'transformers' if asked_by == 'engine.kind' else 'engine'}"
-    # Its engine in this process: tensors can then be handed over, and a CPU gains nothing from a second process.
-    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0" if cpu or asked_by == "grpo.sampler" else "1")
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
-    if cpu:
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")  # GiB, for the tiny models of a CPU
-    try:
-        import vllm
-    except Exception as error:  # an import that fails on CUDA, torch or torchvision raises each its own kind
-        raise UserError(
-            f"{asked_by} is vllm, but vLLM does not load ({first_line(error)}); install requirements/gpu.txt or {mend}."
-        ) from None
-    if version_of(vllm.__version__) < OLDEST:
-        raise UserError(
-            f"{asked_by} is vllm, and vLLM {vllm.__version__} is older than {'.'.join(map(str, OLDEST))}; "
-            f"install requirements/gpu.txt or {mend}."
-        )
-    for former in list(RUNNING):
-        former.close()
-    compiles = "" if keywords["enforce_eager"] else " and compiles them, which takes a minute or more the first time"
-    print(f"vLLM {vllm.__version__} starts: it loads the weights of {keywords['model']}{compiles}.", file=sys.stderr)
-    try:
-        llm = vllm.LLM(**keywords)
-    except (RuntimeError, ValueError, OSError, TypeError) as error:
-        reason = next((line for line in str(error).splitlines() if "alidation error" not in line), repr(error)).strip()
-        memory = "memory" in reason.lower()
-        lower = f"lower {memory_key}, now {keywords['gpu_memory_utilization']}, or " if memory else ""
-        raise UserError(f"vLLM does not start ({reason}); {lower}{mend}.") from error
-    return VllmEngine(llm, profile_processor(profile), CPU_REQUESTS if cpu else None)
-
-
-def version_of(text: str) -> tuple[int, ...]:
-    """The leading numbers of a version: (0, 31, 0) of 0.31.0+cpu."""
-    return tuple(int(part) for part in re.findall(r"\d+", text.split("+")[0])[:3])
+def close_running() -> None:
+    """Stop the engine that runs in this process, if one does: what comes next needs its memory."""
+    for engine in list(RUNNING):
+        engine.close()

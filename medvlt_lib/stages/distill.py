@@ -24,13 +24,12 @@ from medvlt_lib.core.question_files import QuestionFiles
 from medvlt_lib.core.records import Question, write_questions
 from medvlt_lib.core.runs import Run
 from medvlt_lib.rollout.cluster import Work, write_on_cluster
-from medvlt_lib.rollout.parts import Part, missing, parts_of, with_progress
+from medvlt_lib.rollout.parts import Part, missing, part_size, parts_of, with_progress
 from medvlt_lib.stages.teachers import (
     REASONS,
     answer_rows,
     cost_ahead,
     kinds_asked,
-    loaded_by_engine,
     provenance,
     teacher_engine,
     teacher_settings,
@@ -84,7 +83,8 @@ def run(run_: Run, ray: str | None = None) -> dict:
 
 
 def _parts(folder: Path, profile: Profile, label: str, kind: str, path: Path) -> list[Part]:
-    return parts_of(folder / "answers" / label / kind, QuestionFiles([path]), PART, provenance(profile, label))
+    answers, size = folder / "answers" / label / kind, part_size(profile, PART)
+    return parts_of(answers, QuestionFiles([path]), size, provenance(profile, label))
 
 
 def _ask(profile: Profile, parts: dict[str, dict[str, list[Part]]], ray: str | None) -> None:
@@ -96,7 +96,7 @@ def _ask(profile: Profile, parts: dict[str, dict[str, list[Part]]], ray: str | N
             print(cost_ahead(label, kind, teachers[label], parts[label][kind]), file=sys.stderr)
     for label in [label for label, kinds in open_.items() if kinds]:
         rows = partial(answer_rows, label=label)
-        spread = ray is not None and loaded_by_engine(teachers[label])
+        spread = ray is not None and teachers[label].loaded_by_engine()
         engine = None if spread else teacher_engine(profile, label)
         for kind in open_[label]:
             title = f"{label}, {kind}"

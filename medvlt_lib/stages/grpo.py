@@ -11,6 +11,7 @@ from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.records import iterate_questions
 from medvlt_lib.core.runs import Run
 from medvlt_lib.models.loading import load_policy, profile_processor, weights_id
+from medvlt_lib.rollout.vllm_engine import close_running
 from medvlt_lib.stages.arms import arm_inputs
 from medvlt_lib.training.grpo_trainer import make_trainer
 from medvlt_lib.training.launch import refuse_mixed
@@ -70,6 +71,7 @@ def train(
     refuse_mixed(profile, questions, inputs["data"])
     # Step 2: the model and TRL's trainer, with our rollouts.
     processor = profile_processor(profile)
+    close_running()
     model = load_policy(profile, inputs.get("init"), True, g.seed)
     pass_counts = pass_counts_of(questions, inputs["pass_counts"], g.order) if "pass_counts" in inputs else ()
     trainer = make_trainer(profile, model, processor, questions, folder, callbacks, pass_counts)

@@ -16,6 +16,7 @@ from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.records import iterate_questions
 from medvlt_lib.core.runs import Run
 from medvlt_lib.models.loading import load_policy, profile_processor, weights_id
+from medvlt_lib.rollout.vllm_engine import close_running
 from medvlt_lib.stages.arms import arm_inputs
 from medvlt_lib.training.launch import refuse_mixed
 from medvlt_lib.training.sft_trainer import make_trainer
@@ -73,6 +74,7 @@ def train(
     refuse_mixed(profile, questions, inputs["data"])
     # Step 2: the model and TRL's trainer.
     processor = profile_processor(profile)
+    close_running()
     model = load_policy(profile, inputs.get("init"), True, profile.sft.seed)
     trainer = make_trainer(profile, model, processor, questions, folder, callbacks)
     if validation is not None:

@@ -41,10 +41,6 @@ def kinds_asked(teacher: Teacher) -> tuple[str, ...]:
     return ("text", "image") if teacher.asks == "both" else (teacher.asks,)
 
 
-def loaded_by_engine(teacher: Teacher) -> bool:
-    return teacher.url is None and not teacher.name.startswith("phantom:")
-
-
 def teacher_settings(profile: Profile) -> dict[str, Any]:
     """What decides which answers come, flat: {"distill.teachers.NAME.samples": 3, ...}."""
     settings: dict[str, Any] = {
@@ -54,7 +50,7 @@ def teacher_settings(profile: Profile) -> dict[str, Any]:
     for label, teacher in profile.distill.teachers.items():
         own = {key: value for key, value in teacher.model_dump().items() if key not in WITHOUT_RESULT}
         settings |= {f"distill.teachers.{label}.{key}": value for key, value in own.items()}
-        if loaded_by_engine(teacher):
+        if teacher.loaded_by_engine():
             shared = profile.identity("model", "engine")
             settings |= {key: value for key, value in shared.items() if key not in OF_THE_RUN_S_MODEL}
             settings[f"distill.teachers.{label}.weights"] = _weights(profile, label)
@@ -64,7 +60,7 @@ def teacher_settings(profile: Profile) -> dict[str, Any]:
 def provenance(profile: Profile, label: str) -> dict[str, Any]:
     """What every row of a teacher's answers says of how it was made."""
     teacher = profile.distill.teachers[label]
-    if loaded_by_engine(teacher):
+    if teacher.loaded_by_engine():
         by = {"weights": _weights(profile, label), "engine": engine_version(profile)}
     else:
         by = {"weights": teacher.name, "engine": teacher.url or "phantom"}
@@ -88,7 +84,7 @@ def teacher_engine(profile: Profile, label: str) -> Engine | None:
     teacher = profile.distill.teachers[label]
     if teacher.url is not None:
         return OpenAIEngine(_client(label, teacher), teacher.concurrency)
-    return build_engine(profile.with_model(teacher.name)) if loaded_by_engine(teacher) else None
+    return build_engine(profile.with_model(teacher.name)) if teacher.loaded_by_engine() else None
 
 
 def _client(label: str, teacher: Teacher) -> ChatClient:

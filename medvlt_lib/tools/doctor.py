@@ -45,12 +45,13 @@ def examine() -> Iterator[Finding]:
     yield torch_and_cuda(gpu)
     yield torchvision()
     yield bitsandbytes(gpu)
-    yield vllm()
+    engine = vllm()
+    yield engine
     yield disk(Path.cwd())
     yield memory()
     yield threads()
     yield hub()
-    yield runnable_profiles(gpu)
+    yield runnable_profiles(gpu, engine.state == "ok")
     yield course_time()
 
 
@@ -121,14 +122,16 @@ def hub() -> Finding:
 
 def plan_fits(profile: Profile, gpu: Gpu) -> bool:
     """Whether a profile's steps fit on such a GPU, as `medvlt plan` counts them."""
+    from medvlt_lib.tools import gpus
     from medvlt_lib.tools.plan import plan_profile
 
-    return plan_profile(profile, f"{gpu.memory / GIB:.0f}GB").fits
+    return plan_profile(profile, gpus.Gpu(gpu.name, gpu.memory)).fits
 
 
-def runnable_profiles(gpu: Gpu | None, fits: Callable[[Profile, Gpu], bool] = plan_fits) -> Finding:
-    """Which profiles this machine can run: those of a CPU, and those whose plan fits on its GPUs."""
-    runs, not_here = [], []
+def runnable_profiles(gpu: Gpu | None, vllm_loads: bool, fits: Callable[[Profile, Gpu], bool] = plan_fits) -> Finding:
+    """Which profiles this machine can run: those of a CPU, and those whose engine is here and whose plan fits on its
+    GPUs."""
+    runs, not_here, errors = [], [], []
     for profile in map(load_profile, profile_names()):
         devices = profile.launch.devices
         if profile.model.name == smol.NAME and not smol.obtainable():
@@ -137,11 +140,20 @@ def runnable_profiles(gpu: Gpu | None, fits: Callable[[Profile, Gpu], bool] = pl
             runs.append(profile.profile)
         elif gpu is None or gpu.count < devices:
             not_here.append(f"{profile.profile} ({devices} GPU{'s' * (devices > 1)})")
+        elif "vllm" in profile.engine.kind + profile.grpo.sampler and not vllm_loads:
+            not_here.append(f"{profile.profile} (vLLM)")
         else:
-            (runs if fits(profile, gpu) else not_here).append(profile.profile)
+            try:
+                (runs if fits(profile, gpu) else not_here).append(profile.profile)
+            except Exception as error:  # a package that the plan needs and that does not load, of many kinds
+                errors.append(f"{profile.profile} ({first_line(error)})")
     says = f"this machine can run {', '.join(runs)}"
     if not_here:
         says += f", and not {', '.join(not_here)}; `medvlt plan` says what each needs"
+    if any("(vLLM)" in name for name in not_here):
+        says += ", and --set engine.kind=transformers --set grpo.sampler=engine does without vLLM"
+    if errors:
+        return Finding("profiles", "problem", f"{says}; no plan could be made of {', '.join(errors)}.")
     return Finding("profiles", "ok", f"{says}.")
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import yaml
 
-from medvlt_lib.core.errors import UserError
+from medvlt_lib.core.errors import UserError, first_line
 from medvlt_lib.models.adapters import lora_config
 from medvlt_lib.models.loading import resolve
 from medvlt_lib.tools.counting import Counting
@@ -52,11 +52,11 @@ def shape_of(name: str, processor: ProcessorMixin) -> Shape:
 
     Raises UserError for a name that is no folder and not in assets/planning/models.yaml.
     """
-    from transformers import AutoConfig, Qwen2_5_VLConfig, Qwen2VLConfig
+    from transformers import Qwen2_5_VLConfig, Qwen2VLConfig
 
     rows = yaml.safe_load(FACTS.read_text(encoding="utf-8"))
     if name not in rows and (Path(resolve(name)) / "config.json").is_file():
-        return Shape(AutoConfig.from_pretrained(resolve(name)), confirmed=True)
+        return Shape(_config_of(Path(resolve(name))), confirmed=True)
     if name not in rows:
         raise UserError(
             f"the shape of {name} is not known; set model.name to a folder with its config.json, or to one of "
@@ -75,6 +75,25 @@ def shape_of(name: str, processor: ProcessorMixin) -> Shape:
         tie_word_embeddings=row["tied"],
     )
     return Shape(config, row["confirmed"])
+
+
+def _config_of(folder: Path) -> PreTrainedConfig:
+    """The configuration in a folder. Raises UserError for one that cannot be read, or of a model without pictures."""
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(folder)
+    except Exception as error:  # of many kinds
+        raise UserError(
+            f"{folder / 'config.json'} describes no model ({first_line(error)}); copy the folder again, or set "
+            "model.name to another."
+        ) from None
+    if not hasattr(config, "vision_config"):
+        raise UserError(
+            f"{folder / 'config.json'} is that of a {config.model_type} model, which sees no pictures; "
+            "set model.name to a Qwen2-VL or Qwen2.5-VL model."
+        )
+    return config
 
 
 def meta_model(config: PreTrainedConfig, dtype: torch.dtype) -> Any:

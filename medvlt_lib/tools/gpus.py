@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 import yaml
@@ -67,9 +68,15 @@ def own_gpu() -> Gpu | None:
     if not torch.cuda.is_available():
         return None
     found = torch.cuda.get_device_properties(0)
-    plain = re.sub(r"[\s_-]", "", found.name).upper()
-    fitting = [gpu for name, gpu in known_gpus().items() if name.partition("-")[0] in plain]
+    fitting = [gpu for name, gpu in known_gpus().items() if _is_named(found.name, name.partition("-")[0])]
     near = min(fitting, key=lambda gpu: abs(gpu.memory - found.total_memory), default=None)
     if near is None:
         return Gpu(found.name, found.total_memory)
     return Gpu(found.name, found.total_memory, near.flops, near.bandwidth, near.price)
+
+
+def _is_named(found: str, known: str) -> bool:
+    """Whether a GPU's own name, such as `NVIDIA GeForce RTX 4090`, is one of the table: whole words of it, since an L40
+    is no L4."""
+    words = re.split(r"[\s_-]+", found.upper())
+    return known in words or known in [first + second for first, second in pairwise(words)]

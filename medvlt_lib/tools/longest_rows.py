@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -34,17 +34,16 @@ def stand_in_processor(profile: Profile) -> Any:
     return processor
 
 
-def longest_question(
-    processor: Any, style: str, length: int, filled: Literal["question", "reasoning"] = "question"
-) -> Question:
-    """A question with a picture, `length` tokens long as a prompt, or together with its reasoned answer.
+def longest_question(processor: Any, style: str, length: int, answer: str | None = None) -> Question:
+    """A question with a picture, `length` tokens long as a prompt, or together with its answer in the style `answer`.
+    The words that make it so long are its reasoning, where the answer has any, or the question's.
 
     It is longer only where picture and instruction alone are.
     """
     short = _question(_largest_picture(processor), style)
-    own = _tokens(processor, short, style, filled == "reasoning")
+    own = _tokens(processor, short, style, answer)
     words = WORD * max(0, length - own)
-    if filled == "reasoning":
+    if answer not in (None, "no-think"):
         short.reasoning = f"{short.reasoning}{words}"
     else:
         short.question = f"{short.question}{words}"
@@ -58,14 +57,14 @@ def _question(picture: bytes, style: str) -> Question:
     )
 
 
-def _tokens(processor: Any, question: Question, style: str, answered: bool) -> int:
-    return _encoded(processor, question, style, answered)["input_ids"].shape[1]
+def _tokens(processor: Any, question: Question, style: str, answer: str | None) -> int:
+    return _encoded(processor, question, style, answer)["input_ids"].shape[1]
 
 
-def _encoded(processor: Any, question: Question, style: str, answered: bool = False) -> dict[str, torch.Tensor]:
+def _encoded(processor: Any, question: Question, style: str, answer: str | None = None) -> dict[str, torch.Tensor]:
     text = chat_prompt(processor, messages(question, style))
-    if answered:
-        text += target(question.reasoning or "", question.answer_label, style) + END
+    if answer is not None:
+        text += target(question.reasoning or "", question.answer_label, answer) + END
     picture = Image.open(io.BytesIO(question.images[0]))
     return processor(text=[text], images=[picture], return_tensors="pt")
 

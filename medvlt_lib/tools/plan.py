@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 CONTEXT = GIB  # bytes: CUDA's context and libraries' workspaces; an assumption
 FRAGMENTS = 0.05  # of the peak, that the allocator cannot use; an assumption
 VLLM_WORKSPACE = 1.5 * GIB  # bytes: vLLM's activations and graphs; an assumption
+BESIDE = "update beside vLLM"  # a phase's name
+BYTES = {"float32": 4, "bfloat16": 2}
 SAMPLER_WORKSPACE = GIB  # bytes: reading prompts, and the cache of one layer while it grows; an assumption
 
 
@@ -59,15 +61,22 @@ class Plan:
 
     @property
     def reserve(self) -> int:
-        """Bytes that are kept free of what is counted: CUDA's own, and what the allocator cannot use."""
-        return int(CONTEXT + FRAGMENTS * self.peak_bytes)
+        """Bytes that are kept free of what is counted: CUDA's own, and what torch's allocator cannot use. None for
+        vLLM, which takes its part once, and whole."""
+        return int(CONTEXT + FRAGMENTS * max(phase.peak - phase.parts.get("vLLM", 0) for phase in self.phases))
+
+    @property
+    def starved(self) -> bool:
+        """Whether grpo.sampler_memory gives vLLM less than it needs."""
+        g = self.profile.grpo
+        return g.sampler == "vllm" and g.sampler_memory * self.gpu.memory < sum(self.vllm.values())
 
     @property
     def fits(self) -> bool:
-        return self.peak_bytes + self.reserve <= self.gpu.memory
+        return all(map(self.fit, self.phases))
 
     def fit(self, phase: Phase) -> bool:
-        return phase.peak + self.reserve <= self.gpu.memory
+        return phase.peak + self.reserve <= self.gpu.memory and not (phase.name == BESIDE and self.starved)
 
 
 def plan_profile(profile: Profile, gpu: Gpu | str) -> Plan:
@@ -85,7 +94,9 @@ def plan_profile(profile: Profile, gpu: Gpu | str) -> Plan:
     weights, cache = shape.weights(), shape.cache_bytes()
     phases = [_phase(profile, "SFT step", steps["sft"], shape), _phase(profile, "GRPO update", steps["grpo"], shape)]
     learner, resting = phases[1].peak, _resting(profile, steps["grpo"], shape)
-    vllm = {"weights": 2 * weights, "cache": _smallest_cache(profile) * cache, "workspace": int(VLLM_WORKSPACE)}
+    size = BYTES[profile.model.dtype]
+    vllm = {"weights": size * weights, "cache": _smallest_cache(profile) * cache * size // 2}
+    vllm["workspace"] = int(VLLM_WORKSPACE)
     phases += _sampling(profile, gpu, learner, resting, vllm, cache)
     reasons = [] if shape.confirmed else ["the model's shape is not confirmed"]
     if profile.launch.strategy in ("fsdp", "zero3"):
@@ -98,8 +109,7 @@ def plan_profile(profile: Profile, gpu: Gpu | str) -> Plan:
 def vllm_memory_share(plan: Plan) -> float | None:
     """The largest share of the GPU that vLLM may take beside the learner's peak and the reserve (vLLM's
     gpu_memory_utilization); None where that is less than vLLM needs."""
-    reserve = CONTEXT + FRAGMENTS * plan.learner
-    share = math.floor(100 * (plan.gpu.memory - plan.learner - reserve) / plan.gpu.memory) / 100
+    share = math.floor(100 * (plan.gpu.memory - plan.learner - plan.reserve) / plan.gpu.memory) / 100
     return share if share * plan.gpu.memory >= sum(plan.vllm.values()) else None
 
 
@@ -111,7 +121,7 @@ def _sampling(profile: Profile, gpu: Gpu, learner: int, resting: int, vllm: dict
         return [Phase("sampling", sum(parts.values()), parts)]
     if profile.grpo.sampler == "vllm":
         share = max(sum(vllm.values()), int(profile.grpo.sampler_memory * gpu.memory))
-        return [Phase("update beside vLLM", learner + share, {"learner": learner, "vLLM": share})]
+        return [Phase(BESIDE, learner + share, {"learner": learner, "vLLM": share})]
     return []
 
 
@@ -123,27 +133,37 @@ def _smallest_cache(profile: Profile) -> int:
 def _phase(profile: Profile, name: str, step: Counted, shape: Shape) -> Phase:
     parts = dict(step.parts)
     if profile.launch.strategy in ("fsdp", "zero3"):
-        parts |= _sharded(profile, shape, name)
+        parts |= _sharded(profile, step, shape, name)
+    if profile.launch.strategy == "ddp":
+        parts["DDP's buckets"] = _buckets(step)
     return Phase(name, sum(parts.values()), parts)
 
 
 def _resting(profile: Profile, step: Counted, shape: Shape) -> int:
     if profile.launch.strategy in ("fsdp", "zero3"):
-        return sum(_sharded(profile, shape, "GRPO update").values())
-    return step.resting
+        return sum(_sharded(profile, step, shape, "GRPO update").values())
+    return step.resting + (_buckets(step) if profile.launch.strategy == "ddp" else 0)
 
 
-def _sharded(profile: Profile, shape: Shape, name: str) -> dict[str, int]:
-    """A device's part of float32 weights, gradients and AdamW's two moments, with the reference model's weights; and in
-    bf16 the modules that are whole for a moment: embeddings and output layer, and three layers."""
+def _buckets(step: Counted) -> int:
+    """Bytes in which DDP sums the gradients of all devices: a copy of them in float32, kept from step to step."""
+    return 4 * step.trained
+
+
+def _sharded(profile: Profile, step: Counted, shape: Shape, name: str) -> dict[str, int]:
+    """A device's part of the weights (float32 where all are trained, with those of the reference model), and in float32
+    of what is trained the gradients and AdamW's two moments; and in bf16 the modules that are whole for a moment:
+    embeddings and output layer, and three layers."""
     weights, devices, text = shape.weights(), profile.launch.devices, shape.config.get_text_config()
-    reference = name == "GRPO update" and profile.grpo.beta > 0
+    full = profile.model.lora is None
+    reference = full and name == "GRPO update" and profile.grpo.beta > 0
+    size = 4 if full else BYTES[profile.model.dtype]
     ends = (1 if shape.config.tie_word_embeddings else 2) * text.vocab_size * text.hidden_size
     layer = (weights - ends) // text.num_hidden_layers
     return {
-        "weights": 4 * weights * (2 if reference else 1) // devices + 2 * (ends + 3 * layer),
-        "gradients": 4 * weights // devices,
-        "optimizer": 8 * weights // devices,
+        "weights": size * weights * (2 if reference else 1) // devices + 2 * (ends + 3 * layer),
+        "gradients": 4 * step.trained // devices,
+        "optimizer": 8 * step.trained // devices,
     }
 
 

@@ -30,7 +30,7 @@ def memory_rows(plan: Plan) -> list[ROW]:
 
 def memory_caption(plan: Plan) -> str:
     kind = "approximate: " + "; ".join(plan.reasons) if plan.reasons else "counted, not run"
-    return f"{kind}. Reserve: 1 GiB for CUDA and 5 % of the peak, an assumption."
+    return f"{kind}. Reserve: 1 GiB for CUDA and 5 % of the peak (of vLLM's part none), an assumption."
 
 
 def vllm_sentence(plan: Plan) -> str:
@@ -73,8 +73,14 @@ def change_rows(changes: list[Change]) -> list[ROW]:
 
 def misfit(plan: Plan, changes: list[Change]) -> str:
     """That a plan does not fit, and what to do."""
-    need = plan.peak_bytes + plan.reserve
+    need, g = plan.peak_bytes + plan.reserve, plan.profile.grpo
     says = f"{plan.profile.profile} needs {gib(need)} GiB and {plan.gpu.name} has {gib(plan.gpu.memory)}"
+    if plan.starved:
+        has, need = g.sampler_memory * plan.gpu.memory, sum(plan.vllm.values())
+        says = (
+            f"{plan.profile.profile}: grpo.sampler_memory {g.sampler_memory} gives vLLM {gib(has)} of the "
+            f"{gib(plan.gpu.memory)} GiB of {plan.gpu.name}, and it needs {gib(need)}"
+        )
     if changes:
         return f"{says}; set what the last table names, or choose a larger GPU."
     return f"{says}, and no three settings make it fit; choose a larger GPU, a smaller model or more devices."

@@ -87,7 +87,9 @@ def _type_of_weights(profile: Profile, device: str) -> torch.dtype:
 def make_sft_trainer(own: Profile, model: Any, folder: Path) -> Any:
     """The stage's trainer, on one micro-batch of the longest question there may be."""
     processor = stand_in_processor(own)
-    questions = [longest_question(processor, own.model.prompt_style, own.sft.max_length, "reasoning")]
+    style, s = own.model.prompt_style, own.sft
+    answer = "no-think" if s.target == "answer_only" else style
+    questions = [longest_question(processor, style, s.max_length, answer)]
     return sft_trainer.make_trainer(own, model, processor, questions * own.sft.micro_batch, folder)
 
 
@@ -125,7 +127,7 @@ def count_grpo(profile: Profile, shape: Shape, device: str = "cuda") -> Counted:
 def make_grpo_trainer(own: Profile, model: Any, folder: Path) -> Any:
     """The stage's trainer; without a reference model, which TRL would load from the model's name."""
     processor = stand_in_processor(own)
-    question = longest_question(processor, own.model.prompt_style, own.grpo.max_prompt_length, "question")
+    question = longest_question(processor, own.model.prompt_style, own.grpo.max_prompt_length)
     values = own.model_dump()
     values["grpo"]["beta"] = 0.0
     trainer = grpo_trainer.make_trainer(checked(values), model, processor, [question] * own.grpo.prompts, folder)
@@ -136,8 +138,11 @@ def make_grpo_trainer(own: Profile, model: Any, folder: Path) -> Any:
 
 
 def scores_before(own: Profile) -> int:
-    """How often TRL asks for log-probabilities before an update: of the old policy, and of the reference."""
-    return (own.grpo.updates > 1) + (own.grpo.beta > 0)
+    """How often TRL asks for log-probabilities before an update: of the old policy, where a batch serves several
+    updates or another engine's ratios are corrected, and of the reference."""
+    g = own.grpo
+    corrected = g.sampler != "engine" and g.importance_cap is not None
+    return (g.updates > 1 or corrected) + (g.beta > 0)
 
 
 def score(trainer: Any, batch: dict[str, Any]) -> None:

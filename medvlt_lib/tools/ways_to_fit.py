@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from medvlt_lib.core.config import checked
 from medvlt_lib.core.errors import UserError
-from medvlt_lib.tools.plan import Phase, Plan, plan_profile
+from medvlt_lib.tools.plan import BESIDE, Phase, Plan, plan_profile, vllm_memory_share
 
 if TYPE_CHECKING:
     from medvlt_lib.core.config import Profile
@@ -29,14 +29,16 @@ class Change:
 def ways_to_fit(plan: Plan) -> list[Change]:
     """Up to three settings, to be set together, with which the last of the plans fits; empty where none will do.
 
-    Those that change no result come first. A setting that frees less than a fiftieth of the phase is left out.
+    Those that change no result come first. A setting with which the phase does not fit, and which frees less than a
+    fiftieth of it, is left out.
     """
     changes: list[Change] = []
     now = plan
     while not now.fits and len(changes) < MOST:
-        worst = max(now.phases, key=lambda phase: phase.peak)
+        fits = now.fit
+        worst = max(now.phases, key=lambda phase: (not fits(phase), phase.peak))
         tried = (_tried(now, worst, values) for values in _candidates(now, worst))
-        change = next((found for found in tried if found and _peak(found.plan, worst) < 0.98 * worst.peak), None)
+        change = next((found for found in tried if found and _helps(found.plan, worst)), None)
         if change is None:
             return []
         changes.append(change)
@@ -52,13 +54,19 @@ def _tried(plan: Plan, worst: Phase, values: list[tuple[dict[str, Any], str]]) -
             found = Change(settings, cost, plan_profile(changed(plan.profile, settings), plan.gpu))
         except UserError:  # a combination that cannot work
             continue
-        if _peak(found.plan, worst) + found.plan.reserve <= plan.gpu.memory:
+        if _fits(found.plan, worst):
             break
     return found
 
 
-def _peak(plan: Plan, phase: Phase) -> int:
-    return next((own.peak for own in plan.phases if own.name == phase.name), 0)
+def _fits(plan: Plan, phase: Phase) -> bool:
+    """Whether a plan's phase of that name fits; one that it no longer has does."""
+    return all(plan.fit(own) for own in plan.phases if own.name == phase.name)
+
+
+def _helps(plan: Plan, worst: Phase) -> bool:
+    peaks = [own.peak for own in plan.phases if own.name == worst.name]
+    return _fits(plan, worst) or peaks[0] < 0.98 * worst.peak
 
 
 def changed(profile: Profile, settings: dict[str, Any]) -> Profile:
@@ -79,7 +87,12 @@ def _candidates(plan: Plan, worst: Phase) -> Iterator[list[tuple[dict[str, Any],
         if tokens > p.grpo.max_prompt_length + p.grpo.max_completion_length:
             yield [({"engine.batch_tokens": tokens}, "fewer answers are sampled at once: sampling takes longer")]
         return
-    if worst.name == "update beside vLLM":
+    if worst.name == BESIDE:
+        share = vllm_memory_share(plan)
+        if share is not None:
+            less = "vLLM has less cache: fewer answers are sampled at once"
+            cost = less if share < p.grpo.sampler_memory else "none: vLLM gets all that the update leaves"
+            yield [({"grpo.sampler_memory": share}, cost)]
         yield [({"grpo.sampler": "engine"}, "sampling with transformers instead of vLLM: several times slower")]
     stage = "sft" if worst.name == "SFT step" else "grpo"
     section = getattr(p, stage)

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medvlt_lib.core.config import Profile
+from medvlt_lib.core.errors import UserError, first_line
 from medvlt_lib.core.images import load_image
 from medvlt_lib.core.prompts import prompt_text
 from medvlt_lib.core.records import Question
 from medvlt_lib.models.adapters import lora_to_float32
+from medvlt_lib.rollout.build import say_on_a_gpu
 from medvlt_lib.rollout.engine import Engine, Sampling
 from medvlt_lib.training.monitor import alarm_bell
 from medvlt_lib.training.question_queue import QuestionQueue
@@ -46,12 +48,14 @@ def make_trainer(
     `pass_counts`: (right answers, answers) of every question in filtering, for the orders that begin with them.
     """
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")  # its rollout hook is marked experimental, and pinned here
+    _prepare_trl(profile.grpo.sampler)
     from medvlt_lib.rollout.transformers_engine import TransformersEngine
     from medvlt_lib.training.watched import Watch, WatchedGroupedTrainer, WatchedTrainer
 
     g = profile.grpo
     engine: Engine | None = None
     if g.sampler == "engine":
+        say_on_a_gpu(profile, "GRPO samples with transformers, as grpo.sampler says.")
         engine = TransformersEngine(model, processor, profile.engine.batch_tokens)
     elif g.sampler == "vllm":
         from medvlt_lib.training.vllm_sampler import sample_with, start_sampler
@@ -80,6 +84,26 @@ def make_trainer(
             # TRL types a policy as what FSDP makes of it, which lacks the hook; in memory it is a module.
             policy.register_forward_pre_hook(_without_empty_pictures, with_kwargs=True)  # pyright: ignore
     return trainer
+
+
+def _prepare_trl(sampler: str) -> None:
+    """TRL's trainer imports vLLM wherever it is installed, be it broken or too old, and needs it for its own server
+    alone; else it is told, before it is imported, that there is none.
+
+    Raises UserError where the server is wanted and vLLM does not load.
+    """
+    import trl.import_utils as installed
+
+    if sampler != "trl-vllm-server":
+        installed.is_vllm_available = lambda min_version=None: False
+        return
+    try:
+        import vllm  # noqa: F401
+    except Exception as error:  # of many kinds
+        raise UserError(
+            f"grpo.sampler is trl-vllm-server, but vLLM does not load ({first_line(error)}); "
+            "install requirements/gpu.txt."
+        ) from None
 
 
 def _without_empty_pictures(module, args, kwargs):

@@ -24,9 +24,11 @@ def how_to_launch(run_: Run, arguments: list[str]) -> str | None:
     *server, training = commands
     text = f"profile {run_.profile.profile} trains on {run_.profile.launch.devices} devices. "
     if server:
+        own, others = run_.profile.engine.tensor_parallel, run_.profile.launch.devices // run_.profile.launch.machines
         text += (
-            "The completions come from a server on a GPU of its own, on the first machine. Start it in a terminal and "
-            f"leave it running:\n\n    {server[0]}\n\nWhen it answers, start the training in another terminal"
+            f"The completions come from a server on {own} more, so the first machine needs {own + others} GPUs. Start "
+            f"it there in a terminal and leave it running:\n\n    {server[0]}\n\n"
+            "When it answers, start the training in another terminal"
         )
     else:
         text += "Start it in a terminal"

@@ -24,7 +24,8 @@ from medvlt_lib.core.records import Completion
 from medvlt_lib.models.dequantized import dequantized
 from medvlt_lib.models.loading import resolve
 from medvlt_lib.rollout.engine import Prompt, Sampling
-from medvlt_lib.rollout.vllm_engine import VllmEngine, engine_keywords, start_vllm
+from medvlt_lib.rollout.vllm_engine import VllmEngine, engine_keywords
+from medvlt_lib.rollout.vllm_start import start_vllm
 
 if TYPE_CHECKING:
     from peft import PeftModel

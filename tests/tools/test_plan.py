@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,12 +11,13 @@ from trl import SFTTrainer
 
 from medvlt_lib.core.config import load_profile
 from medvlt_lib.core.errors import UserError
-from medvlt_lib.models.loading import shipped
+from medvlt_lib.models.loading import load_policy, shipped
 from medvlt_lib.tools import plan_steps
 from medvlt_lib.tools.commands import plan as command
 from medvlt_lib.tools.counting import Counting
-from medvlt_lib.tools.gpus import GIB, Gpu, gpu_named, known_gpus
+from medvlt_lib.tools.gpus import GIB, Gpu, gpu_named, known_gpus, own_gpu
 from medvlt_lib.tools.plan import plan_profile, vllm_memory_share
+from medvlt_lib.tools.plan_report import misfit
 from medvlt_lib.tools.ways_to_fit import changed, ways_to_fit
 from medvlt_lib.training import grouped, sft_trainer
 
@@ -166,6 +168,50 @@ def test_checkpointing_and_fewer_rows_take_less(stage):
     assert peaks[0] > peaks[1] > peaks[2]
 
 
+@pytest.mark.parametrize("settings", [{}, {"sft.target": "answer_only"}, {"model.prompt_style": "no-think"}])
+def test_a_row_is_as_long_as_it_may_be_whatever_is_learned(settings, tmp_path):
+    own = plan_steps.alone(small("tiny", **{"sft.max_length": 256, **settings}))
+    trainer = plan_steps.make_sft_trainer(own, load_policy(own, trainable=True), tmp_path)
+    assert plan_steps.sft_batch(trainer)["input_ids"].shape == (4, 256)
+
+
+def test_rows_that_are_read_for_every_completion_take_more():
+    shared, stock = (plan_profile(small(**{"grpo.update": update}), "24GB") for update in ("shared", "stock"))
+    assert stock.steps["grpo"].flops > 1.5 * shared.steps["grpo"].flops
+    assert stock.steps["grpo"].parts["activations"] > shared.steps["grpo"].parts["activations"]
+
+
+TWO = {"launch.devices": 2, "sft.validate_every": None, "grpo.validate_every": None}
+FSDP = TWO | {"launch.strategy": "fsdp", "grpo.sampler": "trl-vllm-server"}
+
+
+def test_what_is_trained_is_what_devices_share():
+    """Bytes a weight, divided by two devices: 4 and 4 of the reference, 4 of the gradient, 8 of the moments; with
+    adapters the base in its own type, and the rest of the adapters alone."""
+    full = plan_profile(small("tiny", **FSDP, **{"grpo.beta": 0.01}), "24GB")
+    sft, grpo = (phase.parts for phase in full.phases)
+    assert full.steps["sft"].trained == full.weights
+    assert (sft["gradients"], sft["optimizer"]) == (2 * full.weights, 4 * full.weights)
+    assert grpo["weights"] - sft["weights"] == 2 * full.weights
+    lora = {"model.lora": {"rank": 4, "alpha": 8}, "grpo.beta": 0.01}
+    four, two = (
+        plan_profile(small("tiny", **FSDP, **lora, **{"model.dtype": d}), "24GB") for d in ("float32", "bfloat16")
+    )
+    trained = two.steps["sft"].trained
+    sft, grpo = (phase.parts for phase in two.phases)
+    assert trained < two.weights / 5 and (sft["gradients"], sft["optimizer"]) == (2 * trained, 4 * trained)
+    assert grpo["weights"] == sft["weights"] == four.phases[0].parts["weights"] - two.weights
+
+
+def test_ddp_keeps_the_gradients_twice():
+    ddp, alone = (
+        plan_profile(small("tiny", **TWO, **{"launch.strategy": "ddp"}), "24GB"),
+        plan_profile(small("tiny", **{"sft.batch": 4, "grpo.prompts": 1}), "24GB"),
+    )
+    for ours, one in zip(ddp.phases, alone.phases, strict=True):
+        assert ours.peak - one.peak == 4 * ddp.weights, ours.name
+
+
 def test_key_heads_that_queries_share_cost_no_matrix_of_scores(tmp_path):
     """With a mask, CUDA's fused kernels take no shared key heads; the plain product would keep every score."""
     peaks = []
@@ -207,9 +253,54 @@ def test_vllm_gets_what_the_learner_leaves():
     assert vllm_memory_share(plan_profile(small(), "2GB")) is None
 
 
+def test_too_little_memory_for_vllm_does_not_fit():
+    """It would not start; what the update leaves is the first way out, sampling without vLLM the second."""
+    starving = plan_profile(small(**{"grpo.sampler": "vllm", "grpo.sampler_memory": 0.05}), "24GB")
+    assert not starving.fits and starving.peak_bytes + starving.reserve <= starving.gpu.memory
+    said = misfit(starving, ways_to_fit(starving))
+    assert said.startswith("tiny-qlora: grpo.sampler_memory 0.05 gives vLLM 1.2 of the 24.0 GiB of 24GB, and it needs")
+    greedy = plan_profile(small(**{"grpo.sampler": "vllm", "grpo.sampler_memory": 0.99}), "24GB")
+    for plan in (starving, greedy):
+        [change] = ways_to_fit(plan)
+        assert change.settings == {"grpo.sampler_memory": vllm_memory_share(plan)} and change.plan.fits
+        more = changed(plan.profile, {"grpo.sampler_memory": vllm_memory_share(plan) + 0.01})
+        assert not plan_profile(more, plan.gpu).fits
+    assert "fewer answers" in change.cost
+    tight = plan_profile(starving.profile, Gpu("tight", int(2.5 * GIB)))
+    [change] = ways_to_fit(tight)
+    assert vllm_memory_share(tight) is None and change.settings == {"grpo.sampler": "engine"}
+
+
+def test_vllm_holds_the_model_in_its_own_type():
+    four, two = (plan_profile(small(**{"model.dtype": dtype}), "24GB") for dtype in ("float32", "bfloat16"))
+    assert (four.vllm["weights"], two.vllm["weights"]) == (4 * four.weights, 2 * four.weights)
+    tokens = 160 + 4 * 64  # of a group
+    assert (four.vllm["cache"], two.vllm["cache"]) == (2 * tokens * four.cache_bytes, tokens * four.cache_bytes)
+
+
 def test_gpus_are_found_by_name_or_memory():
     assert gpu_named("rtx 4090") == known_gpus()["RTX4090"] and gpu_named("a100-80gb").memory > 79 * GIB
     assert gpu_named("24GB") == Gpu("24GB", 24 * GIB)
+
+
+@pytest.mark.parametrize(
+    "name, memory, known",
+    [
+        ("NVIDIA GeForce RTX 4090", 23.5, "RTX4090"),
+        ("NVIDIA A100-SXM4-80GB", 79.2, "A100-80GB"),
+        ("NVIDIA A100-PCIE-40GB", 39.4, "A100-40GB"),
+        ("NVIDIA H100 80GB HBM3", 79.1, "H100"),
+        ("NVIDIA L40", 44.4, None),  # no L4, and no L40S
+        ("NVIDIA A10G", 22.0, None),  # half as fast as an A10
+    ],
+)
+def test_this_machine_s_gpu_has_the_speed_of_its_own_kind(name, memory, known, monkeypatch):
+    found = SimpleNamespace(name=name, total_memory=int(memory * GIB))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: found)
+    gpu = own_gpu()
+    assert (gpu.name, gpu.memory) == (name, found.total_memory)
+    assert gpu.flops == (known_gpus()[known].flops if known else None)
 
 
 @pytest.mark.parametrize(
@@ -225,6 +316,20 @@ def test_gpus_are_found_by_name_or_memory():
 def test_bad_input_is_one_sentence(arguments, sentence):
     with pytest.raises(UserError, match=sentence):
         command(*arguments)
+
+
+@pytest.mark.parametrize(
+    "text, sentence",
+    [
+        ('{"model_type": "qwen2", "num_hidden_layers": 2}', r"config\.json is that of a qwen2 model, which sees no"),
+        ('{"model_type": "qwen2_5_vl", ', r"config\.json describes no model \(.+\); copy the folder again"),
+        ("{}", r"config\.json describes no model \(.+\); copy the folder again"),
+    ],
+)
+def test_a_folder_that_holds_no_such_model_is_a_sentence(text, sentence, tmp_path):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError, match=sentence):
+        command("tiny-qlora", "24GB", ["model.device=cuda", f"model.name={tmp_path}"])
 
 
 def test_a_profile_that_cannot_fit_ends_with_a_sentence_and_code_1(capsys):

@@ -109,6 +109,7 @@ def test_only_what_must_be_launched_is_launched(monkeypatch):
     text = how_to_launch(run_of("full-3b"), ["grpo"])
     server, training = launch_commands(run_of("full-3b"), ["grpo"])
     lines = text.splitlines()
+    assert "on 8 devices. The completions come from a server on 1 more, so the first machine needs 9 GPUs." in text
     assert lines.index(f"    {server}") < lines.index(f"    {training}")
     assert "vllm-serve" not in how_to_launch(run_of("full-3b"), ["sft"])
     two = {"launch.devices": 2, "launch.strategy": "ddp", "grpo.sampler": "engine"}

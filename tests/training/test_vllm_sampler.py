@@ -1,6 +1,7 @@
 """What another engine's samples are worth to the learner, with stand-ins for vLLM; tests/vllm has vLLM itself."""
 
 import math
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -107,6 +108,22 @@ def test_dequantized_weights_are_what_the_4_bit_model_computes_with(tmp_path, mo
     capsys.readouterr()
     assert dequantized(profile) == folder and not capsys.readouterr().err  # once
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == written
+
+
+def test_their_model_is_gone_before_torch_gives_its_memory_back(tmp_path, monkeypatch):
+    """vLLM starts next, beside the learner."""
+    models, gone, load = [], [], module.load_nf4
+
+    def watched(*args):
+        model = load(*args)
+        models.append(weakref.ref(model))
+        return model
+
+    monkeypatch.setenv("MEDVLT_CACHE", str(tmp_path))
+    monkeypatch.setattr(module, "load_nf4", watched)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: gone.append(models[0]() is None))
+    dequantized(load_profile("tiny-qlora", {"model.name": "phantom:small"}))
+    assert gone == [True]
 
 
 def test_a_disk_without_room_for_them_is_a_sentence(tmp_path, monkeypatch):

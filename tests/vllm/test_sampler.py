@@ -16,7 +16,7 @@ from medvlt_lib.rollout.transformers_engine import TransformersEngine
 from medvlt_lib.rollout.vllm_engine import VllmEngine
 from medvlt_lib.stages import data, grpo
 from medvlt_lib.training.grpo_trainer import make_trainer
-from medvlt_lib.training.vllm_sampler import start_sampler
+from medvlt_lib.training.vllm_sampler import fingerprint, start_sampler
 
 SMALL = {
     "grpo.sampler": "vllm", "grpo.prompts": 4, "grpo.group_size": 8, "grpo.micro_batch": 32, "grpo.max_steps": 2,
@@ -104,6 +104,30 @@ def test_grpo_with_an_nf4_learner(base, tmp_path, monkeypatch):
     assert all(0.5 < row["sampler/effective_share"] <= 1.0001 for row in rows)
     assert all(math.isclose(sum(v for k, v in row.items() if k.startswith("sampler/ratio")), 1) for row in rows)
     assert list((tmp_path / "cache" / "dequantized").glob("*/config.json")) if base == "dequantized" else True
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["all weights", "bf16 and lora"])
+def test_grpo_with_other_learners(kind, tmp_path, monkeypatch):
+    """Whole weights, or an adapter on a base in bf16, are handed over before each step: what was sampled is as likely
+    to the learner."""
+    monkeypatch.setenv("MEDVLT_CACHE", str(tmp_path / "cache"))
+    name, changes = KINDS[kind]
+    profile = load_profile(name, {**SMALL, **changes, "grpo.max_steps": 3})
+    trainer = make_trainer(
+        profile,
+        load_policy(profile, trainable=True),
+        profile_processor(profile),
+        make_questions("curb65,nodule_count", "train", 12, seed=3),
+        tmp_path,
+    )
+    before = fingerprint(trainer.model)
+    trainer.train()
+    assert (fingerprint(trainer.model) - before).abs().max() > 0
+    rows = [row for row in trainer.state.log_history if "reward" in row]
+    gaps = [row["sampling/sampling_logp_difference/mean"] for row in rows]
+    assert len(rows) == 3 and max(gaps) < CLOSE[profile.model.dtype] / 4, gaps
+    assert all(0.9 < row["sampler/effective_share"] <= 1.0001 for row in rows)
 
 
 def test_a_killed_run_goes_on(tmp_path, monkeypatch):
