@@ -244,16 +244,14 @@ class Grpo(Optimisation):
 
     `loss_type`, each as its paper normalises it: grpo (arXiv 2402.03300), dr_grpo (2503.20783), bnpo (2506.02864), dapo
     (2503.14476), gspo (2507.18071, one ratio a completion), cispo (2506.13585, a cut weight instead of clipping). All
-    cost the same: a forward and a backward; with several `updates`, or vLLM's ratios, one more forward for the old
-    probabilities.
-    `beta` above 0, the KL term of 2402.03300, costs one more forward, with the reference (with full weights also its
-    copy in memory), and groups whose rewards are all equal are then computed too, where with 0 they are skipped.
-    `epsilon_high`: the upper bound of clipping, where it is not `epsilon` (DAPO's clip-higher: 0.28 with 0.2); free.
-    `order`, each free but for filtering's pass counts: `shuffled`; `easy-first`, by these counts; `online`, a
-    curriculum that follows the policy (medvlt_lib/training/question_queue.py). `dynamic_sampling` (2503.14476): how
-    many times in a step groups whose rewards are all equal are replaced by those of the next questions; each time
-    costs the rollouts of the groups replaced. `micro_batch` below `group_size`: a prompt is read once a micro-batch,
-    not once a group."""
+    cost the same; several `updates`, or vLLM's ratios, cost one more forward, for the old probabilities.
+    `beta` above 0, the KL term of 2402.03300, costs one more forward, with the reference, and groups whose rewards are
+    all equal are then computed too, where with 0 they are skipped.
+    `epsilon_high`: the upper bound of clipping, where it is not `epsilon` (DAPO's clip-higher: 0.28 with 0.2).
+    `order`: `shuffled`; `easy-first`, by filtering's pass counts; `online`, a curriculum that follows the policy
+    (medvlt_lib/training/question_queue.py). `dynamic_sampling` (2503.14476): how many times in a step groups whose
+    rewards are all equal are replaced by those of the next questions; each time costs the rollouts of those replaced.
+    `micro_batch` below `group_size`: a prompt is read once a micro-batch, not once a group."""
 
     prompts: int = Field(256, ge=1)
     group_size: int = Field(8, ge=2)
