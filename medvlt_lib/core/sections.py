@@ -245,8 +245,7 @@ class Grpo(Optimisation):
     `loss_type`, each as its paper normalises it: grpo (arXiv 2402.03300), dr_grpo (2503.20783), bnpo (2506.02864), dapo
     (2503.14476), gspo (2507.18071, one ratio a completion), cispo (2506.13585, a cut weight instead of clipping). All
     cost the same; several `updates`, or vLLM's ratios, cost one more forward, for the old probabilities.
-    `beta` above 0, the KL term of 2402.03300, costs one more forward, with the reference, and groups whose rewards are
-    all equal are then computed too, where with 0 they are skipped.
+    `beta` above 0, the KL term of 2402.03300, costs one more forward, and groups with equal rewards are not skipped.
     `epsilon_high`: the upper bound of clipping, where it is not `epsilon` (DAPO's clip-higher: 0.28 with 0.2).
     `order`: `shuffled`; `easy-first`, by filtering's pass counts; `online`, a curriculum that follows the policy
     (medvlt_lib/training/question_queue.py). `dynamic_sampling` (2503.14476): how many times in a step groups whose
