@@ -48,6 +48,7 @@ class Cycle:
     image_questions: int = 20
     learning_rate: float = 1.5e-3
     horizon: int | None = None  # steps the cosine is laid out for, when the next cycle begins before its end
+    glances: float = 1.0  # times GLANCE_SHARES: below 1, more is worked out
     text_families: tuple[str, ...] = TAUGHT_TEXT
     image_families: tuple[str, ...] = TAUGHT_IMAGE
 
@@ -121,13 +122,13 @@ def own_glance(options: dict[str, str], guess: str) -> str:
 
 
 def lesson(
-    question: Question, rng: Random, glance: Callable[[dict[str, str], str], str] = own_glance
+    question: Question, rng: Random, glance: Callable[[dict[str, str], str], str] = own_glance, glances: float = 1.0
 ) -> tuple[str, str]:
     """(style, answer text) for one question: worked out, or at a glance; see the module's head. `glance`: how a glance
-    that names a value is written, from the options and the value."""
+    that names a value is written, from the options and the value. `glances`: as Cycle's."""
     style = rng.choices(list(STYLE_SHARES), list(STYLE_SHARES.values()))[0]
     reasoning, label = question.reasoning, question.answer_label
-    if question.id != "lookup" and style != "no-think" and rng.random() < GLANCE_SHARES[len(question.options)]:
+    if question.id != "lookup" and style != "no-think" and rng.random() < glances * GLANCE_SHARES[len(question.options)]:
         if rng.random() < GLANCE_ERROR:
             label = rng.choice([k for k in question.options if k != label])
         reasoning = glance(question.options, question.options[label])
@@ -165,7 +166,7 @@ class Lessons:
             questions += make_questions(cycle.image_families, "train", cycle.image_questions, seed)
             shown = make_questions(TAUGHT_IMAGE, "train", 2 * cycle.captions, seed + 500_000)
             described = captions(shown)[: cycle.captions]
-        rows = [(q, *lesson(q, rng)) for q in questions]
+        rows = [(q, *lesson(q, rng, glances=cycle.glances)) for q in questions]
         parts = [
             self.collate(
                 [chat_prompt(self.processor, messages(q, s)) for q, s, _ in rows],

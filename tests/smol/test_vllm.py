@@ -15,8 +15,8 @@ GREEDY = Sampling(temperature=0, max_new_tokens=24)
 @pytest.fixture(scope="module")
 def answers():
     """(vLLM's completion, the transformers engine's) of 8 text and 8 picture questions."""
-    profile = load_profile("tiny", {"engine.kind": "vllm", "model.name": "phantom:smol"})
-    asked = prompts_of(make_questions("curb65,apgar,nodule_count,cup_to_disc_ratio", "validation", 16))
+    profile = load_profile("smol", {"engine.kind": "vllm"})
+    asked = prompts_of(make_questions("curb65,apgar,bleed_type,cup_to_disc_ratio", "validation", 16, wording="plain"))
     reference = TransformersEngine(load_policy(profile).eval(), profile_processor(profile))
     expected = list(reference.generate(asked, GREEDY))
     return list(zip(build_vllm_engine(profile).generate(asked, GREEDY), expected, strict=True))
