@@ -128,7 +128,11 @@ def lesson(
     that names a value is written, from the options and the value. `glances`: as Cycle's."""
     style = rng.choices(list(STYLE_SHARES), list(STYLE_SHARES.values()))[0]
     reasoning, label = question.reasoning, question.answer_label
-    if question.id != "lookup" and style != "no-think" and rng.random() < glances * GLANCE_SHARES[len(question.options)]:
+    if (
+        question.id != "lookup"
+        and style != "no-think"
+        and rng.random() < glances * GLANCE_SHARES[len(question.options)]
+    ):
         if rng.random() < GLANCE_ERROR:
             label = rng.choice([k for k in question.options if k != label])
         reasoning = glance(question.options, question.options[label])
