@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medvlt_lib.core import plots
-from medvlt_lib.training.monitor import grpo_panels
+from medvlt_lib.training.monitor import watched_panels
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback
@@ -22,15 +22,15 @@ def live_curve(key: str, label: str, total: int) -> TrainerCallback:
 
 
 def live_grpo() -> TrainerCallback:
-    """A trainer callback for GRPO that shows every few steps, in place: the reward (each part of it, where there are
-    several), the share of groups without signal, lengths, entropy, and the group of completions sampled last."""
+    """A trainer callback for GRPO that shows every few steps, in place: the curves of `watched_panels`, and the group
+    of completions sampled last."""
     from IPython.display import HTML
 
     from medvlt_lib.training.rollouts import latest_sample
 
     def draw(state: Any, args: Any) -> list:
         sample = latest_sample(Path(args.output_dir).parent)
-        figure = plots.panels(state.log_history, grpo_panels(state.log_history), state.max_steps)
+        figure = plots.panels(state.log_history, watched_panels(state.log_history), state.max_steps)
         return [figure, *([HTML(sample_html(sample))] if sample else [])]
 
     return _redrawing(draw)

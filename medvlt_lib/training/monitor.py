@@ -61,7 +61,7 @@ def alarm_bell(order: str = "shuffled") -> TrainerCallback:
 
 def grpo_panels(log: Log) -> dict[str, dict[str, str]]:
     """The panels of GRPO's curves for `plots.panels`; the reward's parts have lines where there are several."""
-    parts = [key for key in log[0] if key.startswith("rewards/") and key.endswith("/mean")] if log else []
+    parts = [key for key in _first_step(log) if key.startswith("rewards/") and key.endswith("/mean")]
     reward = {"reward": "reward"}
     if len(parts) > 1:
         reward = {"reward": "weighted sum", **{key: key.split("/")[1] for key in parts}}
@@ -71,6 +71,28 @@ def grpo_panels(log: Log) -> dict[str, dict[str, str]]:
         "tokens a completion": {"completions/mean_length": "mean"},
         "entropy of groups in the update, nats a token": {"entropy": "mean"},
     }
+
+
+def watched_panels(log: Log) -> dict[str, dict[str, str]]:
+    """`grpo_panels`, and what else the log has that is not always 0: deviation, KL, ratios, gradient norm ..."""
+    parts = [key for key in _first_step(log) if key.endswith("/group_std")]
+    others = {
+        "deviation of the reward in a group": {key: key.split("/")[1] for key in parts},
+        "share of completions": {"truncated": "truncated", "no_answer": "without an answer"},
+        "KL, nats a token": {"kl": "mean"},
+        "share of tokens that clipping holds": {"clip_ratio/region_mean": "mean"},
+        "ratio to the probabilities before the update": {f"ratio/{name}": name for name in ("min", "mean", "max")},
+        "effective share of the sampler's tokens": {"sampler/effective_share": "share"},
+        "gradient norm": {"grad_norm": "norm"},
+        "sampled tokens a second": {"tokens_per_second": "tokens"},
+    }
+    seen = {key for row in log for key, value in row.items() if value}
+    return {**grpo_panels(log), **{label: lines for label, lines in others.items() if seen & set(lines)}}
+
+
+def _first_step(log: Log) -> dict[str, float]:
+    """The first row of a training step: before it may stand one of validation."""
+    return next((row for row in log if "reward" in row), {})
 
 
 def column(rows: Log, name: str) -> list[float]:

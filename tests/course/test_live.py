@@ -10,6 +10,7 @@ from medvlt_lib.core.records import write_questions
 from medvlt_lib.course import lesson, live
 from medvlt_lib.phantom.questions import make_questions
 from medvlt_lib.stages import grpo
+from medvlt_lib.training.monitor import grpo_panels, watched_panels
 
 SMALL = {
     "model.name": "phantom:small", "grpo.prompts": 2, "grpo.group_size": 4, "grpo.micro_batch": 8, "grpo.max_steps": 6,
@@ -44,13 +45,24 @@ def test_curves_and_the_latest_group_are_redrawn_in_place(tmp_path):
 
 def test_parts_of_the_reward_have_a_line_each():
     row = {"reward": 0.5, "rewards/published/mean": 0.6, "rewards/overlong/mean": -1.0, "entropy": 0.1}
-    panels = live.grpo_panels([row, row])
+    panels = grpo_panels([row, row])
     assert list(panels["mean reward"].values()) == ["weighted sum", "published", "overlong"]
-    assert live.grpo_panels([{"reward": 0.5, "rewards/published/mean": 0.5}])["mean reward"] == {"reward": "reward"}
+    assert grpo_panels([{"reward": 0.5, "rewards/published/mean": 0.5}])["mean reward"] == {"reward": "reward"}
     drawn = plots.panels([row, row], panels, total=9).axes
     assert [len(axis.lines) for axis in drawn] == [3, 2, 2, 2]  # a single line stands beside its values in grey
     assert [list(line.get_ydata()) for line in drawn[0].lines] == [[0.5, 0.5], [0.6, 0.6], [-1.0, -1.0]]
     assert drawn[0].get_xlim() == (0, 9)
+
+
+def test_the_live_view_has_a_panel_for_whatever_the_log_has():
+    row = {"reward": 0.5, "rewards/published/group_std": 0.4, "grad_norm": 0.1, "truncated": 0.0, "no_answer": 0.2, "kl": 0}
+    before = {"validation_accuracy": 0.5, "step": 0}
+    assert list(watched_panels([before, row])) == [
+        *grpo_panels([row]), "deviation of the reward in a group", "share of completions", "gradient norm",
+    ]  # fmt: skip
+    more = watched_panels([before, {**row, "kl": 0.1, "ratio/max": 1.2, "sampler/effective_share": 0.9}])
+    assert more["KL, nats a token"] == {"kl": "mean"} and len(more) == 10
+    assert more["deviation of the reward in a group"] == {"rewards/published/group_std": "published"}
 
 
 SAMPLE = {
