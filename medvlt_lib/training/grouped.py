@@ -175,7 +175,7 @@ class GroupedTrainer(GRPOTrainer):
         own = torch.stack([*sums, counted.sum(), mask[self._rows].sum()])
         self._entropy = self._entropy + self.accelerator.reduce(own, reduction="sum")
         total, computed, tokens, others = self._entropy.tolist()
-        self._metrics["train"]["entropy"] = [total / tokens if tokens else computed / others]
+        self._metrics["train"]["entropy"] = [total / tokens if tokens else computed / max(others, 1)]
 
     # --- log-probabilities ---
 
