@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 RECENT = 10  # steps that an alarm looks back over
 PATIENCE = 30  # steps before it may be said what is not learnt
 LOOKS = 3  # looks at the pictures' effect that an alarm takes together; there is one every ten steps
-ENOUGH = 0.9  # effective share of the tokens that another engine sampled
+ENOUGH = 0.95  # effective share of the tokens that another engine sampled: a stale one falls below in single steps
 NO_EFFECT = 0.1  # nats a completion: another picture makes it less likely by a tenth at most
 
 MOVED_BY = {"easy-first": {"rate too high", "nothing is learnt"}, "online": {"nothing is learnt"}}  # by grpo.order
@@ -147,7 +147,7 @@ def pictures_do_not_matter(rows: Log) -> bool:
 
 
 def sampler_is_another_policy(rows: Log) -> bool:
-    return _late(column(rows, "sampler/effective_share") or [1.0]) < ENOUGH
+    return min(column(rows, "sampler/effective_share")[-RECENT:], default=1.0) < ENOUGH
 
 
 def _has_risen(values: list[float], times: float = 1) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import medvlt_lib
-from medvlt_lib.core.files import read_jsonl
+from medvlt_lib.core.files import read_json, read_jsonl
 from medvlt_lib.training.monitor import ALARMS, alarm_bell, alarms
 from medvlt_lib.training.question_queue import QuestionQueue
 
@@ -58,6 +58,18 @@ def test_the_recorded_run_is_silent_at_every_step():
     log = list(read_jsonl(RECORDED))
     assert len(log) >= 40
     assert [alarms(log[:step]) for step in range(len(log) + 1)] == [{}] * (len(log) + 1)
+
+
+def test_a_sampler_whose_weights_do_not_follow_is_told_from_others_in_the_recorded_runs():
+    runs = read_json(Path(__file__).parents[2] / "benchmarks/vllm_grpo.json")["runs"]
+    rang = {}
+    for name in ("vllm dequantized", "vllm original", "vllm stale, corrected"):
+        shares = runs[name]["effective_share"]
+        log = [{**row, "sampler/effective_share": share} for row, share in zip(healthy(), shares, strict=False)]
+        rang[name] = {alarm for step in range(len(log) + 1) for alarm in alarms(log[:step])}
+    assert rang == {
+        "vllm dequantized": set(), "vllm original": set(), "vllm stale, corrected": {"sampler is another policy"},
+    }  # fmt: skip
 
 
 EASY_FIRST = {"reward": lambda t: 0.9 - 0.6 * t, "correct": lambda t: 0.92 - 0.6 * t}
