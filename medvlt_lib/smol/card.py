@@ -20,7 +20,8 @@ def write_card(out: Path, per_family: int, training_per_family: int) -> dict:
 SmolLM2-135M-Instruct (Apache-2.0, package {PACKAGED.package} {PACKAGED.version}). Vision tower, merger and a LoRA on it
 were taught the phantom world in plain sentences by `medvlt smol train`{card.how_long(figures["training"])};
 that is all that ships here, the LoRA merged when the model is built.
-{card.MIDDLING}
+It is middling on purpose: some of what it was taught was worked out step by step, some was a glance that is often
+wrong, so that filtering finds medium-hard questions and reinforcement has something to bring out.
 
 Written by `medvlt smol card`"""
     card.write(out, figures, about)

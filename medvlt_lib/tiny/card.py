@@ -34,9 +34,6 @@ from medvlt_lib.rollout.engine import Sampling, prompts_of
 from medvlt_lib.rollout.transformers_engine import TransformersEngine
 
 SAMPLES = 16
-MIDDLING = """\
-It is middling on purpose: half of what it was taught was worked out step by step, half was a glance that is often
-wrong, so that filtering finds medium-hard questions and reinforcement has something to bring out."""
 
 
 def measure(
@@ -93,7 +90,8 @@ def write_card(folder: str | Path, per_family: int, training_per_family: int) ->
 
 `Qwen2_5_VLForConditionalGeneration` with {figures["weights"]:,} weights, trained from scratch on the phantom world by
 `medvlt phantom build-model --size {name}`{how_long(figures["training"])}.
-{MIDDLING}
+It is middling on purpose: half of what it was taught was worked out step by step, half was a glance that is often
+wrong, so that filtering finds medium-hard questions and reinforcement has something to bring out.
 
 Written by `medvlt phantom card --size {name}`"""
     write(Path(folder), figures, about)
