@@ -131,7 +131,7 @@ def plan_fits(profile: Profile, gpu: Gpu) -> bool:
 def runnable_profiles(gpu: Gpu | None, vllm_loads: bool, fits: Callable[[Profile, Gpu], bool] = plan_fits) -> Finding:
     """Which profiles this machine can run: those of a CPU, and those whose engine is here and whose plan fits on its
     GPUs."""
-    runs, not_here, errors = [], [], []
+    runs, not_here, errors, lacks_vllm = [], [], [], False
     for profile in map(load_profile, profile_names()):
         devices = profile.launch.devices
         if profile.model.name == smol.NAME and not smol.obtainable():
@@ -142,6 +142,7 @@ def runnable_profiles(gpu: Gpu | None, vllm_loads: bool, fits: Callable[[Profile
             not_here.append(f"{profile.profile} ({devices} GPU{'s' * (devices > 1)})")
         elif "vllm" in profile.engine.kind + profile.grpo.sampler and not vllm_loads:
             not_here.append(f"{profile.profile} (vLLM)")
+            lacks_vllm = True
         else:
             try:
                 (runs if fits(profile, gpu) else not_here).append(profile.profile)
@@ -150,7 +151,7 @@ def runnable_profiles(gpu: Gpu | None, vllm_loads: bool, fits: Callable[[Profile
     says = f"this machine can run {', '.join(runs)}"
     if not_here:
         says += f", and not {', '.join(not_here)}; `medvlt plan` says what each needs"
-    if any("(vLLM)" in name for name in not_here):
+    if lacks_vllm:
         says += ", and --set engine.kind=transformers --set grpo.sampler=engine does without vLLM"
     if errors:
         return Finding("profiles", "problem", f"{says}; no plan could be made of {', '.join(errors)}.")

@@ -82,8 +82,6 @@ class GroupedTrainer(GRPOTrainer):
     def _sampled_batch(self) -> dict[str, Any]:
         """This process's part of a step's generation batch, with pictures by row."""
         group, processes = self.num_generations, self.accelerator.num_processes
-        for features in self.picture_features:
-            features.clear()
         self.round = 0
         batch = self._sample(self.args.generation_batch_size // group)
         asked = list(self._asked)
