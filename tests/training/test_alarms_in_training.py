@@ -96,25 +96,12 @@ def sharpened(trainer):
     trainer.add_callback(Sharper)
 
 
-class Ruin(TrainerCallback):
-    """One step that was far too large: after it every token is as likely as any other."""
-
-    def on_step_end(self, args, state, control, model, **_):
-        if state.global_step == 13:
-            with torch.no_grad():
-                model.model.language_model.norm.weight.zero_()
-
-
-def ruined(trainer):
-    trainer.add_callback(Ruin())
-
-
 FAULTS = {
     "constant reward": {"steps": 4, "prepare": rewarded_with(lambda text: 0.7)},
     "reward without gradient": {"steps": 4, "prepare": no_weight_reaches_the_loss, "families": PICTURES},
     "entropy collapse": {"steps": 10, "prepare": sharpened},
     "lengths at the cap": {"steps": 4, "grpo.max_completion_length": 12},
-    "rate too high": {"steps": 20, "prepare": ruined},
+    "rate too high": {"steps": 16, "grpo.learning_rate": 3e-3, "grpo.warmup_ratio": 0.9},  # it learns while it warms up
     "nothing is learnt": {"steps": 12, "grpo.learning_rate": 1e-9},
     "form hacking": {
         "steps": 14, "prepare": rewarded_with(lambda text: float(in_form(text))), "grpo.max_completion_length": 30,
