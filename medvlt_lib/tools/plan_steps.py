@@ -48,7 +48,7 @@ def alone(profile: Profile) -> Profile:
     """A profile's share of one device, as settings that need neither a GPU nor a server."""
     values, devices = profile.model_dump(), profile.launch.devices
     values["model"] |= {"device": "cpu"}
-    values["launch"] |= {"devices": 1, "strategy": "single", "tracker": "none"}
+    values["launch"] |= {"devices": 1, "machines": 1, "strategy": "single", "tracker": "none"}
     values["sft"]["batch"] //= devices
     values["grpo"]["prompts"] //= devices
     values["grpo"] |= {"sampler": "engine", "order": "shuffled", "dynamic_sampling": 0, "validate_every": None}

@@ -9,7 +9,7 @@ import pytest
 import torch
 from trl import SFTTrainer
 
-from medvlt_lib.core.config import load_profile
+from medvlt_lib.core.config import load_profile, profile_names
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.models.loading import load_policy, shipped
 from medvlt_lib.tools import plan_steps
@@ -183,6 +183,15 @@ def test_rows_that_are_read_for_every_completion_take_more():
 
 TWO = {"launch.devices": 2, "sft.validate_every": None, "grpo.validate_every": None}
 FSDP = TWO | {"launch.strategy": "fsdp", "grpo.sampler": "trl-vllm-server"}
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_every_profile_has_a_share_of_one_device(name):
+    whole = load_profile(name)
+    own = plan_steps.alone(whole)
+    assert (own.launch.devices, own.launch.machines) == (1, 1)
+    assert own.sft.batch * whole.launch.devices == whole.sft.batch
+    assert own.grpo.prompts * whole.launch.devices == whole.grpo.prompts
 
 
 def test_what_is_trained_is_what_devices_share():
