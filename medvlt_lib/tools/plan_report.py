@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+from itertools import starmap
+from typing import Any
+
 from medvlt_lib.tools.estimates import FILLED, READING, TRAINING, storage, times
 from medvlt_lib.tools.gpus import GIB
 from medvlt_lib.tools.plan import Plan, vllm_memory_share
@@ -66,9 +71,14 @@ def storage_rows(plan: Plan) -> list[ROW]:
 def change_rows(changes: list[Change]) -> list[ROW]:
     rows: list[ROW] = [("--set", "peak then, GiB", "cost")]
     for change in changes:
-        settings = " --set ".join(f"{key}={value}" for key, value in change.settings.items())
+        settings = "\n".join(starmap(as_option, change.settings.items()))
         rows.append((settings, gib(change.plan.peak_bytes), change.cost))
     return rows
+
+
+def as_option(key: str, value: Any) -> str:
+    """A setting as it is typed behind --set, quoted for a shell where it must be."""
+    return shlex.quote(f"{key}={value if isinstance(value, str) else json.dumps(value)}")
 
 
 def misfit(plan: Plan, changes: list[Change]) -> str:

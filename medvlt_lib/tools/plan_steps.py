@@ -206,6 +206,9 @@ def _watch(counting: Counting, trainer: Any, batch: dict[str, Any]) -> None:
     tower = next(module for name, module in trainer.model.named_modules() if name.endswith("visual"))
     tower.register_forward_pre_hook(lambda *_: counting.switch("pictures"))
     tower.register_forward_hook(lambda *_: counting.switch("activations"))
+    reference = getattr(trainer, "ref_model", None)
+    for weight in () if reference is None else reference.parameters():
+        counting.add(weight, "weights")
     for name, weight in trainer.model.named_parameters():
         counting.add(weight, "adapters" if "lora_" in name else "weights")
         if weight.requires_grad:

@@ -110,7 +110,7 @@ def _candidates(plan: Plan, worst: Phase) -> Iterator[list[tuple[dict[str, Any],
 def _lossy(p: Profile, stage: str) -> Iterator[list[tuple[dict[str, Any], str]]]:
     """Settings that change what a model learns."""
     if p.model.lora is None:
-        rate = {f"{own}.learning_rate": 10 * getattr(p, own).learning_rate for own in ("sft", "grpo")}
+        rate = {f"{own}.learning_rate": float(f"{10 * getattr(p, own).learning_rate:.6g}") for own in ("sft", "grpo")}
         adapters = {"model.lora": {"rank": 16, "alpha": 32}, **rate}
         yield [(adapters, "adapters are trained instead of all weights: another result")]
     elif p.model.quantization == "none" and p.launch.strategy == "single":

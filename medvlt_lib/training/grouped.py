@@ -64,8 +64,8 @@ class GroupedTrainer(GRPOTrainer):
         return DataLoader(range(batches), batch_size=1, collate_fn=list)
 
     def _prepare_inputs(self, generation_batch: dict[str, Any]) -> dict[str, Any]:
-        """As TRL's, but the questions come from the queue, and whole groups are permuted, not rows. Each process cuts its
-        own part: with several updates from a sampling, two processes make other updates of its groups than one does."""
+        """As TRL's, but the questions come from the queue, and whole groups are permuted, not rows. Every process cuts
+        its own part: with several updates from a sampling, two processes put other groups together than one does."""
         if not self.model.training:
             return self._generate_and_score_completions(generation_batch)
         if self._step % (self.args.steps_per_generation * self.num_iterations) == 0 or self._buffered_inputs is None:

@@ -1,6 +1,7 @@
 """A plan's memory is that of the stages' own steps, and right; bad input is one sentence."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ import pytest
 import torch
 from trl import SFTTrainer
 
-from medvlt_lib.core.config import load_profile, profile_names
+from medvlt_lib.core.config import load_profile, parse_settings, profile_names
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.models.loading import load_policy, shipped
 from medvlt_lib.tools import plan_steps
@@ -17,8 +18,8 @@ from medvlt_lib.tools.commands import plan as command
 from medvlt_lib.tools.counting import Counting
 from medvlt_lib.tools.gpus import GIB, Gpu, gpu_named, known_gpus, own_gpu
 from medvlt_lib.tools.plan import plan_profile, vllm_memory_share
-from medvlt_lib.tools.plan_report import misfit
-from medvlt_lib.tools.ways_to_fit import changed, ways_to_fit
+from medvlt_lib.tools.plan_report import as_option, misfit
+from medvlt_lib.tools.ways_to_fit import _lossy, changed, ways_to_fit
 from medvlt_lib.training import grouped, sft_trainer
 
 SMALL = {
@@ -202,6 +203,7 @@ def test_what_is_trained_is_what_devices_share():
     assert full.steps["sft"].trained == full.weights
     assert (sft["gradients"], sft["optimizer"]) == (2 * full.weights, 4 * full.weights)
     assert grpo["weights"] - sft["weights"] == 2 * full.weights
+    assert full.steps["grpo"].parts["weights"] == pytest.approx(2 * full.steps["sft"].parts["weights"], rel=0.01)
     lora = {"model.lora": {"rank": 4, "alpha": 8}, "grpo.beta": 0.01}
     four, two = (
         plan_profile(small("tiny", **FSDP, **lora, **{"model.dtype": d}), "24GB") for d in ("float32", "bfloat16")
@@ -253,6 +255,16 @@ def test_settings_that_make_it_fit_are_counted_again():
     settings = {key: value for change in changes for key, value in change.settings.items()}
     again = plan_profile(changed(own, settings), tight.gpu)
     assert again.fits and again.peak_bytes == changes[-1].plan.peak_bytes
+
+
+def test_what_is_said_to_set_can_be_typed():
+    own = small("tiny", **{"grpo.learning_rate": 1e-6})
+    adapters = next(_lossy(own, "grpo"))[0][0]
+    assert adapters["grpo.learning_rate"] == 1e-5
+    for settings in ({"grpo.micro_batch": 2, "grpo.gradient_checkpointing": True}, adapters):
+        typed = shlex.split(" ".join(f"--set {as_option(*one)}" for one in settings.items()))
+        again = load_profile("tiny", {**SMALL, "grpo.learning_rate": 1e-6, **parse_settings(typed[1::2])})
+        assert again == changed(own, settings)
 
 
 def test_vllm_gets_what_the_learner_leaves():
