@@ -71,7 +71,8 @@ def engine_keywords(profile: Profile, checkpoint: Path | None = None) -> dict[st
         keywords |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": _rank_of_kernels(rank)}
     if m.device == "cpu":
         # A request with a seed fails on a CPU when its prompt is read in pieces (vLLM 0.31).
-        keywords |= {"max_num_seqs": CPU_REQUESTS, "max_num_batched_tokens": CPU_REQUESTS * 64}
+        most = max(CPU_REQUESTS * 64, keywords["max_model_len"])
+        keywords |= {"max_num_seqs": CPU_REQUESTS, "max_num_batched_tokens": most, "enable_chunked_prefill": False}
     return keywords
 
 

@@ -12,6 +12,7 @@ from medvlt_lib.core.config import load_profile
 from medvlt_lib.core.errors import UserError
 from medvlt_lib.core.stats import macro_interval
 from medvlt_lib.grading.grade import grade
+from medvlt_lib.phantom.questions import make_questions
 from medvlt_lib.rollout.engine import Prompt, Sampling, prompts_of
 from medvlt_lib.rollout.vllm_start import build_vllm_engine
 
@@ -55,6 +56,15 @@ def test_more_requests_than_vllm_takes_at_once(vllm_engine, questions):
     done = list(vllm_engine.generate(asked, Sampling(16, 1.0, 8, seed=1)))
     assert [(c.question_id, c.sample) for c in done] == [(p.id, k) for p in asked for k in range(16)]
     assert {c.finish_reason for c in done} >= {"length"} and max(len(c.token_ids) for c in done) == 8
+
+
+def test_more_prompt_tokens_than_vllm_reads_at_once(vllm_engine):
+    """On a CPU a seed fails where a prompt is read in pieces; each is read whole."""
+    asked = prompts_of(make_questions("curb65,apgar", "validation", 250, seed=3, wording="plain"))
+    done = list(vllm_engine.generate(asked, Sampling(1, 1.0, 2, seed=5)))
+    assert [c.question_id for c in done] == [p.id for p in asked]
+    read = vllm_engine.llm.llm_engine.vllm_config.scheduler_config.max_num_batched_tokens
+    assert sum(len(c.prompt_ids) for c in done) > read
 
 
 def test_samples_are_scored_as_the_model_gives_them(vllm_engine, reference, questions):
