@@ -56,7 +56,7 @@ def test_full_profiles_carry_the_published_values():
         0.95,
     )
     assert (p.filtering.samples, p.filtering.keep_from, p.filtering.keep_to) == (16, 1, 7)
-    assert p.grpo_accumulation() == 4  # 2048 completions / (2 updates x 32 rows x 8 GPUs)
+    assert p.grpo_accumulation() == 8  # 2048 completions / (2 updates x 16 rows x 8 GPUs); published: 32 rows
     assert p.for_arm("rl_image").grpo.epochs == 1
     r1 = load_profile("medvlm-r1-2b")
     assert (r1.grpo.group_size, r1.grpo.beta, r1.grpo.max_completion_length, r1.model.max_pixels) == (
