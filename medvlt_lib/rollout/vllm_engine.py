@@ -37,7 +37,7 @@ NEVER = -100.0  # added to the logits of tokens that must not be sampled
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # of LoRA, for which vLLM has kernels
 PATCH = 28 * 28  # pixels that become one image token of Qwen2-VL and Qwen2.5-VL
 RUNNING: WeakSet[VllmEngine] = WeakSet()  # of this process: one at most, since what they share ends with the first
-CPU_REQUESTS = 256  # at once on a CPU: more than these would have to wait, and seeds then fail there
+CPU_REQUESTS = 256  # that vLLM works on at once on a CPU
 
 
 def engine_keywords(profile: Profile, checkpoint: Path | None = None) -> dict[str, Any]:
@@ -121,13 +121,10 @@ def sampling_keywords(sampling: Sampling, prompt_id: str, end: int, never: list[
 
 
 class VllmEngine:
-    """`generate` on a `vllm.LLM`; `swap` puts an adapter folder in place of the last one, `reload` other weights.
+    """`generate` on a `vllm.LLM`; `swap` puts an adapter folder in place of the last one, `reload` other weights."""
 
-    at_once: completions that vLLM is asked for at a time; None: of VLLM_PROMPTS prompts.
-    """
-
-    def __init__(self, llm: LLM, processor: ProcessorMixin, at_once: int | None = None) -> None:
-        self.llm, self.processor, self.at_once, self.adapter = llm, processor, at_once, None
+    def __init__(self, llm: LLM, processor: ProcessorMixin) -> None:
+        self.llm, self.processor, self.adapter = llm, processor, None
         tokenizer = processor.tokenizer
         self.end = tokenizer.convert_tokens_to_ids(END)
         self.suppressed = suppressed_tokens(tokenizer)
@@ -178,8 +175,7 @@ class VllmEngine:
         from vllm import SamplingParams
 
         remaining = iter(prompts)
-        count = VLLM_PROMPTS if self.at_once is None else max(1, self.at_once // sampling.n)
-        while chunk := list(islice(remaining, count)):
+        while chunk := list(islice(remaining, VLLM_PROMPTS)):
             inputs = [self._vllm_input(p) for p in chunk]
             params = [SamplingParams(**sampling_keywords(sampling, p.id, self.end, self.suppressed)) for p in chunk]
             try:

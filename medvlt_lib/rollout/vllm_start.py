@@ -10,7 +10,7 @@ from typing import Any
 
 from medvlt_lib.core.config import Profile
 from medvlt_lib.core.errors import UserError, first_line
-from medvlt_lib.rollout.vllm_engine import CPU_REQUESTS, VllmEngine, close_running, engine_keywords
+from medvlt_lib.rollout.vllm_engine import VllmEngine, close_running, engine_keywords
 
 OLDEST = (0, 26, 0)  # of vLLM, whose keywords are those used here
 
@@ -67,7 +67,7 @@ def start_vllm(profile: Profile, keywords: dict[str, Any], asked_by: str, memory
         reason = next((line for line in str(error).splitlines() if "alidation error" not in line), repr(error)).strip()
         figure = f"{memory_key}, now {keywords['gpu_memory_utilization']}"
         raise UserError(f"vLLM does not start ({reason}); {memory_advice(reason, figure)}{mend}.") from error
-    return VllmEngine(llm, profile_processor(profile), CPU_REQUESTS if cpu else None)
+    return VllmEngine(llm, profile_processor(profile))
 
 
 def memory_advice(reason: str, figure: str) -> str:

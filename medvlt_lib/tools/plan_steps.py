@@ -109,10 +109,12 @@ def count_grpo(profile: Profile, shape: Shape, device: str = "cuda") -> Counted:
     own, dtype = alone(profile), _type_of_weights(profile, device)
     with _pretending(device) as counting, tempfile.TemporaryDirectory() as folder:
         model = fake_policy(own, shape.config, counting, dtype)
+        with_reference = own.grpo.beta and own.model.lora is None
+        reference = fake_policy(own, shape.config, counting, dtype) if with_reference else None
         with counting:
             trainer = make_grpo_trainer(own, model, Path(folder))
-            if own.grpo.beta and own.model.lora is None:
-                _add_reference(trainer, fake_policy(own, shape.config, counting, dtype))
+            if reference is not None:
+                _add_reference(trainer, reference)
         batch = completions_batch(own, trainer.processing_class)
         kept = _rest_of_the_step(counting, own, batch, shape.config.get_text_config().hidden_size)
         _watch(counting, trainer, batch)
@@ -206,9 +208,6 @@ def _watch(counting: Counting, trainer: Any, batch: dict[str, Any]) -> None:
     tower = next(module for name, module in trainer.model.named_modules() if name.endswith("visual"))
     tower.register_forward_pre_hook(lambda *_: counting.switch("pictures"))
     tower.register_forward_hook(lambda *_: counting.switch("activations"))
-    reference = getattr(trainer, "ref_model", None)
-    for weight in () if reference is None else reference.parameters():
-        counting.add(weight, "weights")
     for name, weight in trainer.model.named_parameters():
         counting.add(weight, "adapters" if "lora_" in name else "weights")
         if weight.requires_grad:

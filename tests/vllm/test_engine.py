@@ -51,7 +51,7 @@ def test_a_sample_s_seed_is_its_own_whatever_is_asked_beside_it(vllm_engine, que
 
 
 def test_more_requests_than_vllm_takes_at_once(vllm_engine, questions):
-    """On a CPU a seed fails where requests wait; the engine hands over no more than fit."""
+    """On a CPU seeds hold also where requests have to wait for others."""
     asked = prompts_of(questions[:40])
     done = list(vllm_engine.generate(asked, Sampling(16, 1.0, 8, seed=1)))
     assert [(c.question_id, c.sample) for c in done] == [(p.id, k) for p in asked for k in range(16)]
