@@ -115,7 +115,7 @@ def test_a_batch_job_trains_on_the_machines_that_slurm_gives(one, tmp_path):
     [submit] = [line for line in printed(one, "machines", "sft_text").splitlines() if line.startswith("    sbatch")]
     stand_ins = {
         "sbatch": 'shift 2; SLURM_JOB_NODELIST="here,there" exec bash "$@"',
-        "scontrol": "[[ $* == 'show hostnames here,there' ]] && printf '127.0.0.1\\nelsewhere\\n'",
+        "scontrol": "[[ $* == 'show hostnames here,there' ]] && echo 127.0.0.1 && sleep 0.2 && echo elsewhere",
         "srun": 'shift; SLURM_NODEID=0 "$@" & SLURM_NODEID=1 "$@"; ended=$?; wait $! && exit $ended',
         "medvlt": 'exec python -m medvlt_lib "$@"',
     }

@@ -24,6 +24,6 @@ if ! command=$(grep -o 'accelerate launch .*' <<< "$printed"); then
     echo "$printed" >&2
     exit 1
 fi
-FIRST_MACHINE=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-export FIRST_MACHINE
+machines=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
+export FIRST_MACHINE=${machines%%$'\n'*}
 srun --kill-on-bad-exit=1 bash -c "export MACHINE_RANK=\$SLURM_NODEID; exec $command"
