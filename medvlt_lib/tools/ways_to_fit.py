@@ -104,10 +104,10 @@ def _candidates(plan: Plan, worst: Phase) -> Iterator[list[tuple[dict[str, Any],
     yield [
         ({f"{stage}.micro_batch": n}, f"{section.micro_batch // n} times the passes an update; {same}") for n in rows
     ]
-    yield from _lossy(p, stage)
+    yield from changing_results(p, stage)
 
 
-def _lossy(p: Profile, stage: str) -> Iterator[list[tuple[dict[str, Any], str]]]:
+def changing_results(p: Profile, stage: str) -> Iterator[list[tuple[dict[str, Any], str]]]:
     """Settings that change what a model learns."""
     if p.model.lora is None:
         rate = {f"{own}.learning_rate": float(f"{10 * getattr(p, own).learning_rate:.6g}") for own in ("sft", "grpo")}

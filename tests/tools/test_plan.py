@@ -19,7 +19,7 @@ from medvlt_lib.tools.counting import Counting
 from medvlt_lib.tools.gpus import GIB, Gpu, gpu_named, known_gpus, own_gpu
 from medvlt_lib.tools.plan import plan_profile, vllm_memory_share
 from medvlt_lib.tools.plan_report import as_option, misfit
-from medvlt_lib.tools.ways_to_fit import _lossy, changed, ways_to_fit
+from medvlt_lib.tools.ways_to_fit import changed, changing_results, ways_to_fit
 from medvlt_lib.training import grouped, sft_trainer
 
 SMALL = {
@@ -259,7 +259,7 @@ def test_settings_that_make_it_fit_are_counted_again():
 
 def test_what_is_said_to_set_can_be_typed():
     own = small("tiny", **{"grpo.learning_rate": 1e-6})
-    adapters = next(_lossy(own, "grpo"))[0][0]
+    adapters = next(changing_results(own, "grpo"))[0][0]
     assert adapters["grpo.learning_rate"] == 1e-5
     for settings in ({"grpo.micro_batch": 2, "grpo.gradient_checkpointing": True}, adapters):
         typed = shlex.split(" ".join(f"--set {as_option(*one)}" for one in settings.items()))
