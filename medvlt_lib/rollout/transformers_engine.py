@@ -178,8 +178,11 @@ class TransformersEngine:
         """Fill the cache. Returns the logits (P, V) after each prompt's last token, and that token's position (P,)."""
         positions = self.positions(inputs)
         inputs = {name: value for name, value in inputs.items() if name != "mm_token_type_ids"}
+        # As an index, not as a number: a number gives the output layer a view of the hidden states, which in bf16 on a
+        # CPU makes torch copy that layer's weights for every prompt.
+        last = torch.tensor([-1], device=positions.device)
         out = self.model(
-            **inputs, position_ids=positions, past_key_values=shared.cache, use_cache=True, logits_to_keep=1
+            **inputs, position_ids=positions, past_key_values=shared.cache, use_cache=True, logits_to_keep=last
         )
         return out.logits[:, -1], positions.amax(dim=(0, 2))
 

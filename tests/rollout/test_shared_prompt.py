@@ -65,3 +65,14 @@ def test_bf16_runs(grouped):
         )
     )
     assert len(done) == 6 and all(len(c.token_ids) <= 12 for c in done)
+
+
+def test_the_output_layer_is_handed_no_view(grouped):
+    """In bf16 on a CPU, torch would multiply a view by a copy of the layer's weights for every row of it."""
+    model, processor = grouped
+    whole: list[bool] = []
+    watch = model.lm_head.register_forward_pre_hook(lambda _, given: whole.append(given[0].is_contiguous()))
+    prompts = prompts_of(make_questions("curb65,nodule_count", "validation", 4))
+    list(TransformersEngine(model, processor).generate(prompts, Sampling(2, 1.0, 4)))
+    watch.remove()
+    assert len(whole) == 4 and all(whole)
