@@ -7,7 +7,7 @@ were not filtered; runs with two updates a step make 80. Accuracy is greedy, mac
 held-out test questions before and after, with a paired 95 % interval of the difference; a curve on 200 validation
 questions every five steps counts all rollouts, those thrown away too. Steps that answers state are checked by
 medvlt_lib/phantom/rationale.py. A run that is in --out already is not done again, so that the benchmark may be stopped
-and started. In the record a run took 3.8 to 12.4 minutes, half of them 8 or more (two cores, one thread).
+and started. In the record a run took 2.2 to 12.4 minutes (two cores, one thread).
 """
 
 from __future__ import annotations
