@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,8 @@ from record import parser, save
 
 
 def course(checkout: Path, run: str) -> dict:
-    """One run of the course; its figures."""
+    """One run of the course, from its beginning: a finished one would not be run again; its figures."""
+    shutil.rmtree(checkout / "runs" / run, ignore_errors=True)
     command = [sys.executable, "-m", "medvlt_lib", "course", "--profile", "tiny", "--run", run]
     subprocess.run(command, cwd=checkout, env={**os.environ, "PYTHONPATH": str(checkout)}, check=True)
     folder = checkout / "runs" / run / "notebooks"
@@ -33,17 +35,21 @@ def course(checkout: Path, run: str) -> dict:
     return {"seconds": seconds, "all": round(sum(seconds.values()), 1), "cells_of_04": long_cells}
 
 
+def commit_of(checkout: Path) -> str:
+    log = ["git", "-C", str(checkout), "log", "-1", "--format=%h of %cs: %s"]
+    return subprocess.run(log, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def main() -> None:
     options = parser(__doc__)
     options.add_argument("checkouts", type=Path, nargs="+")
     options.add_argument("--rounds", type=int, default=2)
     given = options.parse_args()
-    took: dict[str, list[dict]] = {}
+    checkouts = {commit_of(checkout): checkout.resolve() for checkout in given.checkouts}
+    took: dict[str, list[dict]] = {commit: [] for commit in checkouts}
     for turn in range(given.rounds):
-        for checkout in given.checkouts:
-            log = ["git", "-C", str(checkout), "log", "-1", "--format=%h of %cs: %s"]
-            commit = subprocess.run(log, capture_output=True, text=True, check=True).stdout.strip()
-            took.setdefault(commit, []).append(course(checkout.resolve(), f"versions-{turn}"))
+        for commit, checkout in checkouts.items():
+            took[commit].append(course(checkout, f"versions-{turn}"))
     save(given.out, ("torch", "transformers", "trl"), "", rounds=given.rounds, courses=took)
 
 
