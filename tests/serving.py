@@ -26,10 +26,12 @@ class QuietHandler(BaseHTTPRequestHandler):
 class Teaching(QuietHandler):
     """Answers as `reply(question, sample)` says: a text, a message, a (text, finish reason), or a status and an error's
     code for the whole request. `asked` holds the ids of the questions that were answered, `keys` the keys sent. Without
-    `at_once` it gives one answer a request, however many are asked for."""
+    `at_once` it gives one answer a request, however many are asked for. After `stall_after` answers the others
+    wait, and each of them lets `stalled` be acquired once."""
 
     questions, reply, asked, texts, keys = {}, None, [], [], set()
-    at_once, stall_after, stalled, over = True, None, threading.Event(), threading.Event()
+    at_once, stall_after, stalled, over = True, None, threading.Semaphore(0), threading.Event()
+    counting = threading.Lock()
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -37,11 +39,15 @@ class Teaching(QuietHandler):
         text = "".join(part["text"] for part in parts if part["type"] == "text")
         question = next(q for q in Teaching.questions.values() if q.question in text and options(q) <= set(lines(text)))
         Teaching.keys.add(self.headers["Authorization"])
-        if Teaching.stall_after is not None and len(Teaching.asked) >= Teaching.stall_after:
-            Teaching.stalled.set()
+        with Teaching.counting:
+            stalls = Teaching.stall_after is not None and len(Teaching.asked) >= Teaching.stall_after
+            if not stalls and body["max_tokens"] > 1:  # with 1, the engine looks whether pictures arrive
+                Teaching.asked.append(question.id)
+                Teaching.texts.append(text)
+        if stalls:
+            Teaching.stalled.release()
             Teaching.over.wait(60)
             return
-        probe = body["max_tokens"] == 1  # the engine looks whether pictures arrive
         replies = [Teaching.reply(question, sample) for sample in range(body.get("n", 1) if Teaching.at_once else 1)]
         status = 200
         if isinstance(replies[0], tuple) and isinstance(replies[0][0], int):
@@ -53,9 +59,6 @@ class Teaching(QuietHandler):
             choices = [choice(i, given) for i, given in enumerate(replies)]
             answer = {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": choices}
             answer["usage"] = usage
-        if not probe:
-            Teaching.asked.append(question.id)
-            Teaching.texts.append(text)
         self.answer(status, json.dumps(answer).encode())
 
 
@@ -88,8 +91,7 @@ def teaching() -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Teaching)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     Teaching.reply, Teaching.asked, Teaching.texts, Teaching.keys = staticmethod(right), [], [], set()
-    Teaching.stall_after, Teaching.at_once = None, True
-    Teaching.stalled.clear()
+    Teaching.stall_after, Teaching.at_once, Teaching.stalled = None, True, threading.Semaphore(0)
     Teaching.over.clear()
     yield f"http://127.0.0.1:{server.server_port}/v1"
     Teaching.over.set()

@@ -173,7 +173,7 @@ def test_killed_and_started_again_nothing_is_asked_twice(place, url, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
     with subprocess.Popen([sys.executable, "-c", KILLED, place, *command], env=environment) as process:
         if place == "while asking":
-            assert Teaching.stalled.wait(60)
+            assert Teaching.stalled.acquire(timeout=60)
             process.kill()
     assert process.returncode == -signal.SIGKILL and not Path("out/scores.json").exists()
     answered = len(Teaching.asked)
