@@ -263,14 +263,14 @@ def test_without_prices_tokens_are_told(url, capsys):
 
 
 def test_killed_in_the_middle_it_asks_nothing_twice_and_ends_the_same(url, tmp_path):
-    at_once = 4
-    teachers = {"mine": {"name": "m", "url": url, "asks": "text", "samples": 2, "concurrency": at_once}}
+    concurrency = 4
+    teachers = {"mine": {"name": "m", "url": url, "asks": "text", "samples": 2, "concurrency": concurrency}}
     run = run_with(teachers, **{"data.train_text_size": 150})
     Teaching.stall_after = 100
     command = [sys.executable, "-m", "medvlt_lib", "distill", "--run", "run"]
     killed = subprocess.Popen(command, env={**os.environ, "TQDM_DISABLE": "1"}, stderr=subprocess.PIPE, text=True)
     try:
-        for _ in range(at_once):  # once all of them wait, every answer before is in the cache
+        for _ in range(concurrency):  # once all of them wait, every answer before is in the cache
             assert Teaching.stalled.acquire(timeout=120), killed.communicate(timeout=5)
     finally:
         killed.send_signal(signal.SIGKILL)
