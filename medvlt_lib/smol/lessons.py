@@ -18,26 +18,14 @@ from medvlt_lib.core.records import Question
 from medvlt_lib.models.supervised import chat_prompt, supervised_rows
 from medvlt_lib.phantom.plain import plain_trace
 from medvlt_lib.phantom.questions import make_questions
+from medvlt_lib.tiny.architecture import TAUGHT_IMAGE
 from medvlt_lib.tiny.lessons import Cycle, Recipe, lesson, steps_of_pictures
 
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
 
 PART = 8  # rows in memory at once
-LAGGED = ("cardiothoracic_ratio", "dark_nuclei", "nodule_count")
 DESCRIBE = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "Describe the picture."}]}]
-
-
-def _figures(steps: int, horizon: int, *families: str) -> Cycle:
-    """Pictures alone, and of their descriptions the figures alone."""
-    return Cycle(steps, 32, 0, 0, 8e-4, horizon, described_families=families, figures_only=True)
-
-
-def _mixed(steps: int, glances: float, *families: str) -> Cycle:
-    """Questions of every family, and descriptions as before, so that nothing is forgotten."""
-    return Cycle(steps, 14, 6, 12, 4e-4, glances=glances, described_families=families, figures_only=True)
-
-
 RECIPE = Recipe(
     (
         Cycle(120, captions=32, text_questions=0, image_questions=0, learning_rate=1e-3),
@@ -52,43 +40,15 @@ RECIPE = Recipe(
             image_questions=28,
             learning_rate=8e-4,
             glances=0.2,
-            image_families=(
-                "nodule_count",
-                "cardiothoracic_ratio",
-                "dark_nuclei",
-            ),
+            image_families=("nodule_count", "cardiothoracic_ratio", "dark_nuclei"),
         ),
         Cycle(50, captions=6, text_questions=8, image_questions=14, learning_rate=2e-4, glances=0.75),
-        # Counting takes thousands of pictures with nothing else to learn from them; after each such stretch, the rest.
-        # What ships had a new optimizer from here on, warmed up in ten steps: the old one's state was gone.
-        _figures(110, 200, "nodule_count"),
-        _mixed(50, 0.75, "nodule_count"),
-        _figures(50, 90, *LAGGED),
-        _mixed(30, 0.75, *LAGGED),
-        _figures(35, 60, "cardiothoracic_ratio"),
-        _mixed(25, 0.5, *LAGGED),
-        _mixed(10, 0.75, *LAGGED),
-        # What all that had cost: sums on paper, and what is seen least.
-        Cycle(
-            30,
-            captions=10,
-            text_questions=10,
-            image_questions=12,
-            learning_rate=6e-4,
-            horizon=45,
-            glances=0.3,
-            text_families=("anion_gap", "mean_arterial_pressure", "shock_index"),
-            image_families=("dark_nuclei", "lesion_site", "bleed_type"),
-            described_families=("dark_nuclei",),
-            figures_only=True,
-        ),
-        Cycle(12, captions=0, text_questions=10, image_questions=14, learning_rate=4e-4, glances=0.7),
     ),
     lookup_steps=0,
     warmup=40,
     save_every=10,
 )
-Row = tuple[str, str, Question, bool]  # prompt, answer, the question with its pictures, whether only figures are taught
+Row = tuple[str, str, Question]  # prompt, answer and the question with its pictures
 
 
 def plain_glance(options: dict[str, str], guess: str) -> str:
@@ -96,9 +56,9 @@ def plain_glance(options: dict[str, str], guess: str) -> str:
     return f"At a glance it is {guess}."
 
 
-def described(families: tuple[str, ...], count: int, seed: int) -> list[tuple[Question, str]]:
+def described(count: int, seed: int) -> list[tuple[Question, str]]:
     """(question, description) of so many pictures: the working of every question on it, without the options."""
-    shown = steps_of_pictures(make_questions(families, "train", 2 * count, seed))
+    shown = steps_of_pictures(make_questions(TAUGHT_IMAGE, "train", 2 * count, seed))
     return [(question, plain_trace(steps, {}, "")) for question, steps in shown[:count]]
 
 
@@ -107,7 +67,6 @@ class Lessons:
 
     def __init__(self, processor: ProcessorMixin, recipe: Recipe) -> None:
         self.processor, self.recipe = processor, recipe
-        self.figures = torch.tensor(processor.tokenizer.convert_tokens_to_ids(list("0123456789")))
 
     def batch(self, step: int) -> list[dict[str, torch.Tensor]]:
         """The step's rows in parts of like length: little padding, and PART rows in memory at once."""
@@ -122,18 +81,16 @@ class Lessons:
         rows: list[Row] = []
         for question in questions:
             style, answer = lesson(question, rng, plain_glance, cycle.glances)
-            rows.append((chat_prompt(self.processor, messages(question, style)), answer, question, False))
+            rows.append((chat_prompt(self.processor, messages(question, style)), answer, question))
         if cycle.captions:
             prompt = chat_prompt(self.processor, DESCRIBE)
-            shown = described(cycle.described_families, cycle.captions, seed + 500_000)
-            rows += [(prompt, text, question, cycle.figures_only) for question, text in shown]
+            rows += [(prompt, text, question) for question, text in described(cycle.captions, seed + 500_000)]
         rows.sort(key=lambda row: len(row[0]) + len(row[1]))
         return [self._part(rows[i : i + PART]) for i in range(0, len(rows), PART)]
 
     def _part(self, rows: list[Row]) -> dict[str, torch.Tensor]:
-        """Right-padded rows; `labels` (B, T) are the answers' tokens that are taught, and -100 elsewhere."""
-        prompts, answers, questions, figures_only = zip(*rows, strict=True)
+        """Right-padded rows; `labels` (B, T) are the answers' tokens, and -100 elsewhere."""
+        prompts, answers, questions = zip(*rows, strict=True)
         pictures = [load_image(picture) for question in questions for picture in question.images]
         batch, answered = supervised_rows(self.processor, list(prompts), list(answers), pictures)
-        taught = answered & (torch.isin(batch["input_ids"], self.figures) | ~torch.tensor(figures_only)[:, None])
-        return {**batch, "labels": batch["input_ids"].masked_fill(~taught, -100)}
+        return {**batch, "labels": batch["input_ids"].masked_fill(~answered, -100)}

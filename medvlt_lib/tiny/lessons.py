@@ -51,8 +51,6 @@ class Cycle:
     glances: float = 1.0  # times GLANCE_SHARES: below 1, more is worked out
     text_families: tuple[str, ...] = TAUGHT_TEXT
     image_families: tuple[str, ...] = TAUGHT_IMAGE
-    described_families: tuple[str, ...] = TAUGHT_IMAGE  # whose pictures the captions describe
-    figures_only: bool = False  # of a caption, only the figures are taught (smol's lessons)
 
 
 @dataclass(frozen=True)
@@ -170,7 +168,7 @@ class Lessons:
         else:
             questions = make_questions(cycle.text_families, "train", cycle.text_questions, seed)
             questions += make_questions(cycle.image_families, "train", cycle.image_questions, seed)
-            shown = make_questions(cycle.described_families, "train", 2 * cycle.captions, seed + 500_000)
+            shown = make_questions(TAUGHT_IMAGE, "train", 2 * cycle.captions, seed + 500_000)
             described = captions(shown)[: cycle.captions]
         rows = [(q, *lesson(q, rng, glances=cycle.glances)) for q in questions]
         parts = [

@@ -1,9 +1,7 @@
 """`medvlt smol train` on the stand-ins: the loss falls, an interrupted run ends as an uninterrupted one, and what it
 saves makes the model that was trained."""
 
-import re
 from dataclasses import replace
-from itertools import pairwise
 
 import pytest
 import torch
@@ -17,7 +15,6 @@ from medvlt_lib.phantom.rationale import judge
 from medvlt_lib.smol import lessons, train
 from medvlt_lib.smol.lessons import RECIPE, Lessons, described, plain_glance
 from medvlt_lib.tiny import pretrain
-from medvlt_lib.tiny.architecture import TAUGHT_IMAGE, TAUGHT_TEXT
 from medvlt_lib.tiny.lessons import Cycle, Recipe, lesson
 
 SHORT = Recipe(
@@ -167,28 +164,11 @@ def test_lessons_are_plain_sentences_and_worked_out_or_at_a_glance():
             assert judge(thinking, question.family, question.extra["facts"], question.options).grounded
             assert answer.endswith(f"<answer> {question.answer_label} </answer>")
     assert min(kinds.values()) > 10 and kinds["worked"] > 50
-    for question, text in described(TAUGHT_IMAGE, 8, seed=1):
+    for question, text in described(8, seed=1):
         assert text[0].isupper() and text.endswith(".") and question.images and " fits" not in text
 
 
-def test_a_cycle_describes_pictures_of_the_families_it_names_and_may_teach_their_figures_alone(stand_in):
-    counting = Cycle(1, captions=5, text_questions=0, image_questions=0, described_families=("nodule_count",))
-    processor = smol.untrained(None)[1]
-    [batch] = Lessons(processor, Recipe((counting,), lookup_steps=0)).batch(0)
-    answers = [processor.tokenizer.decode(row[row != -100]) for row in batch["labels"]]
-    assert len(answers) == 5 and len(set(answers)) > 1
-    for answer in answers:
-        assert re.fullmatch(r"The right lung is \d\. The left lung is \d\. The total is \d\.<\|im_end\|>", answer)
-    [figures] = Lessons(processor, Recipe((replace(counting, figures_only=True),), lookup_steps=0)).batch(0)
-    assert torch.equal(figures["input_ids"], batch["input_ids"])
-    taught = [processor.tokenizer.decode(row[row != -100]) for row in figures["labels"]]
-    assert taught == ["".join(re.findall(r"\d", answer)) for answer in answers]
-
-
-def test_the_recipe_sees_first_and_after_pictures_alone_it_answers_every_family():
-    alone = [not (cycle.text_questions or cycle.image_questions) for cycle in RECIPE.cycles]
-    assert alone[0] and not alone[-1] and not any(a and b for a, b in pairwise(alone))
-    assert all(cycle.captions for cycle, only in zip(RECIPE.cycles, alone, strict=True) if only)
-    last = RECIPE.cycles[-1]
-    assert last.text_questions and last.image_questions
-    assert (last.text_families, last.image_families) == (TAUGHT_TEXT, TAUGHT_IMAGE)
+def test_the_recipe_sees_first_and_then_answers():
+    seeing, *answering = RECIPE.cycles
+    assert not seeing.text_questions and not seeing.image_questions and seeing.captions
+    assert answering and all(cycle.text_questions and cycle.image_questions for cycle in answering)
