@@ -71,7 +71,8 @@ def train(out: str | Path, recipe: Recipe = RECIPE) -> Path:
 
     # Stage 3: what ships.
     file = write_trained(out / "trained.safetensors", trained)
-    write_json(out / "training_log.json", log[recipe.save_every - 1 :: recipe.save_every])
+    kept = [entry for entry in log if entry["step"] % recipe.save_every == 0 or entry["step"] == recipe.steps]
+    write_json(out / "training_log.json", kept)
     (out / "training.pt").unlink(missing_ok=True)
     return file
 

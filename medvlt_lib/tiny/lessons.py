@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
 
@@ -53,11 +53,14 @@ class Cycle:
     image_families: tuple[str, ...] = TAUGHT_IMAGE
 
 
+C = TypeVar("C", bound=Cycle)
+
+
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Generic[C]):
     """One pretraining run. In its first `lookup_steps` the model learns to name a letter, on short sequences."""
 
-    cycles: tuple[Cycle, ...]
+    cycles: tuple[C, ...]
     lookup_steps: int = 200
     lookup_batch: int = 128
     warmup: int = 100
@@ -68,7 +71,7 @@ class Recipe:
     def steps(self) -> int:
         return sum(cycle.steps for cycle in self.cycles)
 
-    def cycle_at(self, step: int) -> tuple[Cycle, int]:
+    def cycle_at(self, step: int) -> tuple[C, int]:
         """The cycle a step belongs to, and the steps since it began."""
         for cycle in self.cycles:
             if step < cycle.steps:
