@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -53,14 +53,11 @@ class Cycle:
     image_families: tuple[str, ...] = TAUGHT_IMAGE
 
 
-C = TypeVar("C", bound=Cycle)
-
-
 @dataclass(frozen=True)
-class Recipe(Generic[C]):
+class Recipe:
     """One pretraining run. In its first `lookup_steps` the model learns to name a letter, on short sequences."""
 
-    cycles: tuple[C, ...]
+    cycles: tuple[Cycle, ...]
     lookup_steps: int = 200
     lookup_batch: int = 128
     warmup: int = 100
@@ -71,7 +68,7 @@ class Recipe(Generic[C]):
     def steps(self) -> int:
         return sum(cycle.steps for cycle in self.cycles)
 
-    def cycle_at(self, step: int) -> tuple[C, int]:
+    def cycle_at(self, step: int) -> tuple[Cycle, int]:
         """The cycle a step belongs to, and the steps since it began."""
         for cycle in self.cycles:
             if step < cycle.steps:

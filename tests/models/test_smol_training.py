@@ -1,7 +1,6 @@
 """`medvlt smol train` on the stand-ins: the loss falls, an interrupted run ends as an uninterrupted one, and what it
 saves makes the model that was trained."""
 
-import re
 from dataclasses import replace
 
 import pytest
@@ -14,15 +13,14 @@ from medvlt_lib.models import smol
 from medvlt_lib.models.loading import load_model
 from medvlt_lib.phantom.rationale import judge
 from medvlt_lib.smol import lessons, train
-from medvlt_lib.smol.lessons import RECIPE, Lessons, Stretch, described, plain_glance
+from medvlt_lib.smol.lessons import RECIPE, Lessons, described, plain_glance
 from medvlt_lib.tiny import pretrain
-from medvlt_lib.tiny.architecture import TAUGHT_IMAGE, TAUGHT_TEXT
-from medvlt_lib.tiny.lessons import Recipe, lesson
+from medvlt_lib.tiny.lessons import Cycle, Recipe, lesson
 
 SHORT = Recipe(
     (
-        Stretch(3, captions=4, text_questions=0, image_questions=0, learning_rate=3e-3),
-        Stretch(2, captions=2, text_questions=1, image_questions=1, learning_rate=1e-3),
+        Cycle(3, captions=4, text_questions=0, image_questions=0, learning_rate=3e-3),
+        Cycle(2, captions=2, text_questions=1, image_questions=1, learning_rate=1e-3),
     ),
     lookup_steps=0, warmup=1, save_every=2,
 )  # fmt: skip
@@ -166,43 +164,11 @@ def test_lessons_are_plain_sentences_and_worked_out_or_at_a_glance():
             assert judge(thinking, question.family, question.extra["facts"], question.options).grounded
             assert answer.endswith(f"<answer> {question.answer_label} </answer>")
     assert min(kinds.values()) > 10 and kinds["worked"] > 50
-    for question, text in described(TAUGHT_IMAGE, 8, seed=1):
+    for question, text in described(8, seed=1):
         assert text[0].isupper() and text.endswith(".") and question.images and " fits" not in text
 
 
-def taught(processor, stretch):
-    """(answers, what is taught of them) of a stretch's first step."""
-    [part] = Lessons(processor, Recipe((stretch,), lookup_steps=0)).batch(0)
-    whole = processor.tokenizer.batch_decode(part["input_ids"], skip_special_tokens=True)
-    return whole, [processor.tokenizer.decode(row[row != -100]) for row in part["labels"]]
-
-
-def test_a_stretch_describes_pictures_of_the_families_it_names_and_may_teach_their_figures_alone(stand_in):
-    processor = smol.untrained(None)[1]
-    counting = Stretch(1, captions=5, text_questions=0, image_questions=0, described_families=("nodule_count",))
-    _, answers = taught(processor, counting)
-    assert len(answers) == 5 and len(set(answers)) > 1
-    for answer in answers:
-        assert re.fullmatch(r"The right lung is \d\. The left lung is \d\. The total is \d\.<\|im_end\|>", answer)
-    _, figures = taught(processor, replace(counting, figures_only=True))
-    assert figures == ["".join(re.findall(r"\d", answer)) for answer in answers]
-    told = replace(counting, figures_only=True, described_families=("bleed_type",))
-    assert all(answer.endswith(".<|im_end|>") for answer in taught(processor, told)[1])  # no figure tells a bleed
-
-
-def test_sums_are_worked_without_options(stand_in):
-    sums = Stretch(
-        1, captions=0, sums=4, text_questions=0, image_questions=0, text_families=("mean_arterial_pressure",)
-    )
-    for whole, answer in zip(*taught(smol.untrained(None)[1], sums), strict=True):
-        assert "What is the mean arterial pressure? Work it out." in whole and "Options" not in whole
-        high, low = map(int, re.search(r"blood pressure (\d+)/(\d+)", whole).groups())
-        assert answer.endswith(f"{low} plus {(high - low) // 3} is {low + (high - low) // 3}.<|im_end|>")
-
-
-def test_the_recipe_works_alone_first_and_ends_with_questions_of_every_family():
-    alone = [not (cycle.text_questions or cycle.image_questions) for cycle in RECIPE.cycles]
-    assert alone[0] and not alone[-1] and sum(alone) > len(alone) / 2
-    last = RECIPE.cycles[-1]
-    assert last.text_questions and last.image_questions
-    assert (last.text_families, last.image_families) == (TAUGHT_TEXT, TAUGHT_IMAGE)
+def test_the_recipe_sees_first_and_then_answers():
+    seeing, *answering = RECIPE.cycles
+    assert not seeing.text_questions and not seeing.image_questions and seeing.captions
+    assert answering and all(cycle.text_questions and cycle.image_questions for cycle in answering)
